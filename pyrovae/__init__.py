@@ -1,0 +1,37 @@
+"""Variational autoencoders as what they are: a pair of Pyro programs, a model and its importance-sampling proposal."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyrovae.errors import InputError as InputError
+    from pyrovae.evaluation import log_likelihood as log_likelihood
+    from pyrovae.objectives import ELBO as ELBO
+    from pyrovae.objectives import IWAE as IWAE
+    from pyrovae.training import fit as fit
+    from pyrovae.training import load as load
+    from pyrovae.vae import VAE as VAE
+    from pyrovae.weights import log_weights as log_weights
+
+_homes = {
+    "ELBO": "objectives",
+    "IWAE": "objectives",
+    "InputError": "errors",
+    "VAE": "vae",
+    "fit": "training",
+    "load": "training",
+    "log_likelihood": "evaluation",
+    "log_weights": "weights",
+}
+__all__ = list(_homes)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: ``pyrovae --help`` need not wait for torch."""
+    if name not in _homes:
+        raise AttributeError(f"module 'pyrovae' has no attribute {name!r}")
+    return getattr(import_module(f"pyrovae.{_homes[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_homes])

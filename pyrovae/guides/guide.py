@@ -1,0 +1,42 @@
+"""What every guide is: a program that draws z given x, the proposal of an importance sampler."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import pyro
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyrovae.networks import Shape
+
+Build = Callable[[Shape, Shape], nn.Module]
+
+
+class Guide(PyroModule):
+    """A program that draws, within the plate ``data``, the latent sites of the prior it goes with.
+
+    Args:
+        event_shape: shape of one datum.
+        latent_dim: length of z.
+        encoder: builds the network from its input and output shapes.
+    """
+
+    def __init__(self, event_shape: Shape, latent_dim: int, encoder: Build) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.latent_dim = latent_dim
+        self.encoder = encoder(self.event_shape, self.param_shape)
+
+    @property
+    @abstractmethod
+    def param_shape(self) -> Shape:
+        """The shape of encoder output that one datum needs."""
+
+    @abstractmethod
+    def draw(self, params: Tensor) -> Tensor:
+        """Draw z given the encoder's output, of shape ``(B, *param_shape)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw z for each datum of ``x``, of shape ``(B, *event_shape)``."""
+        with pyro.plate("data", len(x), dim=-1):
+            return self.draw(self.encoder(x))

@@ -1,0 +1,26 @@
+"""What every prior is: a program that draws z."""
+
+from abc import abstractmethod
+
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyrovae.errors import InputError
+
+
+class Prior(PyroModule):
+    """A program whose call draws its latent sites and returns what the decoder is given.
+
+    Args:
+        latent_dim: length of the vector that it returns.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        if latent_dim < 1:
+            raise InputError(f"latent_dim is {latent_dim}; expected at least 1")
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def forward(self) -> Tensor:
+        """Draw z, of shape ``(*batch, latent_dim)``, the batch being that of the plates around."""

@@ -1,0 +1,104 @@
+"""A variational autoencoder from its parts: prior, likelihood, guide and two networks, wired into two Pyro programs."""
+
+from collections.abc import Callable
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyrovae.errors import InputError
+from pyrovae.guides import DiagonalNormal, Guide
+from pyrovae.likelihoods import Bernoulli, Likelihood
+from pyrovae.networks import MLP, Shape
+from pyrovae.priors import Prior, StandardNormal
+
+
+class Model(PyroModule):
+    r"""The generator, :math:`z \sim p(z),\; x \sim p(x \mid z)`, a Pyro program.
+
+    ``model(x)`` observes the data ``x``, of shape ``(B, *event_shape)``, in the plate ``data``; ``model(size=n)`` draws
+    ``n`` new ones.
+    """
+
+    def __init__(self, prior: Prior, likelihood: Likelihood, decoder: nn.Module) -> None:
+        super().__init__()
+        self.prior = prior
+        self.likelihood = likelihood
+        self.decoder = decoder
+
+    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        if x is not None:
+            _check_shape(x, self.likelihood.event_shape)
+        with pyro.plate("data", size if x is None else len(x), dim=-1):
+            return pyro.sample("x", self.decode(self.prior()), obs=x)
+
+    def decode(self, z: Tensor) -> TorchDistribution:
+        r"""The distribution :math:`p(x \mid z)`, for z of shape ``(*batch, latent_dim)``."""
+        return self.likelihood(self.decoder(z))
+
+
+class VAE(PyroModule):
+    r"""A variational autoencoder: ``model`` and ``guide``, two Pyro programs that go wherever Pyro takes programs.
+
+    .. math::
+        z \sim p(z), \quad x \sim p(x \mid z) \qquad\text{and}\qquad z \sim q(z \mid x)
+
+    Every part is given as what builds it from its shapes alone (a class, or a ``functools.partial`` of one), so that
+    changing a part is changing one argument.
+
+    Args:
+        event_shape: shape of one datum, such as ``(28, 28)``.
+        latent_dim: length of the latent vector z.
+        prior: builds p(z) from ``latent_dim``.
+        likelihood: builds p(x | z) from ``event_shape``.
+        guide: builds q(z | x) from ``event_shape``, ``latent_dim`` and the encoder's builder.
+        encoder: builds the guide's network from its input and output shapes.
+        decoder: builds the model's network from its input and output shapes.
+
+    Example:
+        >>> vae = VAE((8, 8), latent_dim=2)
+        >>> x = vae.model(size=5)
+        >>> vae.guide(x).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        event_shape: Shape,
+        latent_dim: int = 10,
+        prior: Callable[[int], Prior] = StandardNormal,
+        likelihood: Callable[[Shape], Likelihood] = Bernoulli,
+        guide: Callable[[Shape, int, Callable[[Shape, Shape], nn.Module]], Guide] = DiagonalNormal,
+        encoder: Callable[[Shape, Shape], nn.Module] = MLP,
+        decoder: Callable[[Shape, Shape], nn.Module] = MLP,
+    ) -> None:
+        super().__init__()
+        p_x = likelihood(tuple(event_shape))
+        self.model = Model(prior(latent_dim), p_x, decoder((latent_dim,), p_x.param_shape))
+        self.guide = guide(tuple(event_shape), latent_dim, encoder)
+
+    @torch.no_grad()
+    def start_at_mean(self, mean: Tensor) -> None:
+        """Set the decoder's output bias so that, untrained, it predicts ``mean``, of shape ``event_shape``.
+
+        Raises:
+            InputError: where the decoder has no ``start_output_at``.
+        """
+        decoder = self.model.decoder
+        if not hasattr(decoder, "start_output_at"):
+            raise InputError(
+                f"the decoder {type(decoder).__name__} has no method start_output_at(value), which sets its output bias; "
+                "give it one, or do not ask to start at the data's mean"
+            )
+        _check_shape(mean[None], self.model.likelihood.event_shape)
+        decoder.start_output_at(self.model.likelihood.start(mean))  # pyright: ignore
+
+
+def _check_shape(x: Tensor, event_shape: Shape) -> None:
+    if tuple(x.shape[1:]) != event_shape:
+        raise InputError(
+            f"x has shape {tuple(x.shape)}; expected (B, {', '.join(map(str, event_shape))}): build the VAE with "
+            f"event_shape={tuple(x.shape[1:])}, or reshape the data"
+        )

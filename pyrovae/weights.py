@@ -1,0 +1,334 @@
+r"""Any Pyro model and guide into one array: the log importance weights.
+
+.. math::
+    \log w_{kb} = \log p(x_b, z_{kb}) - \log q(z_{kb} \mid x_b), \qquad z_{kb} \sim q(z \mid x_b)
+
+for :math:`K` particles and :math:`B` data. The guide, and the model replayed against it, run once each inside one more,
+outermost, plate of particles: what depends on the data alone (the encoder) is computed once a datum, and what depends on
+the latent (the decoder) once a particle and datum, in one vectorised pass.
+
+The *data plate* is the outermost plate that encloses every latent and observed site of the model. Its scale (full size
+over subsample size) is taken out of the weights and handed back; other plates are summed over. Everything is in nats.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_site_shape
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyrovae.errors import InputError
+from pyrovae.parameters import Program, parameter_store, same_random_numbers
+
+_PARTICLES = "_particles"
+Site = Any
+"""One node of a Pyro trace."""
+
+
+@dataclass(frozen=True)
+class Plates:
+    """Where the data lie: the data plate's name, and how deep plates nest (the particles' dimension is next)."""
+
+    data: str
+    nesting: int
+
+
+@dataclass(frozen=True)
+class LogWeights:
+    r"""The log importance weights with their terms, :math:`\log w = \log p(z) + \log p(x \mid z) - \log q(z \mid x)`.
+
+    Attributes:
+        latent_terms: :math:`\log p` of each latent site of the model, by name; each of shape ``(K, B)``.
+        observed_terms: :math:`\log p` of each observed site (and ``pyro.factor``) of the model.
+        proposal_terms: :math:`\log q` of each site of the guide.
+        scale: full size over subsample size of the data plate; not contained in the terms.
+        rescaled: names of sites with another scale (``poutine.scale``, a subsampled inner plate), which *is* contained.
+        model: the model's trace, replayed against the guide's.
+        guide: the guide's trace; values have shape ``(K, ..., B, *event_shape)``.
+    """
+
+    latent_terms: Mapping[str, Tensor]
+    observed_terms: Mapping[str, Tensor]
+    proposal_terms: Mapping[str, Tensor]
+    scale: float | Tensor
+    rescaled: tuple[str, ...]
+    model: Trace
+    guide: Trace
+
+    @property
+    def latent(self) -> Tensor:
+        r""":math:`\log p(z)`, shape ``(K, B)``."""
+        return _sum(self.latent_terms) if self.latent_terms else torch.zeros_like(self.observed)
+
+    @property
+    def observed(self) -> Tensor:
+        r""":math:`\log p(x \mid z)`, shape ``(K, B)``."""
+        return _sum(self.observed_terms) if self.observed_terms else torch.zeros_like(self.latent)
+
+    @property
+    def proposal(self) -> Tensor:
+        r""":math:`\log q(z \mid x)`, shape ``(K, B)``."""
+        return _sum(self.proposal_terms) if self.proposal_terms else torch.zeros_like(self.observed)
+
+    @property
+    def total(self) -> Tensor:
+        r""":math:`\log w`, shape ``(K, B)``."""
+        return self.latent + self.observed - self.proposal
+
+    def require_numbers(self) -> None:
+        """Raise an InputError that names the site and the datum where a weight is not a number."""
+        programs = {"model": {**self.latent_terms, **self.observed_terms}, "guide": self.proposal_terms}
+        for program, terms in programs.items():
+            for name, term in terms.items():
+                if term.isnan().any():
+                    raise InputError(_not_a_number(program, name, term))
+
+
+def log_weights(
+    model: Program, guide: Program, *args: Any, particles: int = 1, plates: Plates | None = None, **kwargs: Any
+) -> LogWeights:
+    r"""Draw ``particles`` latents a datum from the guide and weigh them by the model.
+
+    Args:
+        model: a Pyro program, module or function; it observes the data within a plate.
+        guide: a Pyro program with the same latent sites: the proposal.
+        args: what both are called with, usually one batch ``x``.
+        particles: the number of draws :math:`K` a datum.
+        plates: what :func:`find_plates` found for this pair, to spare one run of it; a model in which several plates
+            enclose everything can be told here which of them counts the data.
+        kwargs: what both are called with, by name.
+
+    Returns:
+        The weights, ``.total`` of shape ``(K, B)``, and their terms; gradients flow as autograd is set.
+
+    Raises:
+        InputError: where a site lies outside the data plate or is missing from one of the two programs, where data are
+            outside the support of their distribution, and for a weight that is not a number; each names the site.
+    """
+    if particles < 1:
+        raise InputError(f"particles is {particles}; expected at least 1")
+    with parameter_store(model, guide) as (model, guide):
+        plates = plates or find_plates(model, guide, *args, **kwargs)
+        weights = weigh(model, guide, args, kwargs, particles, plates)
+    weights.require_numbers()
+    return weights
+
+
+def weigh(model: Program, guide: Program, args: tuple, kwargs: dict, particles: int, plates: Plates | None) -> LogWeights:
+    """:func:`log_weights` in the store that is open, without a look at the numbers: no host synchronisation."""
+    nesting = 1 if plates is None else plates.nesting
+    with pyro.validation_enabled(False):
+        model_trace, guide_trace = _run(model, guide, args, kwargs, particles, nesting)
+        found = _plates(model_trace, guide_trace)
+        if found.nesting > nesting:
+            raise InputError(
+                f"plates nest {found.nesting} deep, where {nesting} was expected; call find_plates(model, guide, x), "
+                "or the objective's module once, before recording the program"
+            )
+        return _terms(model_trace, guide_trace, particles, plates or found)
+
+
+def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Plates:
+    """Run the pair once, with Pyro's validation on, and find its data plate; the random generators stay as they were.
+
+    Raises:
+        InputError: for sites outside the data plate, for sites that one program has and the other lacks, and for data
+            outside the support of their distribution.
+    """
+    with torch.no_grad(), same_random_numbers(*args, *kwargs.values()), pyro.validation_enabled(True):
+        model_trace, guide_trace = _run(model, guide, args, kwargs)
+        _check_support(model_trace)
+        plates = _plates(model_trace, guide_trace)
+        for site in [*_sites(model_trace), *_sites(guide_trace)]:
+            site["log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+            check_site_shape(site, plates.nesting)
+    return plates
+
+
+def _run(
+    model: Program, guide: Program, args: tuple, kwargs: dict, particles: int | None = None, nesting: int = 0
+) -> tuple[Trace, Trace]:
+    """The traces of model and guide, within a plate of particles where one is asked for."""
+
+    def within(program: Program) -> Program:
+        return program if particles is None else pyro.plate(_PARTICLES, particles, dim=-1 - nesting)(program)
+
+    guide_trace = poutine.trace(within(guide)).get_trace(*args, **kwargs)
+    replayed = poutine.replay(within(model), trace=guide_trace)
+    model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
+
+def _sites(trace: Trace) -> list[Site]:
+    """The sites that carry a density: ``pyro.deterministic`` does not."""
+    return [site for site in trace.nodes.values() if site["type"] == "sample" and not site["infer"].get("_deterministic")]
+
+
+def _latents(trace: Trace) -> list[Site]:
+    """The latent sites of a model, less the imputed part of a site with ``obs_mask``, which proposes itself."""
+    sites = [site for site in _sites(trace) if not site["is_observed"]]
+    return [site for site in sites if not _is_imputed(site["name"], trace)]
+
+
+def _is_imputed(name: str, trace: Trace) -> bool:
+    base = name.removesuffix("_unobserved")
+    return base != name and f"{base}_observed" in trace and base in trace
+
+
+def _observed(trace: Trace) -> list[Site]:
+    return [site for site in _sites(trace) if site["is_observed"]]
+
+
+def _frames(site: Site) -> list[Any]:
+    """The vectorised plates around a site, the outermost first, less that of the particles."""
+    return [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != _PARTICLES]
+
+
+def _plates(model: Trace, guide: Trace) -> Plates:
+    _check_match(model, guide)
+    sites = [*_latents(model), *_observed(model)]
+    if not sites:
+        raise InputError("the model has no sample site; expected latent sites and an observed one in a plate over data")
+    counts = Counter(frame.name for site in sites for frame in _frames(site))
+    if not counts:
+        names = ", ".join(repr(site["name"]) for site in sites)
+        raise InputError(f'no plate encloses {names}; put them in `with pyro.plate("data", len(x)):`')
+    most = max(counts.values())
+    data = next(frame.name for site in sites for frame in _frames(site) if counts[frame.name] == most)
+    for site in [*sites, *_sites(guide)]:
+        _data_frame(site, data)
+    depth = max(-frame.dim for site in [*sites, *_sites(guide)] for frame in _frames(site))
+    return Plates(data, depth)
+
+
+def _data_frame(site: Site, data: str) -> Any:
+    for frame in _frames(site):
+        if frame.name == data:
+            return frame
+    kind = "observed site" if site["is_observed"] else "latent site"
+    raise InputError(
+        f"{kind} {site['name']!r} is outside the data plate {data!r}, so that the weights would be joint over the data; "
+        f'move it into `with pyro.plate("{data}", ...)`, or make it a parameter'
+    )
+
+
+def _check_match(model: Trace, guide: Trace) -> None:
+    latents = {site["name"] for site in _latents(model)}
+    proposed = {site["name"]: site for site in _sites(guide) if not site["is_observed"]}
+    auxiliary = {name for name, site in proposed.items() if site["infer"].get("is_auxiliary")}
+    for name in sorted(latents - proposed.keys()):
+        raise InputError(
+            f"latent site {name!r} of the model is missing in the guide (which has {sorted(proposed) or 'none'}); "
+            "sample it in the guide, or observe it in the model"
+        )
+    for name in sorted(proposed.keys() - latents - auxiliary):
+        raise InputError(
+            f"site {name!r} of the guide is missing in the model (whose latent sites are {sorted(latents) or 'none'}); "
+            'sample it in the model, or mark it `infer={"is_auxiliary": True}`'
+        )
+
+
+def _terms(model: Trace, guide: Trace, particles: int, plates: Plates) -> LogWeights:
+    sites = [*_latents(model), *_observed(model), *_sites(guide)]
+    scales = [_data_scale(site, plates) for site in sites]
+    residuals = {id(site): _residual(site["scale"], scale) for site, scale in zip(sites, scales, strict=True)}
+
+    def terms(group: list[Site]) -> dict[str, Tensor]:
+        return {site["name"]: _term(site, particles, plates, residuals[id(site)]) for site in group}
+
+    return LogWeights(
+        latent_terms=terms(_latents(model)),
+        observed_terms=terms(_observed(model)),
+        proposal_terms=terms(_sites(guide)),
+        scale=scales[0],
+        rescaled=tuple(site["name"] for site in sites if residuals[id(site)] is not _ONE),
+        model=model,
+        guide=guide,
+    )
+
+
+_ONE = 1.0
+
+
+def _data_scale(site: Site, plates: Plates) -> float:
+    frame = _data_frame(site, plates.data)
+    return (frame.full_size or frame.size) / frame.size
+
+
+def _residual(scale: float | Tensor, data_scale: float) -> float | Tensor:
+    """The part of a site's scale that is not the data plate's; ``_ONE`` itself where there is none."""
+    if isinstance(scale, Tensor):
+        return scale / data_scale
+    return _ONE if abs(scale / data_scale - 1.0) < 1e-9 else scale / data_scale
+
+
+def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) -> Tensor:
+    """The log density of one site, summed over all plates but particles and data: shape ``(K, B)``."""
+    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    log_prob = scale_and_mask(log_prob, residual, site["mask"])
+    data = _data_frame(site, plates.data)
+    shape = [1] * (plates.nesting + 1)
+    shape[0], shape[data.dim] = particles, data.size
+    log_prob = log_prob.expand(torch.broadcast_shapes(log_prob.shape, shape))
+    inner = [dim for dim in range(-plates.nesting, 0) if dim != data.dim]
+    return log_prob.sum(inner) if inner else log_prob
+
+
+def _sum(terms: Mapping[str, Tensor]) -> Tensor:
+    return reduce(add, terms.values())
+
+
+def _check_support(model: Trace) -> None:
+    for site in _observed(model):
+        support = getattr(site["fn"], "support", None)
+        if support is None or isinstance(site["value"], tuple) or site["infer"].get("is_auxiliary"):
+            continue
+        inside = support.check(site["value"])
+        if not inside.all():
+            raise InputError(_outside(site, support, inside))
+
+
+def _outside(site: Site, support: constraints.Constraint, inside: Tensor) -> str:
+    """Which values of an observed site its distribution cannot have; ``inside`` may lack the event's dimensions."""
+    value = site["value"]
+    base = support
+    while isinstance(base, constraints.independent):
+        base = base.base_constraint
+    if base.event_dim == 0:
+        inside = base.check(value)
+    position = (~inside).nonzero()[0].tolist()
+    name = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+    remedy = (
+        'binarise the data (binarize="dynamic"), or take a likelihood over grey values'
+        if base is constraints.boolean
+        else "take a likelihood whose support holds the data, or rescale them"
+    )
+    first = value[tuple(position)].flatten()[0].item()
+    return (
+        f"observed site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
+        f"{name}, {_describe(base)} (the first is {first:.6g}, at {position}); {remedy}"
+    )
+
+
+def _describe(support: constraints.Constraint) -> str:
+    return "{0, 1}" if support is constraints.boolean else str(support).strip("()")
+
+
+def _not_a_number(program: str, name: str, term: Tensor) -> str:
+    datum = int(term.isnan().any(0).nonzero()[0])
+    return (
+        f"the log density of site {name!r} in the {program} is not a number for {int(term.isnan().sum())} of "
+        f"{term.numel()} weights (the first at datum {datum}); look at the parameters of its distribution and at its "
+        "value there: a smaller learning rate or a lower bound on scales is the usual remedy"
+    )
