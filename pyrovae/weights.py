@@ -12,7 +12,7 @@ over subsample size) is taken out of the weights and handed back; other plates a
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -88,11 +88,15 @@ class LogWeights:
 
     def require_numbers(self) -> None:
         """Raise an InputError that names the site and the datum where a weight is not a number."""
-        programs = {"model": {**self.latent_terms, **self.observed_terms}, "guide": self.proposal_terms}
-        for program, terms in programs.items():
-            for name, term in terms.items():
-                if term.isnan().any():
-                    raise InputError(_not_a_number(program, name, term))
+        for program, name, term in self.terms():
+            if term.isnan().any():
+                raise InputError(_not_a_number(program, name, term))
+
+    def terms(self) -> Iterator[tuple[str, str, Tensor]]:
+        """Every term with its program, ``model`` or ``guide``, and its site's name; the guide's come first, as it runs."""
+        yield from (("guide", name, term) for name, term in self.proposal_terms.items())
+        yield from (("model", name, term) for name, term in self.latent_terms.items())
+        yield from (("model", name, term) for name, term in self.observed_terms.items())
 
 
 def log_weights(

@@ -126,6 +126,16 @@ class ObjectiveModule(ELBOModule):
         with self._open() as (model, guide):
             return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)
 
+    def weights(self, *args: Any, **kwargs: Any) -> LogWeights:
+        """The log weights that the objective is made of, at its number of particles."""
+        with self._open() as (model, guide):
+            return weigh(model, guide, args, kwargs, self.elbo.num_particles, self.plates)
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """Run the pair once with validation on: every error of :func:`pyrovae.weights.find_plates`."""
+        with self._open() as (model, guide):
+            find_plates(model, guide, *args, **kwargs)
+
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
         state = start_training(self.model, self.guide)

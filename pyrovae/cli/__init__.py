@@ -1,0 +1,51 @@
+"""The command line: a word, and the module of that name, imported when it is asked for."""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import version
+
+from pyrovae.errors import InputError
+
+commands = {
+    "train": "train a VAE from a configuration, evaluate it, and draw what it learnt",
+    "evaluate": "estimate log p(x) of a trained run again, with other samples or data",
+    "sample": "draw new data from a trained run",
+}
+
+usage = """usage: pyrovae COMMAND ...
+
+Variational autoencoders as a pair of Pyro programs.
+
+commands:
+{commands}
+
+  pyrovae train --config configs/digits.yaml     a first run, in a minute
+  pyrovae COMMAND --help                         what a command takes
+  pyrovae --version
+""".format(commands="\n".join(f"  {name:<12}{text}" for name, text in commands.items()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0, or 2 for input that cannot be used, with one message and no traceback."""
+    word, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
+    if word in ("-h", "--help"):
+        print(usage, end="")
+        return 0
+    if word == "--version":
+        print(version("pyrovae"))
+        return 0
+    try:
+        return _command(word)(rest)
+    except InputError as error:
+        print(f"pyrovae: {error}", file=sys.stderr)
+        return 2
+
+
+def _command(word: str):
+    if word not in commands:
+        close = get_close_matches(word, commands, 1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(commands)}"
+        raise InputError(f"{word!r} is not a command; {remedy}")
+    return import_module(f"pyrovae.cli.{word}").main

@@ -1,0 +1,127 @@
+"""What is said and drawn of a trained pair: a table, the estimates as a file, and figures."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from pyrovae import plots
+from pyrovae.batches import batches, size
+from pyrovae.data import Data
+from pyrovae.evaluation import (
+    ImportanceSamplingWarning,
+    LatentMap,
+    LogLikelihood,
+    active_units,
+    latent_map,
+    log_likelihood,
+    nearest_neighbour_accuracy,
+    posterior_means,
+    reconstructions,
+)
+from pyrovae.vae import VAE
+
+Drawing = Callable[[Axes], Axes]
+bounds = (1, 5, 50, 500)
+
+
+def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str) -> None:
+    """Evaluate a pair on test data, write what was found into the run folder, and print it."""
+    vae.to(device).eval()
+    x = _first(data.test.fixed_draw(), limit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
+        estimate = log_likelihood(vae.model, vae.guide, x, num_samples, particles=bounds, device=device, progress=True)
+    means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
+    summary = {**summarise(estimate), "active units": active_units(means).number, "latent dimensions": means.shape[1]}
+    if data.test.labels is not None and data.train.labels is not None:
+        train_means = posterior_means(vae.model, vae.guide, data.train.fixed_draw(), device=device)
+        summary["kNN accuracy"] = nearest_neighbour_accuracy(train_means, data.train.labels, means, data.test.labels)
+    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    estimate.to_netcdf(run / "log_likelihood.nc")
+    _draw_all(run, drawings(vae, x, means, data.test.labels, estimate, run, device))
+    print(f"{estimate}\n\n{_latent_lines(summary)}\n")
+    print("written:")
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        print(f"  {path}")
+
+
+def summarise(estimate: LogLikelihood) -> dict[str, Any]:
+    """The numbers of an estimate that one compares, by name; in nats where not said otherwise."""
+    summary: dict[str, Any] = {"test data": len(estimate.log_p), "importance samples": estimate.num_samples}
+    summary |= {f"IWAE-{count}" if count > 1 else "ELBO": float(bound.mean()) for count, bound in estimate.bounds.items()}
+    return summary | {
+        "log p(x)": estimate.mean,
+        "standard error over data": estimate.data_error,
+        "standard error of the draws": estimate.monte_carlo_error,
+        "largest k-hat": float(np.nanmax(estimate.k_hat, initial=-np.inf)),
+        "share of k-hat above threshold": estimate.share_above,
+    }
+
+
+def drawings(
+    vae: VAE, x: Tensor | Dataset, means: Tensor, labels: Tensor | None, estimate: LogLikelihood, run: Path, device: str
+) -> dict[str, Drawing]:
+    """The figures of a run, by name."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shown = next(batches(x, 10, device=device))
+        decoded = reconstructions(vae.model, vae.guide, shown, draws=10).cpu()
+        drawn = generate(vae, 64)[1].cpu()
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    made: dict[str, Drawing] = {
+        "loss_curve": lambda ax: plots.loss_curve(metrics, ax),
+        "bound_against_particles": lambda ax: plots.bound_against_particles(estimate, ax),
+    }
+    if shown.dim() > 2:
+        made["reconstructions"] = lambda ax: plots.reconstructions(shown.cpu(), decoded, ax)
+        made["samples"] = lambda ax: plots.samples(drawn, ax)
+    if means.shape[1] > 1:
+        found: LatentMap = latent_map(means)
+        made["latent_map"] = lambda ax: plots.latent_map(found, labels, ax)
+    return made
+
+
+@torch.no_grad()
+def generate(vae: VAE, number: int) -> tuple[Tensor, Tensor]:
+    """New data from the model and, for each, the mean of p(x | z): both of shape ``(number, *event_shape)``."""
+    from pyro import poutine
+
+    site = poutine.trace(vae.model).get_trace(size=number).nodes["x"]
+    return site["value"], site["fn"].mean
+
+
+def _draw_all(run: Path, made: dict[str, Drawing]) -> None:
+    (run / "figures").mkdir(exist_ok=True)
+    for name, drawing in made.items():
+        draw(run / "figures" / f"{name}.png", drawing)
+
+
+def draw(path: Path, drawing: Drawing) -> None:
+    """Draw one figure into a PNG file."""
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    drawing(figure.add_subplot())
+    figure.savefig(path, dpi=150)
+
+
+def _first(x: Tensor | Dataset, limit: int | None) -> Tensor | Dataset:
+    if limit is None or limit >= size(x):
+        return x
+    return x[:limit] if isinstance(x, Tensor) else Subset(x, range(limit))
+
+
+def _latent_lines(summary: dict[str, Any]) -> str:
+    lines = [f"active units        {summary['active units']} of {summary['latent dimensions']}"]
+    if "kNN accuracy" in summary:
+        lines.append(f"kNN accuracy        {summary['kNN accuracy']:.3f}  (5 nearest latent means, against the labels)")
+    return "\n".join(lines)

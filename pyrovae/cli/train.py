@@ -1,0 +1,64 @@
+"""``pyrovae train``: from a configuration to a run folder with a trained, evaluated pair."""
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+
+from pyrovae.batches import batches, size
+from pyrovae.cli.parse import parse
+from pyrovae.cli.report import report
+from pyrovae.data import Split
+from pyrovae.training import Run, fit
+from pyrovae.training.config import Experiment, build, experiment_parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train and evaluate; every error of the input comes before the first write."""
+    parser = experiment_parser()
+    config = parse(parser, argv)
+    Run(config.run, overwrite=config.overwrite)
+    experiment = build(parser, config)
+    if config.start_at_mean:
+        experiment.vae.start_at_mean(_mean(experiment.data.train))
+    run = Run(config.run, overwrite=config.overwrite, config=_text(parser, config), split=_split(experiment))
+    _train(experiment, run)
+    report(experiment.vae, experiment.data, run.path, **vars(config.evaluation), device=default_device(config))
+    return 0
+
+
+def _train(experiment: Experiment, run: Run) -> None:
+    data, vae = experiment.data, experiment.vae
+    settings = {**experiment.training, "device": experiment.training["device"] or default_device()}
+    print(f"{data}\ntraining on {settings['device']}")
+    began = perf_counter()
+    history = fit(vae.model, vae.guide, data.train, data.validation, objective=experiment.objective, run=run, **settings)
+    print(
+        f"{len(history.metrics)} epochs in {perf_counter() - began:.1f} s; the best validation bound was in epoch "
+        f"{history.best_epoch}, whose parameters are kept\n"
+    )
+
+
+def default_device(config: Namespace | None = None) -> str:
+    """What the configuration says, else CUDA where there is one."""
+    asked = config.training.device if config is not None else None
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _mean(train: Split) -> Tensor:
+    """The mean of the training data, over one draw of their binarisation."""
+    x = train.fixed_draw()
+    return torch.stack([batch.sum(0) for batch in batches(x, 1000)]).sum(0) / size(x)
+
+
+def _text(parser: ArgumentParser, config: Namespace) -> str:
+    kept = config.clone()
+    kept.pop("config", None)
+    return parser.dump(kept, skip_unset=False)
+
+
+def _split(experiment: Experiment) -> dict[str, np.ndarray]:
+    return {**experiment.data.record(), "event_shape": np.array(experiment.data.event_shape)}

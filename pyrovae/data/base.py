@@ -1,0 +1,87 @@
+"""A data set as an experiment sees it: three parts, fixed by a seed, and a stated binarisation."""
+
+import math
+from abc import ABC, abstractmethod
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from pyrovae.data.binarize import Binarize
+from pyrovae.data.lazy import Binarized, Rows, Source, read
+from pyrovae.data.partition import Partition
+from pyrovae.data.split import Split
+
+memory_limit = 2 * 2**30
+"""Bytes of float32 up to which a set is read into memory, unless ``in_memory`` says otherwise: 2 GiB."""
+
+
+class Data(ABC):
+    """A data set with a training, a validation and a test part.
+
+    A subclass finds its source and says how it is cut into parts; reading, checking, binarising and batching happen
+    here. Attributes: ``event_shape``, the shape of one datum; ``binarize``; and the parts ``train``, ``validation``
+    and ``test``, each a `Split` with its ``x`` and ``labels``.
+
+    >>> from pyrovae.data import by_fractions
+    >>> class Noise(Data):
+    ...     name = "Noise"
+    ...
+    ...     def __init__(self, *, binarize: str = "none", split_seed: int = 0) -> None:
+    ...         x = np.random.default_rng(0).random((100, 4))
+    ...         partition = by_fractions(100, validation=0.1, test=0.2, seed=split_seed)
+    ...         super().__init__(x, partition, labels=None, binarize=binarize)
+    >>> Noise(binarize="threshold")
+    Noise: 70 train, 10 validation, 20 test, event shape (4,), binarize=threshold
+
+    Args:
+        source: the raw data, shape ``(N, *event_shape)``: floats, ``uint8`` (divided by 255) or ``bool``.
+        partition: the indices of the data in each part.
+        labels: int64, shape ``(N,)``, or None.
+        binarize: ``none``, ``dynamic``, ``fixed``, ``fixed(SEED)`` or ``threshold``.
+        in_memory: whether to hold the data in memory or read them as they are used; if None, in memory up to
+            ``memory_limit``.
+
+    Raises:
+        InputError: for an unknown ``binarize``; for values that are not finite, or that are outside [0, 1] where they
+            are binarised (at the first use of the datum if the data are not held in memory).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        partition: Partition,
+        *,
+        labels: Tensor | None,
+        binarize: str,
+        in_memory: bool | None = None,
+    ) -> None:
+        self.event_shape = tuple(source.shape[1:])
+        self.binarize = Binarize.parse(binarize)
+        if in_memory is None:
+            in_memory = 4 * math.prod(source.shape) <= memory_limit
+        select = partial(_select, _load(source, self.binarize) if in_memory else source, labels, self.binarize)
+        self.train, self.validation, self.test = map(select, partition)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the data are called in tables and figures."""
+
+    def record(self) -> dict[str, np.ndarray]:
+        """The indices of the data in each part, int64: with them the split can be made again by anyone."""
+        return {"train": self.train.index, "validation": self.validation.index, "test": self.test.index}
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(index):,} {part}" for part, index in self.record().items())
+        return f"{self.name}: {sizes}, event shape {self.event_shape}, binarize={self.binarize}"
+
+
+def _load(source: Source, binarize: Binarize) -> Tensor:
+    everything = np.arange(source.shape[0])
+    return binarize.store(read(source, everything), everything)
+
+
+def _select(data: Tensor | Source, labels: Tensor | None, binarize: Binarize, index: np.ndarray) -> Split:
+    x = data[index] if isinstance(data, Tensor) else Binarized(Rows(data, index), index, binarize)
+    return Split(x, None if labels is None else labels[index], index, binarize)

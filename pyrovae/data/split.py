@@ -1,0 +1,112 @@
+"""One part of a data set, and the two ways in which it is used: batches to train on, and the data as evaluated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pyrovae.batches import batches, size
+from pyrovae.data.binarize import Binarize, fixed_draws
+from pyrovae.data.lazy import Binarized
+from pyrovae.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """A part of a data set.
+
+    Args:
+        x: float32, shape ``(N, *event_shape)`` in memory, or a ``Dataset`` of tensors of shape ``event_shape`` that
+            reads as it goes. For ``dynamic`` these are the probabilities, otherwise the data as they are used.
+        labels: int64, shape ``(N,)``, or None.
+        index: int64, shape ``(N,)``: where the data stand in their source.
+        binarize: what each use makes of ``x``.
+    """
+
+    x: Tensor | Dataset[Tensor]
+    labels: Tensor | None
+    index: np.ndarray
+    binarize: Binarize
+
+    def __len__(self) -> int:
+        return size(self.x)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        workers: int = 0,
+    ) -> Iterator[Tensor]:
+        """Batches of shape ``(B, *event_shape)`` that hold each datum once, the last one short.
+
+        In ``dynamic`` mode each batch is drawn afresh on its own device.
+
+        Args:
+            batch_size: the number of data in a batch.
+            shuffle: whether the order is random; it is drawn at once, when the method is called.
+            generator: of the order and of the draws; torch's own if None. Draws on a device other than the
+                generator's come from a generator there, seeded from this one.
+            device: where the batches go; where the data are if None.
+            workers: the processes that read ahead, for data that are not in memory.
+
+        Raises:
+            InputError: for a batch size below one.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; expected one or more: pass a positive batch_size")
+        order = _random_order(len(self), generator) if shuffle else None
+        return self._drawn(batches(self.x, batch_size, order=order, device=device, workers=workers), generator)
+
+    def _drawn(self, stream: Iterator[Tensor], generator: torch.Generator | None) -> Iterator[Tensor]:
+        for x in stream:
+            generator = _on_device(generator, x.device)
+            yield self.binarize.draw(x, generator)
+
+    def fixed_draw(self, seed: int = 0) -> Tensor | Dataset[Tensor]:
+        """The data as they are evaluated, in their order.
+
+        For ``dynamic`` this is one draw for each datum, the same for the same seed wherever it is made: the data that
+        ``fixed(seed)`` would hold. Otherwise ``x`` itself. In memory if ``x`` is, otherwise read as it goes.
+
+        Raises:
+            InputError: for a negative seed.
+        """
+        fixed = Binarize("fixed", seed)
+        if self.binarize.kind != "dynamic":
+            return self.x
+        if isinstance(self.x, Tensor):
+            return fixed_draws(self.x, self.index, seed)
+        return Binarized(self.x, self.index, fixed)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same split with ``x`` and ``labels`` on a device.
+
+        Raises:
+            InputError: if the data are not in memory.
+        """
+        if not isinstance(self.x, Tensor):
+            raise InputError(
+                f"the split is read as it goes; expected one in memory to put on {device}: pass in_memory=True to the "
+                f"data set, or device={str(device)!r} to batches"
+            )
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, x=self.x.to(device), labels=labels)
+
+
+def _random_order(n: int, generator: torch.Generator | None) -> Tensor:
+    device = None if generator is None else generator.device
+    return torch.randperm(n, generator=generator, device=device)
+
+
+def _on_device(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
+    """The generator itself if it lives on the device (or is torch's own), else one there, seeded from it."""
+    if generator is None or generator.device == device:
+        return generator
+    seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
+    return torch.Generator(device).manual_seed(int(seed))

@@ -1,0 +1,113 @@
+"""The schema of a training run: the signatures of what it builds.
+
+``data``, ``model``, ``objective`` and ``training`` are the constructors of a data set, of ``VAE`` and of an objective, and the
+arguments of ``fit``. A part is chosen by the name of its class; its arguments follow by their own names.
+"""
+
+from argparse import ArgumentError
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+import pyrovae.data
+import pyrovae.guides
+import pyrovae.likelihoods
+import pyrovae.networks
+import pyrovae.objectives
+import pyrovae.priors
+from pyrovae.data import Data
+from pyrovae.errors import InputError
+from pyrovae.objectives import Objective
+from pyrovae.training.fit import fit
+from pyrovae.vae import VAE
+
+rooms = {
+    "data": pyrovae.data,
+    "prior": pyrovae.priors,
+    "likelihood": pyrovae.likelihoods,
+    "guide": pyrovae.guides,
+    "encoder": pyrovae.networks,
+    "decoder": pyrovae.networks,
+    "objective": pyrovae.objectives,
+}
+"""Where the classes are from which a key of the configuration chooses."""
+
+_given_elsewhere = {"model", "guide", "data", "validation", "objective", "run", "progress"}
+
+
+class Experiment(NamedTuple):
+    """What a configuration builds."""
+
+    data: Data
+    vae: VAE
+    objective: Objective
+    training: dict[str, Any]
+
+
+def experiment_parser(prog: str = "pyrovae train") -> ArgumentParser:
+    """The parser of a whole configuration, from the command line and YAML."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, description="Train and evaluate a VAE.")
+    parser.add_argument("--config", action="config", help="A YAML file; what follows on the command line overrides it.")
+    parser.add_argument("--run", type=str, default="runs/latest", help="The folder to write.")
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace a former run in that folder.")
+    parser.add_argument("--data", type=Data, required=True, help="The data set.")
+    parser.add_class_arguments(VAE, "model", help="The two programs.")
+    parser.add_argument(
+        "--start_at_mean", action=ActionYesNo, default=True, help="Start the decoder's output at the training data's mean."
+    )
+    parser.add_argument("--objective", type=Objective, default={"class_path": "pyrovae.objectives.ELBO"}, help="The bound.")
+    parser.add_function_arguments(fit, "training", skip=_given_elsewhere)
+    parser.set_defaults({"training.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}})
+    parser.add_argument("--evaluation.num_samples", type=PositiveInt, default=5000, help="Importance samples a datum.")
+    parser.add_argument(
+        "--evaluation.limit", type=PositiveInt | None, default=None, help="Evaluate the first so many test data; null: all."
+    )
+    parser.link_arguments("data", "model.event_shape", compute_fn=_event_shape, apply_on="instantiate")
+    return parser
+
+
+def build(parser: ArgumentParser, config: Namespace) -> Experiment:
+    """Load the data and make the programs, their weights drawn from the training seed.
+
+    Raises:
+        InputError: where data or parts cannot be made from their arguments.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(config.training.seed)
+        made = _instantiate(parser, config)
+    return Experiment(made.data, made.model, made.objective, vars(made.training))
+
+
+def build_vae(config: str, event_shape: tuple[int, ...]) -> VAE:
+    """The programs of a run, from the text of its ``config.yaml``, without its data.
+
+    Raises:
+        InputError: where the text is no configuration of this library.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(VAE, "model")
+    try:
+        model = {**yaml.safe_load(config)["model"], "event_shape": list(event_shape)}
+        parsed = parser.parse_object({"model": model})
+    except (ArgumentError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise InputError(f"config.yaml does not describe a model ({error}); expected what `pyrovae train` wrote") from error
+    return _instantiate(parser, parsed).model
+
+
+def _instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
+    try:
+        return parser.instantiate(config)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the configuration cannot be built ({type(error).__name__}: {error}); each part must be made from the shapes "
+            "that it is given: see the class that is named in the message, or print the whole with --print_config"
+        ) from error
+
+
+def _event_shape(data: Data) -> tuple[int, ...]:
+    return data.event_shape

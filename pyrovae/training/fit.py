@@ -1,0 +1,258 @@
+"""The training loop."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm.auto import tqdm
+
+from pyrovae.batches import as_data, size
+from pyrovae.data.binarize import Binarize
+from pyrovae.data.split import Split
+from pyrovae.errors import InputError
+from pyrovae.objectives import ELBO, Measurement, Objective, ObjectiveModule
+from pyrovae.parameters import Program, same_random_numbers
+from pyrovae.training.checkpoint import save_checkpoint
+from pyrovae.training.checks import MovedParameters, require_finite
+from pyrovae.training.metrics import Means
+from pyrovae.training.run import Run
+
+Loader = Callable[..., Iterable[Tensor]]
+
+
+@dataclass
+class History:
+    """What a training run did.
+
+    Attributes:
+        metrics: one dict an epoch: ``epoch``, the means over data ``train_bound``, ``train_reconstruction``, ``train_kl``
+            and the same of ``validation``, all in nats a datum, ``learning_rate`` and ``seconds``.
+        best_epoch: the epoch whose parameters the pair now has.
+        module: the objective on the pair.
+    """
+
+    module: ObjectiveModule
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+
+    def last_is_best(self) -> bool:
+        """Whether the last epoch has the best validation bound so far; without validation the last is the best."""
+        bounds = [epoch.get("validation_bound", epoch["epoch"]) for epoch in self.metrics]
+        return bounds[-1] > max(bounds[:-1], default=-math.inf)
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    data: Any,
+    validation: Any = None,
+    *,
+    objective: Objective | None = None,
+    epochs: int = 100,
+    batch_size: int = 128,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = partial(torch.optim.Adam, lr=1e-3),
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    workers: int = 0,
+    run: Run | str | None = None,
+    progress: bool = True,
+) -> History:
+    r"""Train a pair of Pyro programs on data, in place.
+
+    Minimises the mean over the batch of minus the objective's bound with a torch optimiser, one pass over the data an
+    epoch. Where there are validation data, the pair ends with the parameters of the epoch whose validation bound was best.
+
+    Args:
+        model: a Pyro program, module or function, called with one batch ``x`` of shape ``(B, *event_shape)``.
+        guide: a Pyro program with the same latent sites.
+        data: a tensor or array ``(N, *event_shape)``, a ``torch.utils.data.Dataset``, or a ``Split`` of ``pyrovae.data``.
+        validation: the same for held-out data; binarised once where ``data`` are binarised dynamically.
+        objective: the bound that is maximised; ``ELBO()`` if not given.
+        epochs: passes over the data, at the most.
+        batch_size: data in a step.
+        optimizer: makes the optimiser from the parameters.
+        scheduler: makes the learning-rate schedule, stepped once an epoch, from the optimiser.
+        patience: stop when the validation bound has not improved for this many epochs.
+        seed: fixes the order of the data, their binarisation and the latent draws; torch's generators are left as found.
+        device: where to train; where the data are if not given.
+        workers: processes that read ahead, for data that are not held in memory.
+        run: a folder to keep metrics and checkpoints in.
+        progress: show a progress bar.
+
+    Returns:
+        The metrics of each epoch.
+
+    Raises:
+        InputError: for data or programs that cannot be used, before anything is written or changed; for a loss or a
+            gradient that is not finite, naming the site, with the parameters as they were before that step.
+
+    Example:
+        >>> import pyrovae, torch
+        >>> vae = pyrovae.VAE((4,), latent_dim=2)
+        >>> x = torch.bernoulli(torch.full((100, 4), 0.5))
+        >>> history = pyrovae.fit(vae.model, vae.guide, x, epochs=2, progress=False)
+        >>> len(history.metrics)
+        2
+    """
+    _check_numbers(epochs=epochs, batch_size=batch_size, workers=workers + 1, patience=patience)
+    if patience is not None and validation is None:
+        raise InputError("patience waits for the validation bound; pass validation data too")
+    train, held_out = _split(data, device), None if validation is None else _fixed(_split(validation, device), seed)
+    run = Run(run) if isinstance(run, str) else run
+    with same_random_numbers(train.x, device):
+        torch.manual_seed(_seed(seed, 0))
+        module = (objective or ELBO())(model, guide).to(device)
+        loader = partial(Split.batches, batch_size=batch_size, device=device, workers=workers)
+        _check(module, [train, *filter(None, [held_out])], loader)
+        trainer = _Trainer(module, optimizer, scheduler, seed)
+        if run is not None:
+            run.begin()
+        return _loop(
+            trainer, partial(loader, train), held_out and partial(loader, held_out), epochs, patience, run, progress
+        )
+
+
+def _loop(
+    trainer: "_Trainer",
+    train: Loader,
+    held_out: Loader | None,
+    epochs: int,
+    patience: int | None,
+    run: Run | None,
+    progress: bool,
+) -> History:
+    """Epochs until they are over or patience is, and the best parameters back into the pair."""
+    history, best = History(trainer.module), {}
+    with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
+        for epoch in range(1, epochs + 1):
+            history.metrics.append({"epoch": epoch, **trainer.epoch(epoch, train, held_out)})
+            if history.last_is_best():
+                history.best_epoch, best = epoch, _copy(trainer.module)
+            if run is not None:
+                _keep(run, trainer, history)
+            bar.set_postfix_str(_postfix(history.metrics[-1]), refresh=False)
+            bar.update()
+            if patience is not None and epoch - history.best_epoch >= patience:
+                break
+    trainer.module.load_state_dict(best)
+    return history
+
+
+class _Trainer:
+    """A module with its optimiser and schedule; each epoch's randomness is a function of the seed and its number."""
+
+    def __init__(
+        self,
+        module: ObjectiveModule,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None,
+        seed: int,
+    ) -> None:
+        self.module = module
+        self.optimizer = optimizer([value for value in module.parameters() if value.requires_grad])
+        self.schedule = scheduler(self.optimizer) if scheduler else None
+        self.seed = seed
+
+    def epoch(self, number: int, train: Loader, held_out: Loader | None) -> dict[str, float]:
+        """One pass over the training data and one over the held-out data; the means of both."""
+        began = perf_counter()
+        rate = self.optimizer.param_groups[0]["lr"]
+        order = torch.Generator().manual_seed(_seed(self.seed, number))
+        torch.manual_seed(_seed(self.seed, number))
+        metrics = self._train(train(shuffle=True, generator=order), number)
+        if self.schedule is not None:
+            self.schedule.step()
+        if held_out is not None:
+            metrics |= self._validate(held_out(shuffle=False))
+        return {**metrics, "learning_rate": rate, "seconds": perf_counter() - began}
+
+    def _train(self, batches: Iterable[Tensor], epoch: int) -> dict[str, float]:
+        self.module.train()
+        means = Means()
+        for number, x in enumerate(batches):
+            watched = MovedParameters(self.module) if epoch == 1 and number == 0 else None
+            means.add(self._step(x))
+            if watched is not None:
+                watched.warn(self.module)
+        return means.read("train")
+
+    def _step(self, x: Tensor) -> Measurement:
+        random_state = torch.get_rng_state()
+        self.optimizer.zero_grad()
+        measured = self.module.measure(x)
+        (measured.loss / measured.bound.numel()).backward()
+        require_finite(self.module, measured.loss, x, random_state)
+        self.optimizer.step()
+        return measured
+
+    @torch.no_grad()
+    def _validate(self, batches: Iterable[Tensor]) -> dict[str, float]:
+        """The means over held-out data, with the same noise in every epoch."""
+        self.module.eval()
+        torch.manual_seed(_seed(self.seed, 0))
+        means = Means()
+        for x in batches:
+            means.add(self.module.measure(x))
+        return means.read("validation")
+
+    def state(self) -> dict[str, Any]:
+        """What is needed beside the weights to go on."""
+        schedule = self.schedule.state_dict() if self.schedule else None
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": schedule, "random": torch.get_rng_state()}
+
+
+def _keep(run: Run, trainer: _Trainer, history: History) -> None:
+    epoch = history.metrics[-1]
+    run.log(epoch)
+    state = {"epoch": epoch["epoch"], **trainer.state()}
+    save_checkpoint(run.checkpoints, len(history.metrics), trainer.module.state_dict(), state, best=history.last_is_best())
+
+
+def _split(data: Any, device: str | None) -> Split:
+    if not isinstance(data, Split):
+        x = as_data(data)
+        data = Split(x, None, np.arange(size(x)), Binarize.parse("none"))
+    return data.to(device) if device is not None and isinstance(data.x, Tensor) else data
+
+
+def _fixed(split: Split, seed: int) -> Split:
+    """The split with one draw of its binarisation, so that epochs are judged on the same data."""
+    return Split(split.fixed_draw(seed), split.labels, split.index, Binarize.parse("none"))
+
+
+def _check(module: ObjectiveModule, splits: list[Split], loader: Callable[..., Iterable[Tensor]]) -> None:
+    """Show the programs, with validation on, every datum held in memory, or the first batch of those that are not."""
+    for split in splits:
+        every = len(split) if isinstance(split.x, Tensor) else 1
+        for x in islice(loader(split, shuffle=False), every):
+            module.start(x) if module.plates is None else module.check(x)
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise InputError(f"{name} is {number}; expected at least 1")
+
+
+def _seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _postfix(metrics: dict[str, float]) -> str:
+    shown = "validation" if "validation_bound" in metrics else "train"
+    return ", ".join(f"{name} {metrics[f'{shown}_{name}']:.2f}" for name in ("bound", "reconstruction", "kl"))
