@@ -56,6 +56,7 @@ def batches(
         return
     pin = device is not None and torch.device(device).type == "cuda"
     sampler = None if order is None else order.tolist()
-    for item in DataLoader(data, batch_size, sampler=sampler, num_workers=workers, pin_memory=pin):
+    generator = torch.Generator()  # of the loader's own, which would otherwise draw from torch's
+    for item in DataLoader(data, batch_size, sampler=sampler, num_workers=workers, pin_memory=pin, generator=generator):
         x = item[0] if isinstance(item, list | tuple) else item
         yield x.to(device, non_blocking=pin)

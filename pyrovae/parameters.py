@@ -8,15 +8,22 @@ overwritten by the first. Here a pair runs in a store of its own:
   does. It begins with the values that the user's store holds (trained by ``SVI``, say) and never writes to that store.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pyro
 import torch
 from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.distributions import constraints
+
+_CONSTRAINED = "_unconstrained"
+"""How PyroModule ends the name of the free value behind a parameter with a constraint."""
 
 Program = Callable[..., Any]
 State = dict[str, dict[str, Any]]
@@ -40,20 +47,24 @@ def parameter_store(model: Program, guide: Program, state: State | None = None) 
 
 def trained_state(model: Program, guide: Program) -> State | None:
     """What ``pyro.param`` statements of this pair hold since it was trained here, or ``None`` before that."""
-    return _trained.get(_owner(model), {}).get(_owner(guide))
+    return _trained.get(owner(model), {}).get(owner(guide))
 
 
 def start_training(model: Program, guide: Program) -> State:
     """The state that training this pair changes: begun, on the first call, with copies of the user's values."""
-    by_guide = _trained.setdefault(_owner(model), WeakKeyDictionary())
-    if _owner(guide) not in by_guide:
+    by_guide = _trained.setdefault(owner(model), WeakKeyDictionary())
+    if owner(guide) not in by_guide:
         user = _user_state(model, guide)
         params = {name: nn.Parameter(value.detach().clone()) for name, value in user["params"].items()}
-        by_guide[_owner(guide)] = {"params": params, "constraints": user["constraints"]}
-    return by_guide[_owner(guide)]
+        by_guide[owner(guide)] = {"params": params, "constraints": user["constraints"]}
+    return by_guide[owner(guide)]
 
 
-def _owner(program: Program) -> Any:
+def owner(program: Program) -> Any:
+    """What a program runs, under Pyro's handlers, partial arguments and methods: a module, an object or a function."""
+    while isinstance(program, partial):
+        handled = program.args and isinstance(program.args[0], Messenger)
+        program = program.args[1] if handled else program.func
     return getattr(program, "__self__", program)
 
 
@@ -67,25 +78,44 @@ def _user_state(model: Program, guide: Program) -> State:
 
 def _names(program: Program) -> set[str]:
     """The names under which Pyro enters a module's own parameters into a store."""
-    module = _owner(program)
+    module = owner(program)
     if not isinstance(module, PyroModule):
         return set()
-    prefix = f"{module._pyro_name}." if module._pyro_name else ""
-    return {prefix + name.removesuffix("_unconstrained") for name, _ in module.named_parameters()}
+    return {name.removesuffix(_CONSTRAINED) for name, _ in _named(module)}
+
+
+def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    prefix = getattr(module, "_pyro_name", "")
+    return module.named_parameters(prefix=prefix)
 
 
 def _keeping_its_own(program: Program) -> Program:
     """The program, which on leaving takes its modules' entries out of the store."""
-    module = _owner(program)
+    module = owner(program)
     if not isinstance(module, nn.Module):
         return program
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        result = program(*args, **kwargs)
+        with _frozen_stay_frozen(module):
+            result = program(*args, **kwargs)
         _remove(set(module.parameters()))
         return result
 
     return run
+
+
+@contextmanager
+def _frozen_stay_frozen(module: nn.Module) -> Iterator[None]:
+    """Put parameters without ``requires_grad`` into the store, since Pyro, when it enters them itself, sets the flag."""
+    frozen = {name: value for name, value in _named(module) if not value.requires_grad}
+    if not frozen:
+        yield
+        return
+    plain = {name: value for name, value in frozen.items() if not name.endswith(_CONSTRAINED)}
+    pyro.get_param_store().set_state({"params": plain, "constraints": dict.fromkeys(plain, constraints.real)})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* was not registered in the param store because requires_grad=False", UserWarning)
+        yield
 
 
 def _remove(parameters: set[Tensor]) -> None:

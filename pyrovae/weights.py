@@ -54,6 +54,7 @@ class LogWeights:
         proposal_terms: :math:`\log q` of each site of the guide.
         scale: full size over subsample size of the data plate; not contained in the terms.
         rescaled: names of sites with another scale (``poutine.scale``, a subsampled inner plate), which *is* contained.
+        plates: where the data lie in the traces.
         model: the model's trace, replayed against the guide's.
         guide: the guide's trace; values have shape ``(K, ..., B, *event_shape)``.
     """
@@ -63,6 +64,7 @@ class LogWeights:
     proposal_terms: Mapping[str, Tensor]
     scale: float | Tensor
     rescaled: tuple[str, ...]
+    plates: Plates
     model: Trace
     guide: Trace
 
@@ -150,7 +152,18 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
         InputError: for sites outside the data plate, for sites that one program has and the other lacks, and for data
             outside the support of their distribution.
     """
-    with torch.no_grad(), same_random_numbers(*args, *kwargs.values()), pyro.validation_enabled(True):
+    with torch.no_grad(), same_random_numbers(*args, *kwargs.values()):
+        try:
+            return _find_plates(model, guide, args, kwargs)
+        except InputError:
+            raise
+        except ValueError:
+            _name_the_site(model, guide, args, kwargs)
+            raise
+
+
+def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> Plates:
+    with pyro.validation_enabled(True):
         model_trace, guide_trace = _run(model, guide, args, kwargs)
         _check_support(model_trace)
         plates = _plates(model_trace, guide_trace)
@@ -158,6 +171,14 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
             site["log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
             check_site_shape(site, plates.nesting)
     return plates
+
+
+def _name_the_site(model: Program, guide: Program, args: tuple, kwargs: dict) -> None:
+    """Raise an InputError where data or weights are to blame for an error of torch's validation, which names no site."""
+    with pyro.validation_enabled(False):
+        model_trace, guide_trace = _run(model, guide, args, kwargs)
+        _check_support(model_trace)
+        _terms(model_trace, guide_trace, 1, _plates(model_trace, guide_trace)).require_numbers()
 
 
 def _run(
@@ -168,9 +189,12 @@ def _run(
     def within(program: Program) -> Program:
         return program if particles is None else pyro.plate(_PARTICLES, particles, dim=-1 - nesting)(program)
 
-    guide_trace = poutine.trace(within(guide)).get_trace(*args, **kwargs)
-    replayed = poutine.replay(within(model), trace=guide_trace)
-    model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    try:
+        guide_trace = poutine.trace(within(guide)).get_trace(*args, **kwargs)
+        replayed = poutine.replay(within(model), trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+    except InputError as error:  # Pyro has added a table of shapes to the message
+        raise InputError(str(error).partition("\n")[0]) from error
     return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
 
@@ -179,15 +203,15 @@ def _sites(trace: Trace) -> list[Site]:
     return [site for site in trace.nodes.values() if site["type"] == "sample" and not site["infer"].get("_deterministic")]
 
 
-def _latents(trace: Trace) -> list[Site]:
-    """The latent sites of a model, less the imputed part of a site with ``obs_mask``, which proposes itself."""
-    sites = [site for site in _sites(trace) if not site["is_observed"]]
-    return [site for site in sites if not _is_imputed(site["name"], trace)]
+def _latents(model: Trace, guide: Trace) -> list[Site]:
+    """The latent sites of the model, less the imputed part of a site with ``obs_mask`` that the guide leaves to it."""
+    sites = [site for site in _sites(model) if not site["is_observed"]]
+    return [site for site in sites if site["name"] in guide or not _is_imputed(site["name"], model)]
 
 
-def _is_imputed(name: str, trace: Trace) -> bool:
+def _is_imputed(name: str, model: Trace) -> bool:
     base = name.removesuffix("_unobserved")
-    return base != name and f"{base}_observed" in trace and base in trace
+    return base != name and f"{base}_observed" in model and base in model
 
 
 def _observed(trace: Trace) -> list[Site]:
@@ -201,7 +225,7 @@ def _frames(site: Site) -> list[Any]:
 
 def _plates(model: Trace, guide: Trace) -> Plates:
     _check_match(model, guide)
-    sites = [*_latents(model), *_observed(model)]
+    sites = [*_latents(model, guide), *_observed(model)]
     if not sites:
         raise InputError("the model has no sample site; expected latent sites and an observed one in a plate over data")
     counts = Counter(frame.name for site in sites for frame in _frames(site))
@@ -228,7 +252,7 @@ def _data_frame(site: Site, data: str) -> Any:
 
 
 def _check_match(model: Trace, guide: Trace) -> None:
-    latents = {site["name"] for site in _latents(model)}
+    latents = {site["name"] for site in _latents(model, guide)}
     proposed = {site["name"]: site for site in _sites(guide) if not site["is_observed"]}
     auxiliary = {name for name, site in proposed.items() if site["infer"].get("is_auxiliary")}
     for name in sorted(latents - proposed.keys()):
@@ -244,7 +268,7 @@ def _check_match(model: Trace, guide: Trace) -> None:
 
 
 def _terms(model: Trace, guide: Trace, particles: int, plates: Plates) -> LogWeights:
-    sites = [*_latents(model), *_observed(model), *_sites(guide)]
+    sites = [*_latents(model, guide), *_observed(model), *_sites(guide)]
     scales = [_data_scale(site, plates) for site in sites]
     residuals = {id(site): _residual(site["scale"], scale) for site, scale in zip(sites, scales, strict=True)}
 
@@ -252,11 +276,12 @@ def _terms(model: Trace, guide: Trace, particles: int, plates: Plates) -> LogWei
         return {site["name"]: _term(site, particles, plates, residuals[id(site)]) for site in group}
 
     return LogWeights(
-        latent_terms=terms(_latents(model)),
+        latent_terms=terms(_latents(model, guide)),
         observed_terms=terms(_observed(model)),
         proposal_terms=terms(_sites(guide)),
         scale=scales[0],
         rescaled=tuple(site["name"] for site in sites if residuals[id(site)] is not _ONE),
+        plates=plates,
         model=model,
         guide=guide,
     )
@@ -278,15 +303,19 @@ def _residual(scale: float | Tensor, data_scale: float) -> float | Tensor:
 
 
 def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) -> Tensor:
-    """The log density of one site, summed over all plates but particles and data: shape ``(K, B)``."""
+    """The log density of one site for each particle and datum."""
     log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    log_prob = scale_and_mask(log_prob, residual, site["mask"])
+    return per_datum(scale_and_mask(log_prob, residual, site["mask"]), site, particles, plates)
+
+
+def per_datum(values: Tensor, site: Site, particles: int, plates: Plates) -> Tensor:
+    """The values, of the batch shape of a site, summed over all plates but particles and data: shape ``(K, B)``."""
     data = _data_frame(site, plates.data)
     shape = [1] * (plates.nesting + 1)
     shape[0], shape[data.dim] = particles, data.size
-    log_prob = log_prob.expand(torch.broadcast_shapes(log_prob.shape, shape))
+    values = values.expand(torch.broadcast_shapes(values.shape, shape))
     inner = [dim for dim in range(-plates.nesting, 0) if dim != data.dim]
-    return log_prob.sum(inner) if inner else log_prob
+    return values.sum(inner) if inner else values
 
 
 def _sum(terms: Mapping[str, Tensor]) -> Tensor:
@@ -318,6 +347,8 @@ def _outside(site: Site, support: constraints.Constraint, inside: Tensor) -> str
         if base is constraints.boolean
         else "take a likelihood whose support holds the data, or rescale them"
     )
+    if site["mask"] is not None:
+        remedy = "a mask does not excuse them: fill what it hides with any value of the support"
     first = value[tuple(position)].flatten()[0].item()
     return (
         f"observed site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
@@ -326,7 +357,7 @@ def _outside(site: Site, support: constraints.Constraint, inside: Tensor) -> str
 
 
 def _describe(support: constraints.Constraint) -> str:
-    return "{0, 1}" if support is constraints.boolean else str(support).strip("()")
+    return "{0, 1}" if support is constraints.boolean else str(support).removesuffix("()")
 
 
 def _not_a_number(program: str, name: str, term: Tensor) -> str:

@@ -36,7 +36,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
     ):
         return _unknown_option(unknown[1] or unknown[2], message, parser)
     if missing := re.search(r"required: (.*)", message):
-        return f"{missing[1]} is missing; name it in the YAML file that --config reads, or as --{missing[1]} VALUE"
+        return f"{missing[1]} is missing; `{parser.prog} --help` shows where it goes"
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", message)
     return re.sub(r"\s*\n\s*", " ", message).removeprefix(f'Parser key "{key[1]}": ' if key else "") + (
         f" (at {key[1]!r})" if key else ""
     )
@@ -51,7 +52,11 @@ def _classes(room: str) -> list[str]:
     """The names of the concrete classes that a key chooses from."""
     module = rooms.get(room) or {"optimizer": torch.optim, "scheduler": torch.optim.lr_scheduler}.get(room)
     found = inspect.getmembers(module, inspect.isclass) if module else []
-    return [name for name, kind in found if not inspect.isabstract(kind) and not name.startswith("_")]
+    return [name for name, kind in found if not _is_abstract(kind) and not name.startswith("_")]
+
+
+def _is_abstract(kind: type) -> bool:
+    return any(getattr(getattr(kind, name), "__isabstractmethod__", False) for name in dir(kind))
 
 
 def _unknown_option(name: str, message: str, parser: ArgumentParser) -> str:
@@ -68,7 +73,7 @@ def _unknown_option(name: str, message: str, parser: ArgumentParser) -> str:
 
 def _arguments(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
-    return [argument for argument in inspect.signature(getattr(import_module(module), name)).parameters]
+    return list(inspect.signature(getattr(import_module(module), name)).parameters)
 
 
 def _settings(parser: ArgumentParser) -> list[str]:
@@ -77,6 +82,7 @@ def _settings(parser: ArgumentParser) -> list[str]:
 
 
 def _nearest(name: str, choices: Iterable[str], otherwise: str) -> str:
+    """The nearest of the choices, or, where none is near, what to say before all of them."""
     choices = [*choices]
     close = get_close_matches(name, choices, 1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"{otherwise} {', '.join(choices)}"

@@ -1,11 +1,12 @@
 """The evidence lower bound."""
 
 import torch
+from pyro.distributions import Delta, MaskedDistribution
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyrovae.objectives.objective import Objective
-from pyrovae.weights import LogWeights
+from pyrovae.weights import LogWeights, Site, per_datum
 
 
 class ELBO(Objective):
@@ -50,7 +51,7 @@ class ELBO(Objective):
         analytic = _analytic_kls(weights)
         sampled = [term for name, term in weights.proposal_terms.items() if name not in analytic]
         sampled += [-term for name, term in weights.latent_terms.items() if name not in analytic]
-        return torch.stack([*analytic.values(), *sampled]).sum(0).mean(0)
+        return sum([*analytic.values(), *sampled], torch.zeros_like(weights.observed)).mean(0)
 
 
 def _analytic_kls(weights: LogWeights) -> dict[str, Tensor]:
@@ -63,11 +64,20 @@ def _analytic_kls(weights: LogWeights) -> dict[str, Tensor]:
 
 def _analytic_kl(name: str, weights: LogWeights) -> Tensor | None:
     q, p = weights.guide.nodes[name], weights.model.nodes[name]
-    term = weights.proposal_terms[name]
-    if name in weights.rescaled or q["mask"] is not None or p["mask"] is not None:
-        return None
+    if name in weights.rescaled or _is_masked(q) or _is_masked(p) or isinstance(_base(q["fn"]), Delta):
+        return None  # Pyro's formula for a Delta forgets its log_density
     try:
         kl = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:  # torch has no formula for these two families
         return None
-    return kl.expand(term.shape) if kl.dim() <= term.dim() else None
+    return per_datum(kl, q, len(weights.total), weights.plates)
+
+
+def _is_masked(site: Site) -> bool:
+    return site["mask"] is not None or isinstance(_base(site["fn"]), MaskedDistribution)
+
+
+def _base(distribution: Distribution) -> Distribution:
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution

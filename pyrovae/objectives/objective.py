@@ -5,7 +5,8 @@ An objective says two things. Its *bound* is the value it reports, a lower bound
 """
 
 from abc import abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +14,10 @@ from pyro.infer import ELBO as PyroELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.enum import get_importance_trace
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
-from pyrovae.parameters import Program, State, parameter_store, start_training
+from pyrovae.parameters import Program, State, owner, parameter_store, start_training
 from pyrovae.weights import LogWeights, Plates, find_plates, weigh
 
 
@@ -106,14 +108,17 @@ class Objective(PyroELBO):
 class ObjectiveModule(ELBOModule):
     """An objective on a pair: ``module(x)`` is the loss, a scalar tensor.
 
-    The parameters are those of the two programs where these are modules. Those that plain functions keep in ``pyro.param``
-    and ``pyro.module`` statements join at the first call, so call it once before you hand ``parameters()`` to an optimiser.
+    The parameters are those of the two programs where these are modules, or methods of one. Those that plain functions
+    keep in ``pyro.param`` and ``pyro.module`` statements join at the first call, so call it once before you hand
+    ``parameters()`` to an optimiser.
     """
 
     def __init__(self, model: Program, guide: Program, objective: Objective) -> None:
         super().__init__(model, guide, objective)  # pyright: ignore[reportArgumentType]
         self.plates: Plates | None = None
         self.stored = nn.ParameterDict()
+        self.others = nn.ModuleList()
+        self._adopt(owner(program) for program in (model, guide))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over the data, in nats."""
@@ -139,18 +144,43 @@ class ObjectiveModule(ELBOModule):
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
         state = start_training(self.model, self.guide)
-        with parameter_store(self.model, self.guide, state) as (model, guide):
+        with _modules_called() as called, parameter_store(self.model, self.guide, state) as (model, guide):
             self.plates = find_plates(model, guide, *args, **kwargs)
         for name, value in state["params"].items():
             state["params"][name] = value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach())
-        self.stored = nn.ParameterDict({_key(name): value for name, value in state["params"].items()})
+        stored = set(state["params"].values())
+        self._adopt(module for module in called if _trained(module) and _trained(module) <= stored)
+        stored -= set(self.others.parameters())
+        self.stored = nn.ParameterDict({_key(name): value for name, value in state["params"].items() if value in stored})
+
+    def _adopt(self, modules: Iterable[Any]) -> None:
+        """Make the parameters of modules that the programs run, without being them, parameters of this one."""
+        for module in modules:
+            if isinstance(module, nn.Module) and module not in set(self.modules()):
+                self.others.append(module)
 
     def _open(self) -> AbstractContextManager[tuple[Program, Program]]:
         state: State = {"params": {}, "constraints": {}}
         if self.stored:
             constraints = start_training(self.model, self.guide)["constraints"]
+            constraints = {name: value for name, value in constraints.items() if _key(name) in self.stored}
             state = {"params": {name: self.stored[_key(name)] for name in constraints}, "constraints": constraints}
         return parameter_store(self.model, self.guide, state)
+
+
+@contextmanager
+def _modules_called() -> Iterator[list[nn.Module]]:
+    """The modules that are called meanwhile, the outer before the inner."""
+    called: list[nn.Module] = []
+    hook = register_module_forward_pre_hook(lambda module, _: called.append(module))
+    try:
+        yield called
+    finally:
+        hook.remove()
+
+
+def _trained(module: nn.Module) -> set[nn.Parameter]:
+    return {value for value in module.parameters() if value.requires_grad}
 
 
 def _key(name: str) -> str:

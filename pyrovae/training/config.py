@@ -1,7 +1,7 @@
 """The schema of a training run: the signatures of what it builds.
 
-``data``, ``model``, ``objective`` and ``training`` are the constructors of a data set, of ``VAE`` and of an objective, and the
-arguments of ``fit``. A part is chosen by the name of its class; its arguments follow by their own names.
+``data``, ``model``, ``objective`` and ``training`` are the constructors of a data set, of ``VAE`` and of an objective, and
+the arguments of ``fit``. A part is chosen by the name of its class; its arguments follow by their own names.
 """
 
 from argparse import ArgumentError
@@ -56,7 +56,7 @@ def experiment_parser(prog: str = "pyrovae train") -> ArgumentParser:
     parser.add_argument("--data", type=Data, required=True, help="The data set.")
     parser.add_class_arguments(VAE, "model", help="The two programs.")
     parser.add_argument(
-        "--start_at_mean", action=ActionYesNo, default=True, help="Start the decoder's output at the training data's mean."
+        "--start_at_mean", type=bool, default=True, help="Start the decoder's output at the training data's mean."
     )
     parser.add_argument("--objective", type=Objective, default={"class_path": "pyrovae.objectives.ELBO"}, help="The bound.")
     parser.add_function_arguments(fit, "training", skip=_given_elsewhere)

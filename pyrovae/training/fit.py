@@ -108,6 +108,7 @@ def fit(
     _check_numbers(epochs=epochs, batch_size=batch_size, workers=workers + 1, patience=patience)
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
+    _check_device(device)
     train, held_out = _split(data, device), None if validation is None else _fixed(_split(validation, device), seed)
     run = Run(run) if isinstance(run, str) else run
     with same_random_numbers(train.x, device):
@@ -160,8 +161,11 @@ class _Trainer:
         seed: int,
     ) -> None:
         self.module = module
-        self.optimizer = optimizer([value for value in module.parameters() if value.requires_grad])
-        self.schedule = scheduler(self.optimizer) if scheduler else None
+        try:
+            self.optimizer = optimizer([value for value in module.parameters() if value.requires_grad])
+            self.schedule = scheduler(self.optimizer) if scheduler else None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the optimiser or its schedule cannot be made: {error}; correct its arguments") from error
         self.seed = seed
 
     def epoch(self, number: int, train: Loader, held_out: Loader | None) -> dict[str, float]:
@@ -243,6 +247,14 @@ def _check_numbers(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise InputError(f"{name} is {number}; expected at least 1")
+
+
+def _check_device(device: str | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts that there is none
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device is {device!r}, which is not to be had here ({reason}); take 'cpu'") from error
 
 
 def _seed(seed: int, epoch: int) -> int:

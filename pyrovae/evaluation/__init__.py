@@ -1,0 +1,22 @@
+"""Estimates from log importance weights: log p(x) with its errors and diagnostics, and the latent space of any pair."""
+
+from pyrovae.evaluation.active_units import ActiveUnits, active_units
+from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
+from pyrovae.evaluation.latent_map import LatentMap, latent_map
+from pyrovae.evaluation.log_likelihood import log_likelihood
+from pyrovae.evaluation.nearest_neighbours import nearest_neighbour_accuracy
+from pyrovae.evaluation.posterior_means import posterior_means
+from pyrovae.evaluation.reconstructions import reconstructions
+
+__all__ = [
+    "ActiveUnits",
+    "ImportanceSamplingWarning",
+    "LatentMap",
+    "LogLikelihood",
+    "active_units",
+    "latent_map",
+    "log_likelihood",
+    "nearest_neighbour_accuracy",
+    "posterior_means",
+    "reconstructions",
+]

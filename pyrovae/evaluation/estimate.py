@@ -1,0 +1,166 @@
+"""Estimates of log p(x) for many data, with their errors and the diagnostics that say whether to trust them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.evaluation import arviz, importance
+from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.table import table
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+Array = NDArray[np.float64]
+GROUP = "importance_sampling"
+"""The group of an ArviZ file that holds an estimate."""
+COLUMNS = ("log_p", "standard_error", "effective_sample_size", "k_hat")
+TOLERATED_SHARE = 0.05
+"""At most this share of data with a k-hat above the threshold passes without a warning.
+
+A k-hat is itself an estimate, with a standard deviation of 0.1 at 5,000 draws and of 0.15 at 500, so that a few of many
+data are above the threshold wherever k comes near it. In trials with Gaussian proposals in 1 to 50 dimensions, at 500 and
+5,000 draws, 95% intervals for log p(x) covered at 91% or more where the share was below this; where more than a third of
+the data were above the threshold they covered at 41 to 87%.
+"""
+
+
+class ImportanceSamplingWarning(UserWarning):
+    """The importance weights of many data have tails too heavy for their mean to be trusted."""
+
+
+@dataclass(frozen=True, eq=False)
+class LogLikelihood:
+    r"""Importance-sampling estimates of :math:`\log p(x)`, a number a datum, in nats.
+
+    .. math::
+        \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} w_k, \qquad
+        w_k = \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
+
+    Attributes:
+        log_p: the estimates, shape ``(N,)``, in nats.
+        standard_error: their Monte Carlo standard errors by the delta method, in nats.
+        effective_sample_size: :math:`(\sum w)^2 / \sum w^2`, of ``num_samples``.
+        k_hat: Pareto k-hats of the weights; NaN where none could be fitted (:func:`~.arviz.pareto_k_hats` says when).
+        num_samples: the number of draws :math:`K` a datum.
+        bounds: the bound :math:`\mathrm{IWAE}_K` by its number of particles, each ``(N,)`` in nats, estimated without
+            bias from the same weights; ``bounds[1]`` is the ELBO.
+    """
+
+    log_p: Array
+    standard_error: Array
+    effective_sample_size: Array
+    k_hat: Array
+    num_samples: int
+    bounds: dict[int, Array]
+
+    @classmethod
+    def from_log_weights(cls, log_weights: Tensor, particles: Sequence[int] = ()) -> Self:
+        """The estimates that log weights of shape ``(K, N)`` hold, with the bounds of each of ``particles``."""
+        log_weights = log_weights.detach().cpu().double()
+        bounds = {count: importance.importance_weighted_bound(log_weights, count).numpy() for count in particles}
+        return cls(
+            log_p=importance.log_mean_weight(log_weights).numpy(),
+            standard_error=importance.standard_error(log_weights).numpy(),
+            effective_sample_size=importance.effective_sample_size(log_weights).numpy(),
+            k_hat=arviz.pareto_k_hats(log_weights.numpy()),
+            num_samples=len(log_weights),
+            bounds=bounds,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """One estimate of the data of all parts, which share ``num_samples`` and the particles of their bounds."""
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+        bounds = {count: np.concatenate([part.bounds[count] for part in parts]) for count in parts[0].bounds}
+        return cls(**columns, num_samples=parts[0].num_samples, bounds=bounds)
+
+    @property
+    def mean(self) -> float:
+        """The mean of log p(x) over the data, in nats."""
+        return float(self.log_p.mean())
+
+    @property
+    def data_error(self) -> float:
+        r"""Standard error of the mean from the choice of data, :math:`\mathrm{sd}(\log p) / \sqrt N`, in nats."""
+        return mean_and_error(self.log_p)[1]
+
+    @property
+    def monte_carlo_error(self) -> float:
+        r"""Standard error of the mean from the draws, :math:`\sqrt{\sum_n \mathrm{se}_n^2} / N`, in nats."""
+        return float(np.sqrt(np.square(self.standard_error).sum()) / len(self.log_p))
+
+    @property
+    def threshold(self) -> float:
+        r"""The largest k-hat to trust at this number of draws, :math:`\min(1 - 1 / \log_{10} K, 0.7)`.
+
+        Source: Vehtari, Simpson, Gelman, Yao and Gabry (arXiv:1507.02646), section 3.2.4.
+        """
+        return min(1.0 - 1.0 / math.log10(self.num_samples), 0.7) if self.num_samples > 1 else -math.inf
+
+    @property
+    def share_above(self) -> float:
+        """The share of the data whose k-hat exceeds the threshold; a k-hat that could not be fitted does not."""
+        return float((self.k_hat > self.threshold).mean())
+
+    @property
+    def warning(self) -> str | None:
+        """The sentence to read before the numbers, where more than one datum in twenty has too large a k-hat."""
+        if self.share_above <= TOLERATED_SHARE:
+            return None
+        return (
+            f"Pareto k-hat exceeds {self.threshold:.2f} for {self.share_above:.1%} of the data: the mean of log p(x) is "
+            "probably too low and its standard errors are not to be trusted; draw more samples, or use a richer guide"
+        )
+
+    def gap(self, particles: int) -> Array:
+        r"""How far the bound is below the estimate, :math:`\log \hat p(x) - \mathrm{IWAE}_K` of each datum, in nats.
+
+        Raises:
+            InputError: for a number of particles that has no bound here.
+        """
+        if particles not in self.bounds:
+            raise InputError(
+                f"there is no bound at {particles} particles, only at {sorted(self.bounds)}; "
+                f"pass particles=({particles}, ...) to log_likelihood"
+            )
+        with np.errstate(invalid="ignore"):
+            return self.log_p - self.bounds[particles]
+
+    def __str__(self) -> str:
+        return table(self)
+
+    def to_arviz(self) -> Any:
+        """An ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x) with the group ``importance_sampling``."""
+        return arviz.as_tree(self._dataset(), GROUP)
+
+    def to_netcdf(self, path: str | Path) -> None:
+        """Write the estimates to a file that ``arviz.from_netcdf`` and :meth:`from_netcdf` read."""
+        arviz.write(self._dataset(), GROUP, path)
+
+    @classmethod
+    def from_netcdf(cls, path: str | Path) -> Self:
+        """Read what :meth:`to_netcdf`, or ``to_netcdf`` of :meth:`to_arviz`, wrote."""
+        dataset = arviz.read(path, GROUP)
+        counts = dataset["particles"].values.tolist()
+        return cls(
+            **{name: dataset[name].values for name in COLUMNS},
+            num_samples=int(dataset.attrs["num_samples"]),
+            bounds=dict(zip(counts, dataset["bound"].values, strict=True)),
+        )
+
+    def _dataset(self) -> "Dataset":
+        from xarray import Dataset
+
+        columns = {name: ("datum", getattr(self, name)) for name in COLUMNS}
+        bounds = np.reshape(list(self.bounds.values()), (len(self.bounds), len(self.log_p)))
+        coordinates = {"datum": np.arange(len(self.log_p)), "particles": np.array(list(self.bounds), dtype=int)}
+        variables = columns | {"bound": (("particles", "datum"), bounds)}
+        return Dataset(variables, coordinates, {"num_samples": self.num_samples, "unit": "nats"})

@@ -1,0 +1,62 @@
+r"""What one column of log importance weights says about :math:`p(x)`.
+
+With :math:`w_k = p(x, z_k) / q(z_k \mid x)` and :math:`z_k \sim q(z \mid x)`, the mean weight estimates :math:`p(x)` without
+bias. Every function here takes ``log_weights`` of shape ``(K, N)``, a column a datum, and returns ``(N,)``. A weight of
+zero (``-inf``) is a weight like any other.
+"""
+
+import math
+
+from torch import Tensor
+
+
+def log_mean_weight(log_weights: Tensor) -> Tensor:
+    r""":math:`\log \frac{1}{K} \sum_k w_k`, in nats; ``-inf`` where every weight is zero.
+
+    Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), equation 8.
+    """
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def importance_weighted_bound(log_weights: Tensor, particles: int) -> Tensor:
+    r"""An unbiased estimate of the importance-weighted bound of ``particles`` draws, in nats.
+
+    .. math::
+        \mathrm{IWAE}_K = \mathbb{E} \log \frac{1}{K} \sum_{k=1}^{K} w_k \le \log p(x)
+
+    is averaged over disjoint groups of :math:`K` weights, the remainder left out; :math:`K = 1` is the ELBO.
+
+    Source: Burda, Grosse and Salakhutdinov (arXiv:1509.00519), equation 8.
+    """
+    groups = len(log_weights) // particles
+    grouped = log_weights[: groups * particles].unflatten(0, (groups, particles))
+    return (grouped.logsumexp(1) - math.log(particles)).mean(0)
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    r""":math:`(\sum_k w_k)^2 / \sum_k w_k^2`, from 1 to K; 0 where every weight is zero.
+
+    Source: Kong, Liu and Wong, Sequential Imputations and Bayesian Missing Data Problems (1994), section 4.
+    """
+    weights = _relative(log_weights)
+    return (weights.sum(0).square() / weights.square().sum(0)).nan_to_num(nan=0.0)
+
+
+def standard_error(log_weights: Tensor) -> Tensor:
+    r"""Standard error of :func:`log_mean_weight` by the delta method, in nats.
+
+    .. math::
+        \frac{\mathrm{sd}(w)}{\sqrt{K}\, \bar w} = \sqrt{\frac{K}{K - 1} \left(\frac{1}{\mathrm{ESS}} - \frac{1}{K}\right)}
+
+    NaN for a single draw, and where every weight is zero. It presumes that the weights have a variance, which their
+    Pareto k-hat tells: see :func:`pyrovae.evaluation.arviz.pareto_k_hats`.
+    """
+    weights = _relative(log_weights)
+    variance = weights.var(0, correction=0) / weights.mean(0).square()
+    return (variance / (len(weights) - 1)).sqrt()
+
+
+def _relative(log_weights: Tensor) -> Tensor:
+    """The weights divided by the largest of their column, which cancels in every ratio of them."""
+    largest = log_weights.amax(0)
+    return (log_weights - largest.where(largest > -math.inf, 0.0)).exp()

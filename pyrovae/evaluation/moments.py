@@ -1,0 +1,32 @@
+"""The mean of a distribution, where it has one to tell."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution
+
+
+def mean(distribution: Distribution) -> Tensor | None:
+    """The mean in closed form, of shape ``batch_shape + event_shape``; ``None`` where the distribution has none.
+
+    A categorical distribution over the numbers 0, 1, ... has the mean of those numbers.
+    """
+    base = _unwrapped(distribution)
+    try:
+        values = _categorical_mean(base) if isinstance(base, Categorical) else distribution.mean
+    except NotImplementedError:
+        return None
+    return values if bool(values.isfinite().all()) else None
+
+
+def _unwrapped(distribution: Any) -> Distribution:
+    """What stands inside wrappers that do not change the mean: more event dimensions, an expanded batch, a mask."""
+    while type(distribution).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _categorical_mean(distribution: Categorical) -> Tensor:
+    numbers = torch.arange(distribution.probs.shape[-1], device=distribution.probs.device)
+    return (distribution.probs * numbers).sum(-1)

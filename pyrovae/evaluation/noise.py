@@ -1,0 +1,35 @@
+"""Noise of one's own: estimates that repeat, and a caller whose random numbers go on as if nothing had been drawn."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str | None = None) -> Iterator[None]:
+    """Draw from generators that start at ``seed``, and leave the caller's generators where they were.
+
+    These are the CPU's generator, and that of ``device`` where it is a CUDA device; no other device is touched.
+    """
+    device = torch.device("cpu" if device is None else device)
+    accelerators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(accelerators):
+        torch.default_generator.manual_seed(seed)
+        for accelerator in accelerators:
+            _seed_cuda(accelerator, seed)
+        yield
+
+
+def _seed_cuda(device: torch.device, seed: int) -> None:
+    with torch.cuda.device(device):
+        torch.cuda.manual_seed(seed)
+
+
+def home(data: Tensor | Dataset, device: torch.device | str | None) -> torch.device:
+    """The device on which batches will be: the one asked for, or else where the data lie."""
+    if device is not None:
+        return torch.device(device)
+    return data.device if isinstance(data, Tensor) else torch.device("cpu")

@@ -1,0 +1,12 @@
+"""The data plate of a pair, found in a store of the pair's own."""
+
+from torch import Tensor
+
+from pyrovae.parameters import Program, parameter_store
+from pyrovae.weights import Plates, find_plates
+
+
+def plates_of(model: Program, guide: Program, x: Tensor) -> Plates:
+    """Run the pair once on ``x`` and find its plates (:func:`pyrovae.weights.find_plates`); the user's store stays."""
+    with parameter_store(model, guide) as (model, guide):
+        return find_plates(model, guide, x)

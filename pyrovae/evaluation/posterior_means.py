@@ -1,0 +1,87 @@
+"""The means of a guide's proposals: a point a datum, where the latent space is read."""
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pyrovae.batches import as_data, batches
+from pyrovae.evaluation.limits import MAX_ROWS
+from pyrovae.evaluation.mode import evaluating
+from pyrovae.evaluation.moments import mean
+from pyrovae.evaluation.noise import home, seeded
+from pyrovae.evaluation.plates import plates_of
+from pyrovae.parameters import Program, parameter_store
+from pyrovae.weights import Plates, Site
+
+
+def posterior_means(
+    model: Program,
+    guide: Program,
+    data: Tensor | np.ndarray | Dataset,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    max_rows: int = MAX_ROWS,
+) -> Tensor:
+    r"""The mean :math:`E_{q(z \mid x)}[z]` of each datum's proposal.
+
+    It is exact where the guide has one random site, whose distribution knows its mean. Otherwise the mean of each site
+    is averaged over draws of the sites before it; a distribution that does not know its mean (a flow) is drawn itself.
+
+    Args:
+        model: the generator, which tells where the data plate is.
+        guide: the proposal, called with one batch ``x``.
+        data: a tensor or array of shape ``(N, *event_shape)``, or a ``Dataset``.
+        draws: the number of draws to average where the mean is not exact; they leave a variance of at most
+            :math:`\mathrm{Var}_q(z) / \mathrm{draws}`.
+        seed: where the noise starts; the caller's random generators stay as they were.
+        device: where to put each batch; by default it stays where it is.
+        max_rows: the most draws times data of one run of the guide.
+
+    Returns:
+        Shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
+
+    Raises:
+        InputError: naming the site, for a pair that does not match (see :func:`pyrovae.weights.find_plates`).
+    """
+    data = as_data(data)
+    device = home(data, device)
+    with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
+        x = next(batches(data, 1, device=device))
+        plates = plates_of(model, guide, x)
+        draws = 1 if _is_exact(_run(model, guide, x, 1, plates)) else draws
+        xs = batches(data, max(1, max_rows // draws), device=device)
+        return torch.cat([_means(_run(model, guide, x, draws, plates), plates).cpu() for x in xs])
+
+
+def _run(model: Program, guide: Program, x: Tensor, draws: int, plates: Plates) -> list[Site]:
+    """The random sites of the guide, each value of shape ``(draws, ..., B, *event_shape)``."""
+    with parameter_store(model, guide) as (_, proposal):
+        repeated = pyro.plate("draws", draws, dim=-1 - plates.nesting)(proposal)
+        trace = prune_subsample_sites(poutine.trace(repeated).get_trace(x))
+    sites: list[Site] = list(trace.nodes.values())
+    return [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
+
+
+def _is_exact(sites: list[Site]) -> bool:
+    return len(sites) == 1 and mean(sites[0]["fn"]) is not None
+
+
+def _means(sites: list[Site], plates: Plates) -> Tensor:
+    latents = [site for site in sites if not site["infer"].get("is_auxiliary")]
+    return torch.cat([_mean(site, plates) for site in latents], 1)
+
+
+def _mean(site: Site, plates: Plates) -> Tensor:
+    """The mean of one site, flattened, shape ``(B, D)``."""
+    known = mean(site["fn"])
+    values = site["value"] if known is None else known
+    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == plates.data)
+    draws, data = -1 - plates.nesting - site["fn"].event_dim, frame.dim - site["fn"].event_dim
+    values = values if values.is_floating_point() else values.float()
+    return values.mean(draws, keepdim=True).movedim(data, 0).flatten(1)

@@ -1,0 +1,55 @@
+"""What the model makes of a datum's latent: the mean of the observed site, given draws of the posterior."""
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.evaluation.mode import evaluating
+from pyrovae.evaluation.moments import mean
+from pyrovae.evaluation.noise import seeded
+from pyrovae.parameters import Program
+from pyrovae.weights import Site, log_weights
+
+
+def reconstructions(model: Program, guide: Program, x: Tensor, *, draws: int = 1, seed: int = 0) -> Tensor:
+    r"""The mean of :math:`p(x \mid z)` for :math:`z \sim q(z \mid x)`, averaged over ``draws`` of z.
+
+    Args:
+        model: a Pyro program with one observed site, the data.
+        guide: its proposal.
+        x: one batch, shape ``(B, *event_shape)``, where the programs are.
+        draws: the number of latents to average over: one shows what the decoder draws, many are blurred as far as the
+            posterior is uncertain.
+        seed: where the noise starts; the caller's random generators stay as they were.
+
+    Returns:
+        Shape ``(B, *event_shape)``.
+
+    Raises:
+        InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
+    """
+    with torch.no_grad(), evaluating(model, guide), seeded(seed, x.device):
+        site = _observed_site(list(log_weights(model, guide, x, particles=draws).model.nodes.values()))
+    means = mean(site["fn"])
+    if means is None:
+        raise InputError(
+            f"the distribution of observed site {site['name']!r}, {type(site['fn']).__name__}, does not know its mean; "
+            "expected one with a finite mean: draw from it with pyro.infer.Predictive instead"
+        )
+    return means.mean(0).reshape(x.shape)
+
+
+def _observed_site(sites: list[Site]) -> Site:
+    observed = [site for site in sites if site["type"] == "sample" and site["is_observed"] and _is_data(site)]
+    if len(observed) != 1:
+        names = ", ".join(repr(site["name"]) for site in observed) or "none"
+        raise InputError(
+            f"the model has {len(observed)} observed sites ({names}); expected one, the data: "
+            "read the distributions of several from log_weights(model, guide, x).model"
+        )
+    return observed[0]
+
+
+def _is_data(site: Site) -> bool:
+    """Whether a site observes a value; ``pyro.deterministic`` and ``pyro.factor`` do not."""
+    return not site["infer"].get("_deterministic") and site["value"].numel() > 0

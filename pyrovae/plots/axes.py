@@ -1,0 +1,25 @@
+"""Where a figure is drawn: on the axes handed in, or on those of a new figure."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from torch import Tensor
+
+
+def given_or_new(ax: Axes | None) -> Axes:
+    """The axes handed in, or else those of a new pyplot figure, which a notebook shows by itself."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def quiet(ax: Axes) -> Axes:
+    """Take away the frame's upper and right side."""
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def as_array(values: Tensor | np.ndarray) -> np.ndarray:
+    """A tensor from wherever it is, or an array, as an array."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

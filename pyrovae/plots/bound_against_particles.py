@@ -1,0 +1,53 @@
+"""How the importance-weighted bound tightens with its number of particles."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from pyrovae.errors import InputError
+from pyrovae.evaluation import LogLikelihood
+from pyrovae.evaluation.average import mean_and_error
+from pyrovae.plots.axes import given_or_new, quiet
+from pyrovae.plots.palette import FIRST, SECOND
+
+
+def bound_against_particles(log_likelihood: LogLikelihood, ax: Axes | None = None) -> Axes:
+    r"""Draw :math:`\mathrm{IWAE}_K` against K, and the estimate of :math:`\log p(x)` that it approaches from below.
+
+    Bars are 95% intervals for the *gap* :math:`\log \hat p(x) - \mathrm{IWAE}_K`, datum by datum, so that the
+    differences between data, which move all points up and down together, do not hide it; the line's own two errors are
+    written on it.
+
+    Args:
+        log_likelihood: an estimate with bounds.
+        ax: where to draw; by default on a new figure.
+
+    Raises:
+        InputError: for an estimate without a bound.
+    """
+    if not log_likelihood.bounds:
+        raise InputError("the estimate has no bound; expected some: pass particles=(1, 5, 50, 500) to log_likelihood")
+    ax = quiet(given_or_new(ax))
+    particles = sorted(log_likelihood.bounds)
+    gaps, errors = np.array([mean_and_error(log_likelihood.gap(count)) for count in particles]).T
+    ax.errorbar(particles, log_likelihood.mean - gaps, 1.96 * np.nan_to_num(errors), color=FIRST, marker="o", capsize=3)
+    _draw_log_p(ax, log_likelihood)
+    ax.set(xscale="log", xlabel="particles K (1 is the ELBO)", ylabel="importance-weighted bound in nats per datum")
+    ax.set_xticks(particles, [f"{count:,}" for count in particles])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    return ax
+
+
+def _draw_log_p(ax: Axes, estimate: LogLikelihood) -> None:
+    """The line to approach, with its name and errors."""
+    ax.axhline(estimate.mean, color=SECOND, linewidth=1.5)
+    ax.annotate(
+        f"log p(x) by {estimate.num_samples:,} draws: {estimate.mean:.2f} nats\n"
+        f"± {estimate.data_error:.2f} from the data, ± {estimate.monte_carlo_error:.3f} from the draws",
+        (0, estimate.mean),
+        (2, -4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        color=SECOND,
+        verticalalignment="top",
+    )

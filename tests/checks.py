@@ -1,0 +1,48 @@
+"""What the tests of several rooms share beside programs."""
+
+import importlib
+import inspect
+import math
+import pkgutil
+from types import ModuleType
+
+import pyro
+from torch import Tensor
+
+from pyrovae.objectives import Measurement, Objective
+from pyrovae.parameters import Program
+
+QUANTILE = 4.42
+"""Of the normal distribution: a true statement fails at once in 100,000 seeds."""
+POWER = 2.33
+"""Of the normal distribution: an error of the size that is to be detected passes at once in 100 seeds."""
+
+
+def assert_mean(draws: Tensor, expected: float | Tensor, detects: float) -> None:
+    """A two-sided z-test at level 1e-5 that independent ``draws`` have this mean, with power 0.99 against ``detects``."""
+    draws = draws.detach().flatten().double()
+    error = draws.std().item() / math.sqrt(len(draws))
+    assert (QUANTILE + POWER) * error < detects, f"too few draws: their mean has standard error {error:.2g}"
+    mean = draws.mean().item()
+    assert abs(mean - float(expected)) < QUANTILE * error, f"{mean:.6g} +- {error:.2g}, expected {float(expected):.6g}"
+
+
+def measure(objective: Objective, model: Program, guide: Program, *args: Tensor, seed: int = 1) -> Measurement:
+    """The objective on the pair from these random numbers."""
+    module = objective(model, guide)
+    module.start(*args)
+    pyro.set_rng_seed(seed)
+    return module.measure(*args)
+
+
+def members(package: ModuleType, base: type) -> list[type]:
+    """The public concrete subclasses of ``base`` in the files of ``package``: a new file is tested unasked."""
+    files = [importlib.import_module(file.name) for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
+    classes = {value for file in files for value in vars(file).values() if inspect.isclass(value)}
+    found = [cls for cls in classes if issubclass(cls, base) and not cls.__name__.startswith("_") and not _is_abstract(cls)]
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+def _is_abstract(cls: type) -> bool:
+    """``inspect.isabstract``, which asks the metaclass, says no to every ``nn.Module``."""
+    return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))

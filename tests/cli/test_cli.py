@@ -1,0 +1,263 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from pyrovae import VAE, InputError, load, log_weights
+from pyrovae.cli import main
+from pyrovae.evaluation import LogLikelihood
+from pyrovae.training import checkpoint
+
+configs = Path(__file__).parents[2] / "configs"
+small = [
+    *("--config", str(configs / "digits.yaml"), "--training.epochs", "2", "--evaluation.num_samples", "100"),
+    *("--model.encoder.hidden", "[8]", "--model.decoder.hidden", "[8]", "--model.latent_dim", "3"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", *small, "--run", str(path)]) == 0
+    return path
+
+
+def refusal(capsys, *argv: str) -> str:
+    """The one message of a command that must refuse."""
+    assert main(argv) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("pyrovae: ")
+    return lines[0]
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported():
+    heavy = "{'torch', 'numpy', 'jsonargparse'}"
+    script = f"import sys; from pyrovae.cli import main; main(['--help']); sys.exit(bool({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pyrovae train --config configs/digits.yaml" in done.stdout
+
+
+def test_version_and_no_command(capsys):
+    assert main(["--version"]) == 0
+    assert main([]) == 0
+    assert "usage: pyrovae" in capsys.readouterr().out
+
+
+def test_train_writes_what_it_says(run):
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    figures = {"loss_curve", "reconstructions", "samples", "latent_map", "bound_against_particles"}
+    assert {f"figures/{name}.png" for name in figures} < files
+    assert {
+        "config.yaml",
+        "split.npz",
+        "metrics.jsonl",
+        "summary.json",
+        "log_likelihood.nc",
+        "checkpoints/index.json",
+    } < files
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    summary = json.loads((run / "summary.json").read_text())
+    estimate = LogLikelihood.from_netcdf(run / "log_likelihood.nc")
+    assert summary["log p(x)"] == pytest.approx(estimate.mean)
+    assert summary["ELBO"] <= summary["IWAE-5"] <= summary["IWAE-50"] <= summary["log p(x)"]
+    assert summary["test data"] == len(estimate.log_p) == 270
+
+
+def test_the_split_is_on_record(run):
+    with np.load(run / "split.npz", allow_pickle=False) as record:
+        indices = np.concatenate([record[part] for part in ("train", "validation", "test")])
+        assert sorted(indices) == list(range(1797))
+        assert tuple(record["event_shape"]) == (8, 8)
+
+
+def test_config_has_every_default_and_trains_again_to_the_bit(run, tmp_path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["training"]["optimizer"]["init_args"]["betas"] == [0.9, 0.999]
+    assert main(["train", "--config", str(run / "config.yaml"), "--run", str(tmp_path / "again")]) == 0
+    ours, again = (checkpoint.load_weights(path / "checkpoints", "last") for path in (run, tmp_path / "again"))
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
+
+
+def test_load_rebuilds_the_pair(run):
+    vae = load(run)
+    weights = checkpoint.load_weights(run / "checkpoints")
+    assert not vae.training
+    assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
+    assert log_weights(vae.model, vae.guide, torch.rand(5, 8, 8), particles=3).total.shape == (3, 5)
+
+
+def test_evaluate_again(run, capsys):
+    assert main(["evaluate", str(run), "--num_samples", "60", "--limit", "20"]) == 0
+    assert "60" in capsys.readouterr().out
+    assert json.loads((run / "summary.json").read_text())["test data"] == 20
+
+
+def test_sample(run, tmp_path, capsys):
+    output = tmp_path / "new.npz"
+    assert main(["sample", str(run), "--number", "5", "--output", str(output)]) == 0
+    with np.load(output) as drawn:
+        assert drawn["x"].shape == drawn["mean"].shape == (5, 8, 8)
+        assert not np.array_equal(drawn["x"], drawn["mean"])
+    assert output.with_suffix(".png").is_file()
+    assert "exists; name another file" in refusal(capsys, "sample", str(run), "--output", str(output))
+    assert main(["sample", str(run), "--number", "5", "--output", str(output), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--model.latent_dm", "3"], "'model.latent_dm' is not a setting; did you mean 'model.latent_dim'?"),
+        (["--training.epoch", "3"], "did you mean 'training.epochs'?"),
+        (["--data", "Digts"], "data is 'Digts', which is no class here; did you mean 'Digits'?"),
+        (["--model.prior", "StandardNorml"], "did you mean 'StandardNormal'?"),
+        (["--model.prior", "Bernoulli"], "expected StandardNormal"),
+        (["--objective", "IWEA"], "did you mean 'IWAE'?"),
+        (["--training.optimizer", "Adm"], "did you mean 'Adam'?"),
+        (["--model.likelihood.scal", "3"], "Normal has no argument 'scal'; did you mean 'scale'?"),
+        (["--training.epochs", "x"], "Expected a int. Got value: x (at 'training.epochs')"),
+        (["--training.epochs", "0"], "epochs is 0"),
+        (["--training.device", "cuda:99"], "take 'cpu'"),
+        (["--training.optimizer.lr", "-1"], "Invalid learning rate"),
+        (["--model.latent_dim", "0"], "latent_dim is 0; expected at least 1"),
+        (["--model.likelihood", "Bernoulli"], 'binarise the data (binarize="dynamic")'),
+        (["--model.likelihood.scale", "-1"], "scale is -1.0; expected a finite positive number"),
+        (["--model.encoder", "torch.nn.Linear"], "the configuration cannot be built (TypeError"),
+        (["--evaluation.num_samples", "0"], "0 does not conform to restriction v>0"),
+        (["--config", "absent.yaml"], "File does not exist"),
+        (["--data", "Array", "--data.path", "absent.npy"], "absent.npy is not there"),
+    ],
+)
+def test_train_refuses_with_one_message_and_writes_nothing(argv, message, tmp_path, capsys):
+    assert message in refusal(capsys, "train", *small, "--run", str(tmp_path / "run"), *argv)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: Digits\nmodl: {latent_dim: 3}", "'modl.latent_dim' is not a setting; did you mean 'model.latent_dim'?"),
+        ("data: Digits\nmodel: {latent_dm: 3}", "'model.latent_dm' is not a setting; did you mean 'model.latent_dim'?"),
+        (
+            "data: {class_path: Digits, init_args: {binarise: none}}",
+            "Digits has no argument 'binarise'; did you mean 'binarize'?",
+        ),
+        ("data: [Digits", "Problems parsing config"),
+        ("model: {latent_dim: 3}", "data is missing; `pyrovae train --help` shows where it goes"),
+    ],
+)
+def test_yaml_is_refused_alike(text, message, tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(text)
+    found = refusal(capsys, "train", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run"))
+    assert message in found
+    assert not (tmp_path / "run").exists()
+
+
+def bad_arrays() -> dict[str, tuple[np.ndarray, str]]:
+    nan = np.ones((30, 4), dtype=np.float32)
+    nan[3, 1] = np.nan
+    return {
+        "pickled": (np.array([{}, 1], dtype=object), "pickled"),
+        "complex": (np.ones((30, 4), dtype=complex), "complex"),
+        "nan": (nan, "[3, 1]"),
+        "infinite": (np.where(np.isnan(nan), np.inf, nan), "[3, 1]"),
+        "empty": (np.ones((0, 4)), "0"),
+        "flat": (np.ones(30), "(30,)"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_arrays())
+def test_bad_arrays_are_refused(name, tmp_path, capsys):
+    array, message = bad_arrays()[name]
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+    argv = ["--data", "Array", "--data.path", str(tmp_path / "x.npy"), "--run", str(tmp_path / "run")]
+    assert message in refusal(capsys, "train", *small, *argv)
+    assert not (tmp_path / "run").exists()
+
+
+def test_truncated_file_is_refused(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.ones((30, 4)))
+    os.truncate(tmp_path / "x.npy", 300)
+    argv = ["--data", "Array", "--data.path", str(tmp_path / "x.npy"), "--run", str(tmp_path / "run")]
+    assert "x.npy" in refusal(capsys, "train", *small, *argv)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_former_run_is_kept_unless_told(run, tmp_path, capsys):
+    before = (run / "config.yaml").stat().st_mtime_ns
+    assert "exists; name another, or replace it with --overwrite" in refusal(capsys, "train", *small, "--run", str(run))
+    assert "is not a run folder" in refusal(capsys, "train", *small, "--run", str(tmp_path.parent), "--overwrite")
+    bad = ["--overwrite", "--model.likelihood", "Bernoulli"]
+    refusal(capsys, "train", *small, "--run", str(run), *bad)
+    assert (run / "config.yaml").stat().st_mtime_ns == before
+
+
+def test_bad_runs_are_refused(run, tmp_path, capsys):
+    for command in ("evaluate", "sample"):
+        assert "config.yaml is missing" in refusal(capsys, command, str(tmp_path))
+    with pytest.raises(InputError, match=r"config.yaml is missing"):
+        load(tmp_path)
+    (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
+    with pytest.raises(InputError, match=r"split.npz cannot be read"):
+        load(tmp_path)
+    (tmp_path / "split.npz").write_bytes((run / "split.npz").read_bytes())
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        load(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: {prior: 3}")
+    with pytest.raises(InputError, match=r"config.yaml does not describe a model"):
+        load(tmp_path)
+
+
+def test_a_misspelt_command(capsys):
+    assert "did you mean 'train'?" in refusal(capsys, "trian")
+    assert "the commands are train, evaluate, sample" in refusal(capsys, "xyzzy")
+
+
+class Decoder(nn.Module):
+    """A user's own network: any module of the right shapes."""
+
+    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], width: int = 7) -> None:
+        super().__init__()
+        self.out_shape = out_shape
+        self.layers = nn.Sequential(nn.Linear(in_shape[0], width), nn.ReLU(), nn.Linear(width, 64))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.layers(z).unflatten(-1, self.out_shape)
+
+
+def test_any_module_serves_as_network(tmp_path):
+    argv = ["--model.decoder", "test_cli.Decoder", "--model.decoder.width", "5", "--start_at_mean", "false"]
+    assert main(["train", *small[:6], *argv, "--run", str(tmp_path / "run")]) == 0
+    assert load(tmp_path / "run").model.decoder.layers[0].out_features == 5
+
+
+@pytest.mark.parametrize("path", sorted(configs.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_valid(path):
+    from pyrovae.cli.parse import parse
+    from pyrovae.training.config import experiment_parser
+
+    config = parse(experiment_parser(), ["--config", str(path)])
+    assert config.run == f"runs/{path.stem}"
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("name", ["mnist_elbo", "mnist_iwae", "fashion"])
+def test_configs_train_on_the_real_data(name, tmp_path):
+    from pyrovae.cli.parse import parse
+    from pyrovae.training.config import build, experiment_parser
+
+    parser = experiment_parser()
+    config = parse(parser, ["--config", str(configs / f"{name}.yaml"), "--data.root", os.environ["PYROVAE_DATA"]])
+    data, vae, objective, _ = build(parser, config)
+    x = next(data.train.batches(50, shuffle=True))
+    module = objective(vae.model, vae.guide)
+    module(x).backward()
+    assert isinstance(vae, VAE)
+    assert all(value.grad.isfinite().all() for value in vae.parameters())

@@ -1,0 +1,32 @@
+import os
+
+import pyro
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what the machine has no device, or the user no data, for."""
+    lacking = {"cuda": not torch.cuda.is_available(), "mnist": "PYROVAE_DATA" not in os.environ}
+    reasons = {"cuda": "no CUDA device", "mnist": "PYROVAE_DATA names no folder with MNIST"}
+    for item in items:
+        for marker in item.iter_markers():
+            if lacking.get(marker.name):
+                item.add_marker(pytest.mark.skip(reasons[marker.name]))
+
+
+@pytest.fixture(autouse=True)
+def clean_slate():
+    """Every test begins with an empty parameter store and the same random numbers, and leaves no setting changed."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    dtype = torch.get_default_dtype()
+    with pyro.validation_enabled(True):
+        yield
+    torch.set_default_dtype(dtype)
+    pyro.clear_param_store()
+
+
+@pytest.fixture
+def float64(clean_slate):
+    torch.set_default_dtype(torch.float64)

@@ -1,0 +1,126 @@
+"""What an estimate says of itself, on paper and on disk."""
+
+import math
+import warnings
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+import torch
+
+from pyrovae.errors import InputError
+from pyrovae.evaluation import LogLikelihood
+from pyrovae.evaluation.estimate import COLUMNS, GROUP
+
+
+def estimate(count: int = 6, num_samples: int = 400, particles: tuple[int, ...] = (1, 5, 50)) -> LogLikelihood:
+    log_weights = torch.randn(num_samples, count, dtype=torch.float64) - 90
+    return LogLikelihood.from_log_weights(log_weights, particles)
+
+
+def assert_same(one: LogLikelihood, other: LogLikelihood) -> None:
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert getattr(other, name).dtype == np.float64
+    assert one.num_samples == other.num_samples
+    assert list(one.bounds) == list(other.bounds)
+    for count, bound in one.bounds.items():
+        np.testing.assert_array_equal(bound, other.bounds[count])
+
+
+@pytest.mark.parametrize("particles", [(1, 5, 50), (7,), ()])
+def test_netcdf_round_trip(tmp_path, particles):
+    path = tmp_path / "log_likelihood.nc"
+    before = replace(estimate(particles=particles), k_hat=np.array([0.3, math.nan, math.inf, -0.2, 0.7, 1.2]))
+    before.to_netcdf(path)
+    assert_same(before, LogLikelihood.from_netcdf(path))
+    assert type(LogLikelihood.from_netcdf(path).num_samples) is int
+
+
+def test_netcdf_is_overwritten(tmp_path):
+    estimate(9).to_netcdf(tmp_path / "it.nc")
+    second = estimate(3)
+    second.to_netcdf(str(tmp_path / "it.nc"))
+    assert_same(second, LogLikelihood.from_netcdf(tmp_path / "it.nc"))
+
+
+def test_arviz_reads_and_writes_it(tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "\nArviZ is undergoing", FutureWarning)
+        import arviz
+    before = estimate()
+    tree = before.to_arviz()
+    np.testing.assert_array_equal(tree[GROUP]["log_p"].values, before.log_p)
+    np.testing.assert_array_equal(tree[GROUP]["bound"].sel(particles=5).values, before.bounds[5])
+    tree.to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf")
+    assert_same(before, LogLikelihood.from_netcdf(tmp_path / "theirs.nc"))
+    before.to_netcdf(tmp_path / "ours.nc")
+    read = arviz.from_netcdf(tmp_path / "ours.nc", engine="h5netcdf")
+    np.testing.assert_array_equal(read[GROUP]["k_hat"].values, before.k_hat)
+
+
+def test_concatenation_keeps_every_datum():
+    log_weights = torch.randn(100, 7, dtype=torch.float64)
+    whole = LogLikelihood.from_log_weights(log_weights, (1, 10))
+    parts = [LogLikelihood.from_log_weights(part, (1, 10)) for part in log_weights.split(3, 1)]
+    joined = LogLikelihood.concatenate(parts)
+    for name in COLUMNS:
+        np.testing.assert_allclose(getattr(joined, name), getattr(whole, name))
+    np.testing.assert_allclose(joined.bounds[10], whole.bounds[10])
+    assert joined.num_samples == 100
+
+
+def test_table():
+    text = str(estimate())
+    assert text.splitlines()[0] == "log p(x) of 6 data by 400 draws each, in nats"
+    for name in ("± from the data", "± from the draws", "ELBO", "IWAE, 50 particles", "5%", "Pareto k-hat", "above 0.62"):
+        assert name in text
+    assert max(map(len, text.splitlines())) <= 79
+
+
+def test_table_aligns_its_numbers():
+    lines = [line for line in str(estimate()).splitlines() if line.startswith(("  mean", "  ±", "  ELBO", "  IWAE"))]
+    assert {line.index(".") for line in lines} == {31}
+
+
+def test_table_of_one_datum_and_few_draws():
+    text = str(estimate(1, 10, ()))
+    assert "nan" in text
+    assert "no k-hat could be fitted for 1 data" in text
+    assert "bound" not in text
+
+
+@pytest.mark.parametrize(("num_samples", "expected"), [(5000, 0.7), (100, 0.5), (10, 0.0), (1, -math.inf)])
+def test_threshold(num_samples, expected):
+    assert estimate(num_samples=num_samples, particles=()).threshold == expected
+
+
+def test_share_above_the_threshold():
+    k_hats = np.array([0.1, 0.65, 0.61, math.nan, math.inf, -1.0])
+    assert replace(estimate(), k_hat=k_hats).share_above == pytest.approx(2 / 6)
+
+
+@pytest.mark.parametrize(("bad", "warned"), [(0, False), (5, False), (6, True), (50, True)])
+def test_one_datum_in_twenty_passes_without_a_warning(bad, warned):
+    k_hat = np.full(100, 0.2)
+    k_hat[:bad] = 0.8
+    warning = replace(estimate(100), k_hat=k_hat).warning
+    assert (warning is not None) == warned
+    assert not warned or f"{bad / 100:.1%} of the data" in warning
+
+
+def test_errors_of_the_mean():
+    it = replace(estimate(2), log_p=np.array([-1.0, -3.0]), standard_error=np.array([0.3, 0.4]))
+    assert it.mean == -2.0
+    assert it.data_error == pytest.approx(1.0)
+    assert it.monte_carlo_error == pytest.approx(0.25)
+
+
+def test_a_missing_bound_is_an_error():
+    with pytest.raises(InputError, match=r"no bound at 3 particles, only at \[1, 5, 50\]"):
+        estimate().gap(3)
+
+
+def test_frozen():
+    with pytest.raises(FrozenInstanceError):
+        estimate().num_samples = 3

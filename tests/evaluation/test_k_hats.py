@@ -1,0 +1,72 @@
+r"""Pareto k-hats where the limit is known: for p = N(0, 1) and q = N(0, s^2) with s < 1, :math:`k = 1 - s^2`."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pyrovae.evaluation.arviz import pareto_k_hats
+
+
+def narrow_proposal(scale: float, draws: int, count: int) -> np.ndarray:
+    z = np.random.default_rng(0).normal(size=(draws, count)) * scale
+    return -(z**2) / 2 + (z / scale) ** 2 / 2 + math.log(scale)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.5, 0.69), (0.7, 0.48), (0.95, 0.12)])
+def test_gaussian_proposals(scale, expected):
+    """The limits 0.75, 0.51 and 0.0975 are approached slowly; these are ArviZ's values at 20,000 draws."""
+    k_hats = pareto_k_hats(narrow_proposal(scale, 20_000, 40))
+    assert k_hats.mean() == pytest.approx(expected, abs=0.05)
+    assert abs(k_hats.mean() - (1 - scale**2)) < 0.1
+
+
+def test_the_other_sign_would_be_seen():
+    assert (pareto_k_hats(-narrow_proposal(0.5, 20_000, 3)) < -1.5).all()
+
+
+def test_a_constant_factor_changes_nothing():
+    log_weights = narrow_proposal(0.6, 1000, 4)
+    np.testing.assert_allclose(pareto_k_hats(log_weights - 700), pareto_k_hats(log_weights), atol=1e-8)
+
+
+def test_as_arviz_itself_has_it():
+    from arviz_stats.base import array_stats
+
+    log_weights = narrow_proposal(0.6, 800, 6)
+    np.testing.assert_array_equal(pareto_k_hats(log_weights), array_stats.psislw(-log_weights, axis=0)[1])
+
+
+@pytest.mark.parametrize("draws", [1, 2, 29])
+def test_too_few_draws_have_no_tail(draws):
+    assert np.isnan(pareto_k_hats(narrow_proposal(0.5, draws, 3))).all()
+
+
+@pytest.mark.parametrize("draws", [30, 31, 100, 225, 226, 231])
+def test_enough_draws_have_one(draws):
+    assert np.isfinite(pareto_k_hats(narrow_proposal(0.5, draws, 20))).all()
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-13, 1e-6])
+def test_equal_weights_have_no_tail(rounding):
+    noise = np.random.default_rng(0).normal(size=(500, 3))
+    assert np.isnan(pareto_k_hats(-300 + rounding * noise)).all()
+
+
+def test_tied_weights_have_no_tail():
+    """As latents of few values have them; ArviZ before 1.0 would answer 0.02 here."""
+    ties = np.random.default_rng(0).choice([-1.0, -2.0, -3.0], size=(500, 3), p=[0.01, 0.04, 0.95])
+    assert np.isnan(pareto_k_hats(ties)).all()
+
+
+def test_one_weight_above_all_others_is_the_worst_tail():
+    """The rest underflow beside it; ArviZ before 1.0 would answer 0.02, the best of tails."""
+    wild = np.random.default_rng(0).normal(size=(5000, 3)) * 5000
+    assert (pareto_k_hats(wild) == math.inf).all()
+
+
+def test_weights_of_zero():
+    log_weights = narrow_proposal(0.5, 2000, 3)
+    log_weights[::2] = -math.inf
+    assert np.isfinite(pareto_k_hats(log_weights)).all()
+    assert np.isnan(pareto_k_hats(np.full((100, 2), -math.inf))).all()

@@ -1,0 +1,400 @@
+"""The estimates of log p(x) against closed forms, and what they promise about memory and noise."""
+
+import math
+import warnings
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from checks import assert_mean
+from programs import (
+    Chain,
+    ChainGuide,
+    GaussianGuide,
+    LatentPlateGuide,
+    LinearGaussian,
+    Mixture,
+    MixtureGuide,
+    Subsampled,
+    Tutorial,
+    WithDeterministic,
+    WithLatentPlate,
+    WithPixelPlate,
+    functions,
+    gaussian_kl,
+    weight_variance,
+)
+from pyro import poutine
+from scipy import stats
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from pyrovae import VAE
+from pyrovae.errors import InputError
+from pyrovae.evaluation import ImportanceSamplingWarning, LogLikelihood, log_likelihood
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning"),
+]
+LEVEL = 1e-5
+"""The level of each statistical test: a right estimate fails one seed in 100,000."""
+
+
+def exact():
+    """A linear-Gaussian model with its posterior as guide."""
+    model = LinearGaussian()
+    return model, GaussianGuide(model)
+
+
+def off():
+    """The same with a guide that is moved, widened and without correlations: a good proposal, not a perfect one."""
+    model = LinearGaussian()
+    return model, GaussianGuide(model, shift=0.1, widen=1.15, diagonal=True)
+
+
+def narrow():
+    """The same with a guide so narrow that the weights have no variance."""
+    model = LinearGaussian()
+    return model, GaussianGuide(model, widen=0.45)
+
+
+def tutorial():
+    pair = Tutorial()
+    return pair.model, pair.guide
+
+
+def chain(order):
+    model = Chain()
+    return model, ChainGuide(model, order)
+
+
+def largest(z, trials: int) -> None:
+    """None of so many independent standard normal numbers is too large at the level."""
+    assert np.abs(z).max() < stats.norm.isf(LEVEL / trials / 2)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 7, 30, 1000])
+def test_exact_proposal_gives_log_p_with_every_weight(num_samples):
+    model, guide = exact()
+    x = model.data(9)
+    estimate = log_likelihood(model, guide, x, num_samples, particles=(1, 3, 20))
+    log_p = model.log_p(x).numpy()
+    np.testing.assert_allclose(estimate.log_p, log_p, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(estimate.effective_sample_size, num_samples, rtol=1e-10)
+    assert list(estimate.bounds) == [count for count in (1, 3, 20) if count <= num_samples]
+    for bound in estimate.bounds.values():
+        np.testing.assert_allclose(bound, log_p, rtol=0, atol=1e-10)
+    if num_samples > 1:
+        np.testing.assert_allclose(estimate.standard_error, 0, atol=1e-8)
+    assert np.isnan(estimate.k_hat).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "guide"),
+    [
+        (WithDeterministic, GaussianGuide),
+        (WithPixelPlate, GaussianGuide),
+        (WithLatentPlate, LatentPlateGuide),
+    ],
+)
+def test_programs_of_another_structure(model, guide):
+    model = model()
+    x = model.data(5)
+    estimate = log_likelihood(model, guide(model, widen=1.1, diagonal=True), x, 2000)
+    largest((estimate.log_p - model.log_p(x).numpy()) / estimate.standard_error, 5)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_latents_at_two_sites(order):
+    model, guide = chain(order)
+    x = model.data(6)
+    estimate = log_likelihood(model, guide, x, 10)
+    np.testing.assert_allclose(estimate.log_p, model.log_p(x).numpy(), atol=1e-10)
+
+
+def test_plain_functions():
+    model, guide = exact()
+    x = model.data(6)
+    estimate = log_likelihood(*functions(model, guide), x, 10)
+    np.testing.assert_allclose(estimate.log_p, model.log_p(x).numpy(), atol=1e-10)
+    assert list(pyro.get_param_store().keys()) == []
+
+
+def test_methods_of_one_module():
+    estimate = log_likelihood(*tutorial(), torch.randn(4, 3), 2000)
+    assert (estimate.log_p > estimate.bounds[1]).all()
+
+
+def test_discrete_latents():
+    model, guide = (mixture := Mixture()), MixtureGuide(mixture, sharpness=0.7)
+    x = torch.randn(20)
+    estimate = log_likelihood(model, guide, x, 2000)
+    log_p = model.joint(x).logsumexp(-1).numpy()
+    largest((estimate.log_p - log_p) / estimate.standard_error, 20)
+
+
+def test_a_vae_of_parts():
+    vae = VAE((4, 4), latent_dim=2)
+    estimate = log_likelihood(vae.model, vae.guide, torch.bernoulli(torch.full((5, 4, 4), 0.3)), 500)
+    assert (estimate.log_p > estimate.bounds[1]).all()
+
+
+def test_elbo_is_below_log_p_by_the_divergence():
+    model, guide = off()
+    x = model.data(4000)
+    elbo = log_likelihood(model, guide, x, 20, particles=(1,)).bounds[1]
+    divergence = gaussian_kl(guide.moments(x), model.posterior(x))
+    assert divergence.min() > 0.05
+    assert_mean(torch.from_numpy(elbo) - model.log_p(x) + divergence, 0.0, detects=0.1 * divergence.mean().item())
+
+
+def test_iwae_gap_approaches_half_the_relative_variance():
+    """K (log p - IWAE_K) is Var(w/p)/2 + O(1/K); the known mean of the weights serves as control variate."""
+    model, guide = off()
+    x, particles = model.data(1000), 100
+    estimate = log_likelihood(model, guide, x, 15 * particles, particles=(particles,))
+    log_p = model.log_p(x).numpy()
+    gap = np.expm1(estimate.log_p - log_p) - (estimate.bounds[particles] - log_p)
+    expected = weight_variance(guide.moments(x), model.posterior(x)).mean().item() / 2
+    assert 0.03 < expected < 0.3
+    assert particles * gap.mean() == pytest.approx(expected, rel=0.05)
+
+
+def test_bounds_rise_with_particles_to_log_p():
+    model, guide = off()
+    estimate = log_likelihood(model, guide, model.data(200), 1000)
+    means = [bound.mean() for bound in estimate.bounds.values()]
+    assert list(estimate.bounds) == [1, 5, 50, 500]
+    assert means == sorted(means)
+    np.testing.assert_allclose(estimate.gap(500), estimate.log_p - estimate.bounds[500])
+
+
+def test_bound_of_all_samples_is_log_p():
+    model, guide = off()
+    estimate = log_likelihood(model, guide, model.data(3), 60, particles=(60, 61))
+    assert list(estimate.bounds) == [60]
+    np.testing.assert_allclose(estimate.bounds[60], estimate.log_p, rtol=1e-14)
+
+
+def test_intervals_from_the_standard_error_cover_at_their_level():
+    model, guide = off()
+    repeats, level = 2000, 0.95
+    x = model.data(1).expand(repeats, -1)
+    estimate = log_likelihood(model, guide, x, 300, particles=())
+    z = (estimate.log_p - model.log_p(x).numpy()) / estimate.standard_error
+    covered = int((np.abs(z) < stats.norm.isf((1 - level) / 2)).sum())
+    assert stats.binomtest(covered, repeats, level).pvalue > LEVEL
+
+
+def test_mean_has_two_errors():
+    model, guide = off()
+    x = model.data(400)
+    estimate = log_likelihood(model, guide, x, 200)
+    log_p = model.log_p(x).numpy()
+    assert estimate.mean == pytest.approx(estimate.log_p.mean())
+    assert estimate.data_error == pytest.approx(stats.sem(estimate.log_p))
+    largest((estimate.mean - log_p.mean()) / estimate.monte_carlo_error, 1)
+    assert estimate.monte_carlo_error < estimate.data_error / 10
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "dataset"])
+def test_any_holder_of_data(kind):
+    model, guide = exact()
+    x = model.data(7)
+    data = {"tensor": x, "array": x.numpy(), "dataset": TensorDataset(x, torch.arange(7))}[kind]
+    estimate = log_likelihood(model, guide, data, 10, max_weights=30)
+    np.testing.assert_allclose(estimate.log_p, model.log_p(x).numpy(), atol=1e-10)
+
+
+def test_batches_and_pieces_give_each_datum_its_own():
+    model, guide = off()
+    x = model.data(23)
+    estimate = log_likelihood(model, guide, x, 4000, max_weights=20_000, max_rows=256)
+    largest((estimate.log_p - model.log_p(x).numpy()) / estimate.standard_error, 23)
+
+
+class Counting(LinearGaussian):
+    """Notes how many decoder rows each of its runs has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = []
+
+    def mean(self, z):
+        self.rows.append(z.shape[:-1].numel())
+        return super().mean(z)
+
+
+@pytest.mark.parametrize(("num_samples", "max_rows"), [(1, 7), (10, 7), (300, 7), (10, 512), (1000, 512), (6000, 512)])
+def test_no_run_has_more_rows_than_asked_for(num_samples, max_rows):
+    model = Counting()
+    x = torch.randn(10, 3)
+    log_likelihood(model, GaussianGuide(model, diagonal=True), x, num_samples, max_rows=max_rows)
+    assert max(model.rows) <= max_rows
+    assert sum(model.rows) == num_samples * len(x) + min(len(x), max_rows)
+
+
+def test_plates_are_found_once():
+    model = Counting()
+    log_likelihood(model, GaussianGuide(model), torch.randn(12, 3), 10, max_weights=30)
+    assert model.rows == [3, 30, 30, 30, 30]
+
+
+def test_held_weights_do_not_grow_with_samples(monkeypatch):
+    model, guide = off()
+    held = []
+    summarise = LogLikelihood.from_log_weights.__func__
+
+    def record(cls, log_weights, particles):
+        held.append(log_weights.numel())
+        return summarise(cls, log_weights, particles)
+
+    monkeypatch.setattr(LogLikelihood, "from_log_weights", classmethod(record))
+    for num_samples in (10, 100, 1000):
+        log_likelihood(model, guide, model.data(40), num_samples, max_weights=2000)
+    assert max(held) <= 2000
+    assert min(held) >= 400
+
+
+def test_same_seed_same_result_and_the_callers_noise_goes_on():
+    model, guide = off()
+    x = model.data(5)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, again, other = (log_likelihood(model, guide, x, 50, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.log_p, again.log_p)
+    assert (first.log_p != other.log_p).all()
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda():
+    vae = VAE((4, 4), latent_dim=2).cuda()
+    x = torch.bernoulli(torch.full((5, 4, 4), 0.3))
+    before, cpu_before = torch.cuda.get_rng_state(), torch.get_rng_state()
+    first, again = (log_likelihood(vae.model, vae.guide, x, 2000, device="cuda") for _ in "ab")
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), cpu_before)
+    np.testing.assert_array_equal(first.log_p, again.log_p)
+    there = log_likelihood(vae.model, vae.guide, x.cuda(), 2000)
+    np.testing.assert_array_equal(first.log_p, there.log_p)
+    vae.cpu()
+    here = log_likelihood(vae.model, vae.guide, x, 2000)
+    largest((here.log_p - there.log_p) / np.hypot(here.standard_error, there.standard_error), 5)
+
+
+def test_modules_are_evaluated_without_dropout_and_left_in_their_modes():
+    vae = VAE((4, 4), latent_dim=2)
+    vae.model.decoder = nn.Sequential(vae.model.decoder, nn.Dropout(0.5))
+    vae.guide.requires_grad_(True)
+    x = torch.bernoulli(torch.full((5, 4, 4), 0.3))
+    vae.eval()
+    first = log_likelihood(vae.model, vae.guide, x, 20)
+    vae.train()
+    vae.guide.eval()
+    again = log_likelihood(vae.model, vae.guide, x, 20)
+    np.testing.assert_array_equal(first.log_p, again.log_p)
+    assert all(module.training for module in vae.model.modules())
+    assert not any(module.training for module in vae.guide.modules())
+
+
+def rejecting(threshold: float):
+    """z ~ U(0, 1), thrown away below a threshold: p(x) = (1 - threshold) N(x; 0, 1)."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(0.0, 1.0))
+            pyro.factor("kept", torch.where(z < threshold, -math.inf, 0.0))
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(0.0, 1.0))
+
+    return model, guide
+
+
+def test_a_weight_of_zero_is_a_weight():
+    x = torch.randn(50)
+    estimate = log_likelihood(*rejecting(0.3), x, 1000)
+    log_p = dist.Normal(0.0, 1.0).log_prob(x).numpy() + math.log(0.7)
+    largest((estimate.log_p - log_p) / estimate.standard_error, 50)
+    np.testing.assert_allclose(estimate.effective_sample_size, 1000 * np.exp(estimate.log_p - log_p) * 0.7)
+    assert (estimate.bounds[1] == -math.inf).all()
+    assert (estimate.gap(1) == math.inf).all()
+
+
+def test_no_weight_at_all_gives_minus_infinity_in_silence():
+    estimate = log_likelihood(*rejecting(2.0), torch.randn(3), 100)
+    assert (estimate.log_p == -math.inf).all()
+    assert (estimate.effective_sample_size == 0).all()
+    assert np.isnan(estimate.standard_error).all()
+    assert np.isnan(estimate.k_hat).all()
+    assert estimate.mean == -math.inf
+    assert math.isnan(estimate.data_error)
+    assert "-inf" in str(estimate)
+
+
+def test_not_a_number_is_an_error_that_names_the_site():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(torch.where(z > 2, math.nan, z), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    with pytest.raises(InputError, match="'x' in the model is not a number"):
+        log_likelihood(model, guide, torch.zeros(3), 1000)
+
+
+def test_subsampled_plates_are_refused():
+    model, guide = exact()
+    pair = Subsampled(model, guide, 2)
+    with pytest.raises(InputError, match="'data' holds 2 data where the batch has 5"):
+        log_likelihood(pair.model, pair.guide, model.data(5), 10)
+
+
+def test_scaled_densities_are_refused():
+    model, guide = exact()
+    with pytest.raises(InputError, match="site 'z' carries a scale of its own"):
+        log_likelihood(poutine.scale(model, 0.5), poutine.scale(guide, 0.5), model.data(3), 10)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"num_samples": 0}, {"max_rows": 0}, {"max_weights": -1}, {"particles": (1, 0)}], ids=str
+)
+def test_numbers_below_one_are_refused(arguments):
+    model, guide = exact()
+    with pytest.raises(InputError, match="expected at least 1"):
+        log_likelihood(model, guide, model.data(2), **arguments)
+
+
+def test_a_warning_where_the_proposal_is_too_narrow():
+    model, guide = narrow()
+    with pytest.warns(ImportanceSamplingWarning, match=r"k-hat exceeds 0\.7"):
+        estimate = log_likelihood(model, guide, model.data(20), 5000)
+    assert estimate.share_above > 0.5
+    assert "Warning: Pareto k-hat" in str(estimate)
+
+
+def test_no_warning_where_the_proposal_is_good():
+    model, guide = off()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate = log_likelihood(model, guide, model.data(50), 5000)
+    assert estimate.share_above == 0.0
+    assert "Warning" not in str(estimate)
+
+
+def test_progress_is_shown_when_asked_for(capsys):
+    model, guide = exact()
+    log_likelihood(model, guide, model.data(2), 10)
+    assert capsys.readouterr().err == ""
+    log_likelihood(model, guide, model.data(2), 10, progress=True)
+    assert "100%" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from pyrovae import InputError
+from pyrovae.training import checkpoint
+
+
+def save(folder, epoch: int, best: bool, value: float = 1.0) -> None:
+    checkpoint.save_checkpoint(folder, epoch, {"a": torch.full((3,), value)}, {"epoch": epoch}, best=best)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save(tmp_path / "checkpoints", 1, best=True, value=1.0)
+    save(tmp_path / "checkpoints", 2, best=False, value=2.0)
+    return tmp_path / "checkpoints"
+
+
+def test_best_and_last(folder):
+    assert checkpoint.load_weights(folder)["a"][0] == 1.0
+    assert checkpoint.load_weights(folder, "last")["a"][0] == 2.0
+    assert checkpoint.load_training(folder)["epoch"] == 2
+
+
+def test_keeps_only_what_the_index_names(folder):
+    save(folder, 3, best=True)
+    save(folder, 4, best=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch-00003", "epoch-00004", "index.json"]
+
+
+def test_a_write_that_was_cut_off_leaves_the_former_ones(folder, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save(folder, 3, best=True)
+    monkeypatch.undo()
+    assert checkpoint.load_weights(folder)["a"][0] == 1.0
+    save(folder, 3, best=True, value=3.0)
+    assert checkpoint.load_weights(folder)["a"][0] == 3.0
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "training.pt"])
+def test_any_flipped_bit_is_found(folder, name):
+    path = folder / "epoch-00001" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is corrupt"):
+        checkpoint.load_weights(folder)
+
+
+def test_missing_and_unreadable_files_are_named(folder):
+    (folder / "epoch-00001" / "weights.safetensors").unlink()
+    with pytest.raises(InputError, match=r"weights.safetensors is missing; the run is incomplete"):
+        checkpoint.load_weights(folder)
+    (folder / "epoch-00002" / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest.json cannot be read"):
+        checkpoint.load_weights(folder, "last")
+    shutil.rmtree(folder / "epoch-00002")
+    with pytest.raises(InputError, match=r"index.json names a checkpoint that is not there"):
+        checkpoint.load_weights(folder)
+
+
+def test_another_format_is_said(folder):
+    path = folder / "epoch-00001" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    with pytest.raises(InputError, match="has format 99; this version reads 1: update pyrovae"):
+        checkpoint.load_weights(folder)
+    path.write_text("{}")
+    with pytest.raises(InputError, match="is not a manifest of this library"):
+        checkpoint.load_weights(folder)
+
+
+def test_no_checkpoint_yet(tmp_path):
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        checkpoint.load_weights(tmp_path)
+
+
+@pytest.mark.parametrize(("weights", "name"), [({"weight": (2, 3)}, "bias"), ({"weight": (2, 4), "bias": (2,)}, "weight")])
+def test_weights_must_fit_the_module(weights, name, tmp_path):
+    module = nn.Linear(3, 2)
+    before = module.weight.clone()
+    with pytest.raises(InputError, match=f"does not fit the programs: '{name}'"):
+        checkpoint.load_into(module, {key: torch.zeros(shape) for key, shape in weights.items()}, tmp_path)
+    assert torch.equal(module.weight, before)

@@ -1,0 +1,302 @@
+import math
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from programs import LinearGaussian
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyrovae import ELBO, VAE, InputError, fit, log_weights
+from pyrovae.data import Binarize, Digits, Split
+from pyrovae.training import Run
+from pyrovae.training.checks import UnmovedParameterWarning
+
+quiet = partial(fit, progress=False)
+sgd = partial(torch.optim.SGD, lr=0.1)
+
+
+def vae(dim: int = 4) -> VAE:
+    torch.manual_seed(0)
+    return VAE((dim,), latent_dim=2)
+
+
+def binary(number: int = 60, dim: int = 4) -> Tensor:
+    return torch.rand(number, dim, generator=torch.Generator().manual_seed(1)).round()
+
+
+def parameters(pair: nn.Module) -> Tensor:
+    return nn.utils.parameters_to_vector(pair.parameters()).detach().clone()
+
+
+class Amortised(PyroModule):
+    """A diagonal Gaussian guide whose means are linear in the data, as those of the exact posterior are."""
+
+    def __init__(self, data_dim: int = 3, latent_dim: int = 2) -> None:
+        super().__init__()
+        self.loc = nn.Linear(data_dim, latent_dim)
+        self.log_scale = nn.Parameter(torch.zeros(latent_dim))
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.loc(x), self.log_scale.exp()).to_event(1))
+
+
+def test_reaches_the_maximum_of_a_known_likelihood(float64):
+    """Probabilistic PCA from 1 to 2 dimensions reaches every Gaussian, and its posterior is in the guide's family."""
+    x = LinearGaussian(2, 1).data(400)
+    best = dist.MultivariateNormal(x.mean(0), torch.cov(x.T, correction=0)).log_prob(x).mean().item()
+    model, guide = LinearGaussian(2, 1), Amortised(2, 1)
+    nn.init.normal_(model.weight)
+    optimizer = partial(torch.optim.Adam, lr=3e-2)
+    schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.96)
+    quiet(model, guide, x, objective=ELBO(10, analytic_kl=True), epochs=100, optimizer=optimizer, scheduler=schedule)
+    reached = ELBO(2000, analytic_kl=True)(model, guide).measure(x).bound.mean().item()
+    assert best - 0.01 < reached < best
+
+
+def test_same_seed_same_run_and_another_seed_another():
+    def train(seed: int) -> Tensor:
+        pair = vae()
+        quiet(pair.model, pair.guide, binary(), epochs=2, batch_size=16, seed=seed)
+        return parameters(pair)
+
+    assert torch.equal(train(1), train(1))
+    assert not torch.equal(train(1), train(2))
+
+
+def test_leaves_the_callers_random_numbers_alone():
+    pair, before = vae(), torch.get_rng_state()
+    quiet(pair.model, pair.guide, binary(), epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_one_step_is_the_gradient_of_the_mean_bound(float64):
+    """SGD, one batch, so many particles that little noise is left: the step is lr times the gradient of the mean ELBO."""
+    pair, x = vae().double(), binary().double()
+    before = parameters(pair)
+    quiet(pair.model, pair.guide, x, epochs=1, batch_size=60, objective=ELBO(1000), optimizer=sgd)
+    step = parameters(pair) - before
+    copy = vae().double()
+    (-log_weights(copy.model, copy.guide, x, particles=1000).total.mean()).backward()
+    gradient = nn.utils.parameters_to_vector([value.grad for value in copy.parameters()])
+    cosine = torch.dot(step, -0.1 * gradient) / step.norm() / (0.1 * gradient.norm())
+    assert cosine > 0.999
+    assert step.norm().item() == pytest.approx(0.1 * gradient.norm().item(), rel=0.02)
+
+
+def test_metrics_are_means_over_data():
+    pair, x = vae(), binary(50)
+    with torch.no_grad():
+        for value in pair.guide.parameters():
+            value.zero_()
+        for value in pair.model.parameters():
+            value.zero_()
+    still = partial(torch.optim.SGD, lr=1e-30)
+    with pytest.warns(UnmovedParameterWarning):
+        history = quiet(
+            pair.model, pair.guide, x, x[:7], epochs=1, batch_size=16, optimizer=still, objective=ELBO(analytic_kl=True)
+        )
+    metrics = history.metrics[0]
+    scale = math.log(2)  # softplus(0)
+    kl = 2 * (0.5 * (scale**2 - 1) - math.log(scale))
+    for part in ("train", "validation"):
+        assert metrics[f"{part}_reconstruction"] == pytest.approx(4 * math.log(0.5), rel=1e-6)
+        assert metrics[f"{part}_kl"] == pytest.approx(kl, rel=1e-4)
+        assert metrics[f"{part}_bound"] == pytest.approx(4 * math.log(0.5) - kl, rel=1e-4)
+
+
+def test_keeps_the_best_epoch_and_stops_when_patience_is_over():
+    pair, x = vae(), binary(20)
+    wild = partial(torch.optim.SGD, lr=0.5)
+    history = quiet(pair.model, pair.guide, x, 1 - x[:10], epochs=200, batch_size=20, optimizer=wild, patience=3)
+    bounds = [epoch["validation_bound"] for epoch in history.metrics]
+    assert len(bounds) < 200
+    assert history.best_epoch == bounds.index(max(bounds)) + 1 == len(bounds) - 3
+    again = vae()
+    quiet(again.model, again.guide, x, 1 - x[:10], epochs=history.best_epoch, batch_size=20, optimizer=wild)
+    assert torch.equal(parameters(pair), parameters(again))
+
+
+def test_validation_noise_is_the_same_in_every_epoch():
+    pair, x = vae(), binary()
+    still = partial(torch.optim.SGD, lr=1e-30)
+    with pytest.warns(UnmovedParameterWarning):
+        history = quiet(pair.model, pair.guide, x, x, epochs=3, optimizer=still)
+    assert len({epoch["validation_bound"] for epoch in history.metrics}) == 1
+    assert len({epoch["train_bound"] for epoch in history.metrics}) == 3
+
+
+def test_schedule_steps_once_an_epoch():
+    pair = vae()
+    halve = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    history = quiet(pair.model, pair.guide, binary(), epochs=3, batch_size=16, scheduler=halve)
+    assert [epoch["learning_rate"] for epoch in history.metrics] == [1e-3, 5e-4, 2.5e-4]
+
+
+def test_dynamic_binarisation_is_drawn_anew_in_every_epoch():
+    seen = []
+
+    def model(x):
+        seen.append(x.clone())
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=z * weight).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(1)), 1.0).to_event(1))
+
+    weight = torch.ones(3)
+    grey = Split(torch.full((40, 3), 0.5), None, torch.arange(40).numpy(), Binarize.parse("dynamic"))
+    quiet(model, guide, grey, grey, epochs=2, batch_size=40)
+    first, held_out, second, held_out_again = seen[-4:]
+    assert not torch.equal(first.sort(0).values.sum(0), second.sort(0).values.sum(0)) or not torch.equal(first, second)
+    assert torch.equal(held_out, held_out_again)
+
+
+def test_trains_plain_functions_with_their_modules_and_parameters(float64):
+    decoder, encoder = nn.Linear(2, 3), nn.Linear(3, 2)
+
+    def model(x):
+        pyro.module("decoder", decoder)
+        scale = pyro.param("scale", torch.tensor(2.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(z), scale).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x), pyro.param("width", torch.tensor(0.5))).to_event(1))
+
+    before = [value.detach().clone() for value in (*decoder.parameters(), *encoder.parameters())]
+    x = LinearGaussian().data(100)
+    history = quiet(model, guide, x, epochs=30, optimizer=partial(torch.optim.Adam, lr=1e-2))
+    after = [*decoder.parameters(), *encoder.parameters()]
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert history.metrics[-1]["train_bound"] > history.metrics[0]["train_bound"] + 0.5
+    assert len(pyro.get_param_store()) == 0
+    trained = log_weights(model, guide, x, particles=500).total.mean().item()
+    assert trained == pytest.approx(history.metrics[-1]["train_bound"], abs=0.5)
+
+
+def test_names_the_parameters_that_the_first_step_did_not_move():
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(2, 4), nn.Linear(2, 4)
+
+        def forward(self, z):
+            return self.used(z)
+
+    pair = VAE((4,), latent_dim=2, decoder=lambda *_: Idle())
+    with pytest.warns(UnmovedParameterWarning, match=r"decoder\.idle\.weight \(no gradient reached it\)"):
+        quiet(pair.model, pair.guide, binary(), epochs=1)
+
+
+class Exploding(nn.Module):
+    """A decoder that gives ``bad`` from its third training step on."""
+
+    def __init__(self, bad: float) -> None:
+        super().__init__()
+        self.linear, self.steps, self.bad = nn.Linear(2, 4), 0, bad
+
+    def forward(self, z):
+        self.steps += self.training and torch.is_grad_enabled()
+        return self.linear(z) * (self.bad if self.steps > 2 else 1.0)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_site(tmp_path):
+    decoder = Exploding(math.nan)
+    pair = VAE((4,), latent_dim=2, decoder=lambda *_: decoder)
+    with pytest.raises(InputError, match=r"the loss is nan: the log density of site 'x' of the model is nan for datum 0"):
+        quiet(pair.model, pair.guide, binary(40), epochs=5, batch_size=20, run=str(tmp_path / "run"))
+    assert all(value.isfinite().all() for value in pair.parameters())
+    assert (tmp_path / "run" / "checkpoints" / "epoch-00001" / "weights.safetensors").is_file()
+
+
+def test_a_gradient_that_is_not_finite_stops_too():
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 4)
+
+        def forward(self, z):
+            return (self.linear(z) * 0).sqrt()
+
+    pair = VAE((4,), latent_dim=2, decoder=lambda *_: Root())
+    with pytest.raises(InputError, match=r"the densities are finite, but not the gradient of model\.decoder\.linear"):
+        quiet(pair.model, pair.guide, binary(), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected at least 1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"patience": 3}, "patience waits for the validation bound; pass validation data"),
+        ({"device": "cuda:99"}, r"device is 'cuda:99', which is not to be had here .*; take 'cpu'"),
+        ({"optimizer": partial(torch.optim.Adam, lr=-1.0)}, "optimiser .* cannot be made: Invalid learning rate: -1.0"),
+    ],
+)
+def test_refuses_settings(settings, message, tmp_path):
+    pair = vae()
+    with pytest.raises(InputError, match=message):
+        quiet(pair.model, pair.guide, binary(), run=str(tmp_path / "run"), **settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("where", [3, 57])
+def test_refuses_grey_pixels_wherever_they_are(where, tmp_path):
+    pair, x = vae(), binary()
+    x[where, 1] = 0.37
+    with pytest.raises(InputError, match=r"1 of \d+ values outside the support of Bernoulli, \{0, 1\} \(the first is 0.37"):
+        quiet(pair.model, pair.guide, x, batch_size=8, run=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_refuses_data_of_another_shape_or_kind():
+    pair = vae()
+    with pytest.raises(InputError, match=r"shape \(60, 5\); expected \(\*batch, 4\)"):
+        quiet(pair.model, pair.guide, binary(dim=5))
+    with pytest.raises(InputError, match="data is a list"):
+        quiet(pair.model, pair.guide, [1, 2])
+    with pytest.raises(InputError, match="data is empty"):
+        quiet(pair.model, pair.guide, torch.zeros(0, 4))
+
+
+def test_reads_data_sets_that_are_not_held_in_memory():
+    class Stream(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 60
+
+        def __getitem__(self, index: int) -> Tensor:
+            return binary()[index]
+
+    streamed, held = vae(), vae()
+    quiet(streamed.model, streamed.guide, Stream(), epochs=2, batch_size=16)
+    quiet(held.model, held.guide, binary(), epochs=2, batch_size=16)
+    torch.testing.assert_close(parameters(streamed), parameters(held))
+
+
+def test_run_folder_must_be_free(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="exists; name another, or replace it"):
+        Run(tmp_path / "run")
+    with pytest.raises(InputError, match="is not a run folder, and is not overwritten"):
+        Run(tmp_path / "run", overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        Run(tmp_path / "file")
+
+
+@pytest.mark.cuda
+def test_trains_on_cuda():
+    data, pair = Digits(binarize="dynamic"), VAE((8, 8), latent_dim=2)
+    history = quiet(pair.model, pair.guide, data.train, data.validation, epochs=3, device="cuda")
+    assert history.metrics[-1]["validation_bound"] > history.metrics[0]["validation_bound"]
+    assert next(pair.parameters()).is_cuda
