@@ -7,6 +7,7 @@ same pixels and are tested on the same draw of the test set.
 """
 
 import argparse
+import itertools
 import math
 from time import perf_counter
 
@@ -19,7 +20,7 @@ from pyrovae.data import MNIST
 
 def network(*widths: int) -> nn.Sequential:
     """Linear layers with tanh between them."""
-    layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     return nn.Sequential(*[part for layer in layers[:-1] for part in (layer, nn.Tanh())], layers[-1])
 
 

@@ -49,7 +49,7 @@ def batches(
     through a ``DataLoader`` with pinned memory where the batch goes to a CUDA device.
     """
     if isinstance(data, Tensor):
-        for start in range(0, len(data), batch_size):
+        for start in range(0, len(data if order is None else order), batch_size):
             stop = start + batch_size
             x = data[start:stop] if order is None else data[order[start:stop].to(data.device)]
             yield x.to(device)

@@ -19,7 +19,7 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import constraints
 
 _CONSTRAINED = "_unconstrained"
@@ -96,9 +96,12 @@ def _keeping_its_own(program: Program) -> Program:
         return program
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        store = pyro.get_param_store()
+        before = set(store)
         with _frozen_stay_frozen(module):
             result = program(*args, **kwargs)
-        _remove(set(module.parameters()))
+        for name in _entries(module, before):
+            del store[name]
         return result
 
     return run
@@ -114,19 +117,25 @@ def _frozen_stay_frozen(module: nn.Module) -> Iterator[None]:
     plain = {name: value for name, value in frozen.items() if not name.endswith(_CONSTRAINED)}
     pyro.get_param_store().set_state({"params": plain, "constraints": dict.fromkeys(plain, constraints.real)})
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* was not registered in the param store because requires_grad=False", UserWarning)
+        warnings.filterwarnings(
+            "ignore", ".* was not registered in the param store because requires_grad=False", UserWarning
+        )
         yield
 
 
-def _remove(parameters: set[Tensor]) -> None:
-    store = pyro.get_param_store()
-    for name in [name for name, value in store.named_parameters() if value in parameters]:
-        del store[name]
+def _entries(module: nn.Module, before: set[str]) -> list[str]:
+    """What a module has entered into the store: its parameters and, of those that are not contiguous, Pyro's copies."""
+    parameters, names = set(module.parameters()), _names(module)
+    return [
+        name
+        for name, value in pyro.get_param_store().named_parameters()
+        if value in parameters or (name not in before and name.replace("$$$", ".") in names)
+    ]
 
 
 @contextmanager
-def same_random_numbers(*tensors: Any) -> Iterator[None]:
-    """Leave every random generator as it was found: the CPU's, and those of the CUDA devices of ``tensors``."""
-    devices = {value.device for value in tensors if isinstance(value, Tensor) and value.is_cuda}
-    with torch.random.fork_rng(list(devices)):
+def same_random_numbers(*owners: Any) -> Iterator[None]:
+    """Leave every random generator as it was found: the CPU's, and those of the CUDA devices among or of ``owners``."""
+    devices = {owner if isinstance(owner, torch.device) else getattr(owner, "device", None) for owner in owners}
+    with torch.random.fork_rng([device for device in devices if isinstance(device, torch.device) and device.type == "cuda"]):
         yield

@@ -82,7 +82,7 @@ class GaussianGuide(PyroModule):
         origin, covariance = model.posterior(torch.zeros(1, model.data_dim))
         units, _ = model.posterior(torch.eye(model.data_dim))
         self.diagonal = diagonal
-        self.slope = nn.Parameter((units - origin).T)
+        self.slope = nn.Parameter((units - origin).T.contiguous())
         self.offset = nn.Parameter(origin[0] + shift)
         factor = covariance.diagonal().sqrt().diag() if diagonal else torch.linalg.cholesky(covariance)
         self.factor = nn.Parameter(widen * factor)

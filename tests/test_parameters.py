@@ -11,6 +11,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
 from pyrovae import parameters
+from pyrovae.networks import ConvDecoder, ConvEncoder
 from pyrovae.objectives import ELBO, IWAE
 from pyrovae.parameters import same_random_numbers
 from pyrovae.vae import VAE
@@ -118,7 +119,14 @@ class TestFunctions:
         assert not [*module.parameters()]
         module(x)
         names = {name for name, _ in module.named_parameters()}
-        assert names == {"stored.noise", "stored.slope", "stored.offset", "stored.factor", "others.0.weight", "others.0.bias"}
+        assert names == {
+            "stored.noise",
+            "stored.slope",
+            "stored.offset",
+            "stored.factor",
+            "others.0.weight",
+            "others.0.bias",
+        }
 
     def test_every_parameter_is_trained_and_seen_afterwards(self, function_pair, x):
         model, guide = function_pair
@@ -244,6 +252,32 @@ class TestModules:
         vae.model.requires_grad_(False)
         train(ELBO()(vae.model, vae.guide), (x > 0).double())
         assert not any(parameter.requires_grad for parameter in vae.model.parameters())
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_parameters_of_any_layout_are_trained(self, layout):
+        """Pyro's store holds a copy of a parameter that is not contiguous, and ``SVI`` trains the copy."""
+        vae = VAE((2, 4, 4), 2, encoder=ConvEncoder, decoder=ConvDecoder).to(memory_format=layout)
+        x = torch.bernoulli(torch.full((5, 2, 4, 4), 0.5))
+        module = ELBO()(vae.model, vae.guide)
+        before = [parameter.clone() for parameter in vae.parameters()]
+        train(module, x)
+        assert {*module.parameters()} == {*vae.parameters()}
+        assert not any(map(torch.equal, before, vae.parameters()))
+
+    def test_a_function_may_use_the_name_of_a_modules_parameter(self, pair, x):
+        model, _ = pair
+
+        def guide(x):
+            loc = pyro.param("weight", torch.zeros(2))
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+        module = ELBO()(model, guide)
+        before = model.weight.clone()
+        train(module, x)
+        assert not torch.equal(model.weight, before)
+        assert module.stored["weight"].norm() > 0.0
+        assert torch.equal(log_weights(model, guide, x).guide.nodes["z"]["fn"].mean[0, 0], module.stored["weight"])
 
     def test_a_module_that_a_function_calls_is_trained(self, pair, x):
         model, guide = pair

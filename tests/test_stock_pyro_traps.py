@@ -8,9 +8,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from programs import GaussianGuide, LinearGaussian, Mixture, MixtureGuide, Subsampled, WithDeterministic
+from pyro.distributions import constraints
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO
 from pyro.infer.importance import vectorized_importance_weights
-from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
@@ -126,7 +126,7 @@ class ScaledModel(Scaled):
 class ScaledGuide(Scaled):
     def forward(self, x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(0.0, self.scale))
+            pyro.sample("z", dist.Normal(0.0, self.scale.mean()))
 
 
 def scales(weights):
@@ -179,3 +179,38 @@ class TestTwoModulesWithAParameterOfOneName:
         trained = [module.scale.item() for module in modules]
         assert scales(log_weights(model, guide, x)) == pytest.approx(trained)
         assert scales(log_weights(*modules, x)) == pytest.approx(trained)
+
+
+class TestParameterThatIsNotContiguous:
+    """Such as the kernels of a convolution in the layout ``channels_last``, which is fast on a GPU."""
+
+    def programs(self):
+        model = ScaledModel(1.0)
+        guide = ScaledGuide(1.0)
+        guide.scale = nn.Parameter(torch.full((4, 10), 0.5).T)
+        return model, guide
+
+    def test_stock_pyro_trains_a_copy_of_it(self):
+        model, guide = self.programs()
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+        svi.step(torch.randn(20))
+        assert (guide.scale == 0.5).all()
+
+    def test_it_is_trained_here(self):
+        model, guide = self.programs()
+        loss = ELBO()(model, guide)
+        loss(torch.randn(20)).backward()
+        assert {*loss.parameters()} == {model.scale, guide.scale}
+        assert guide.scale.grad.norm() > 0.0
+
+
+class TestFrozenParameter:
+    def test_stock_pyro_thaws_it(self):
+        model, guide = ScaledModel(1.0), ScaledGuide(0.5).requires_grad_(False)
+        Trace_ELBO().loss(model, guide, torch.randn(20))
+        assert guide.scale.requires_grad
+
+    def test_it_stays_frozen_here(self):
+        model, guide = ScaledModel(1.0), ScaledGuide(0.5).requires_grad_(False)
+        ELBO()(model, guide)(torch.randn(20))
+        assert not guide.scale.requires_grad

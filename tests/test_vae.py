@@ -39,7 +39,7 @@ def x():
 
 @pytest.fixture
 def adam():
-    return pyro.optim.Adam({"lr": 0.02})
+    return pyro.optim.Adam({"lr": 0.05})
 
 
 def values(module):
@@ -129,7 +129,7 @@ class TestStockPyro:
     def test_svi_lowers_the_loss(self, vae, x, adam):
         svi = SVI(vae.model, vae.guide, adam, Trace_ELBO())
         before, start = measure(ELBO(100), vae.model, vae.guide, x).loss, values(vae)
-        for _ in range(60):
+        for _ in range(25):
             svi.step(x)
         assert measure(ELBO(100), vae.model, vae.guide, x).loss < 0.9 * before
         assert unmoved(vae, start) == []
@@ -138,7 +138,7 @@ class TestStockPyro:
     def test_svi_takes_our_objectives(self, vae, x, adam, objective):
         svi = SVI(vae.model, vae.guide, adam, objective)
         before, start = measure(ELBO(100), vae.model, vae.guide, x).loss, values(vae)
-        for _ in range(60):
+        for _ in range(25):
             svi.step(x)
         assert measure(ELBO(100), vae.model, vae.guide, x).loss < 0.9 * before
         assert unmoved(vae, start) == []

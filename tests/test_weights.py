@@ -656,7 +656,10 @@ class TestSupport:
         ("model", "message"),
         [
             (bernoulli, "2 of 6 values outside the support of Bernoulli, {0, 1} (the first is 0.37, at [1, 0]); binarise"),
-            (gamma, "1 of 6 values outside the support of Gamma, GreaterThanEq(lower_bound=0.0) (the first is -2, at [2, 1])"),
+            (
+                gamma,
+                "1 of 6 values outside the support of Gamma, GreaterThanEq(lower_bound=0.0) (the first is -2, at [2, 1])",
+            ),
             (dirichlet, "2 of 3 values outside the support of Dirichlet, Simplex (the first is 0.37, at [1]); take"),
         ],
         ids=["Bernoulli", "Gamma", "Dirichlet"],

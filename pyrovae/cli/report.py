@@ -96,7 +96,7 @@ def generate(vae: VAE, number: int) -> tuple[Tensor, Tensor]:
     """New data from the model and, for each, the mean of p(x | z): both of shape ``(number, *event_shape)``."""
     from pyro import poutine
 
-    site = poutine.trace(vae.model).get_trace(size=number).nodes["x"]
+    site: Any = poutine.trace(vae.model).get_trace(size=number).nodes["x"]
     return site["value"], site["fn"].mean
 
 

@@ -19,6 +19,10 @@ FEWEST_DRAWS = 30
 """A tail is a fifth of so few draws, and fewer than six of them have no first quartile above their smallest."""
 EQUAL = 1e-4
 """A tail whose weights differ by less than this ratio holds rounding errors: the proposal is the posterior."""
+TIED = 1e-6
+"""Weights that differ by less than this ratio are the same weight, computed twice."""
+NOTHING = 1e-300
+"""A weight that is this part of the largest; the fit divides by such weights."""
 
 
 def pareto_k_hats(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -35,8 +39,8 @@ def pareto_k_hats(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         ties, as they are all equal when the guide is the exact posterior. Infinite where one draw outweighs the rest of
         the tail beyond what a float can say.
 
-    Source: Vehtari, Simpson, Gelman, Yao and Gabry, Pareto Smoothed Importance Sampling (arXiv:1507.02646), sections 2
-    and 3; the fit is ArviZ's.
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry, Pareto Smoothed Importance Sampling (arXiv:1507.02646); the
+    fit is ArviZ's.
     """
     if len(log_weights) < FEWEST_DRAWS:
         return np.full(log_weights.shape[1], math.nan)
@@ -47,12 +51,14 @@ def _k_hat(log_weights: NDArray[np.float64]) -> float:
     from arviz_stats.base.array import array_stats
 
     cutoff, smallest, quartile = _tail(log_weights)
-    if quartile == 0.0:
+    if quartile < NOTHING:
         return math.inf
-    if not (1.0 - cutoff > EQUAL and quartile > smallest):
+    if not (1.0 - cutoff > EQUAL and quartile - smallest > TIED * quartile):
         return math.nan
-    # ArviZ's PSIS was made for leave-one-out cross-validation and negates what it is handed
-    return float(array_stats.psislw(-log_weights)[1])
+    # ArviZ's PSIS was made for leave-one-out cross-validation and negates what it is handed; it goes on to smooth the
+    # weights, which overflow where k is large
+    with np.errstate(all="ignore"):
+        return float(array_stats.psislw(-log_weights)[1])
 
 
 def _tail(log_weights: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -70,7 +76,7 @@ def _tail(log_weights: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _tail_size(draws: int) -> int:
-    """Vehtari et al. (arXiv:1507.02646), section 6, as ArviZ has it."""
+    r"""The number of largest weights to fit, :math:`\min(K / 5, 3 \sqrt K)`, rounded as ArviZ does."""
     return int(3 * math.sqrt(draws)) if draws > 225 else draws // 5
 
 

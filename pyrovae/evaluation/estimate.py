@@ -101,7 +101,7 @@ class LogLikelihood:
     def threshold(self) -> float:
         r"""The largest k-hat to trust at this number of draws, :math:`\min(1 - 1 / \log_{10} K, 0.7)`.
 
-        Source: Vehtari, Simpson, Gelman, Yao and Gabry (arXiv:1507.02646), section 3.2.4.
+        Source: Vehtari, Simpson, Gelman, Yao and Gabry (arXiv:1507.02646).
         """
         return min(1.0 - 1.0 / math.log10(self.num_samples), 0.7) if self.num_samples > 1 else -math.inf
 

@@ -36,7 +36,7 @@ def importance_weighted_bound(log_weights: Tensor, particles: int) -> Tensor:
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     r""":math:`(\sum_k w_k)^2 / \sum_k w_k^2`, from 1 to K; 0 where every weight is zero.
 
-    Source: Kong, Liu and Wong, Sequential Imputations and Bayesian Missing Data Problems (1994), section 4.
+    Source: Kong, Liu and Wong, Sequential Imputations and Bayesian Missing Data Problems (1994).
     """
     weights = _relative(log_weights)
     return (weights.sum(0).square() / weights.square().sum(0)).nan_to_num(nan=0.0)

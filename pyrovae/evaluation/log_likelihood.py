@@ -11,10 +11,11 @@ from tqdm.auto import tqdm
 
 from pyrovae.batches import as_data, batches, size
 from pyrovae.errors import InputError
+from pyrovae.evaluation.device import home
 from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.limits import MAX_ROWS, MAX_WEIGHTS
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import home, seeded
+from pyrovae.evaluation.noise import seeded
 from pyrovae.evaluation.plates import plates_of
 from pyrovae.parameters import Program
 from pyrovae.weights import LogWeights, Plates, log_weights
@@ -102,8 +103,9 @@ def _draw(model: Program, guide: Program, x: Tensor, num_samples: int, plates: P
     for rows in columns.split(at_once):
         weights = log_weights(model, guide, x, particles=len(rows), plates=plates)
         _require_densities(weights)
-        _require_every_datum(weights.total.shape[1], len(x), plates)
-        rows.copy_(weights.total)
+        total = weights.total
+        _require_every_datum(total.shape[1], len(x), plates)
+        rows.copy_(total)
     return columns
 
 

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 
 @contextmanager
@@ -26,10 +24,3 @@ def seeded(seed: int, device: torch.device | str | None = None) -> Iterator[None
 def _seed_cuda(device: torch.device, seed: int) -> None:
     with torch.cuda.device(device):
         torch.cuda.manual_seed(seed)
-
-
-def home(data: Tensor | Dataset, device: torch.device | str | None) -> torch.device:
-    """The device on which batches will be: the one asked for, or else where the data lie."""
-    if device is not None:
-        return torch.device(device)
-    return data.device if isinstance(data, Tensor) else torch.device("cpu")

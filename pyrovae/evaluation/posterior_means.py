@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pyrovae.batches import as_data, batches
+from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.moments import mean
-from pyrovae.evaluation.noise import home, seeded
+from pyrovae.evaluation.noise import seeded
 from pyrovae.evaluation.plates import plates_of
 from pyrovae.parameters import Program, parameter_store
 from pyrovae.weights import Plates, Site

@@ -65,5 +65,6 @@ class Normal(Likelihood):
         """The mean itself; beside it, where the scale comes from the decoder, the value that makes it ``scale``."""
         if self.learned != "pixel":
             return mean
-        raw_scale = (self.log_scale.exp() - 1e-3).clamp_min(1e-6).expm1().log()
+        softplus_scale = (self.log_scale.exp() - 1e-3).clamp_min(1e-6)
+        raw_scale = softplus_scale + (-softplus_scale).expm1().neg().log()
         return torch.stack([mean, raw_scale.expand_as(mean)])

@@ -35,20 +35,35 @@ class MovedParameters:
             )
 
 
-def require_finite(module: ObjectiveModule, loss: Tensor, x: Tensor, random_state: Tensor) -> None:
+class Noise:
+    """The state of a device's random generator, to draw the same again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+    def restore(self) -> None:
+        """Set the generator back to where it was."""
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(self._state, self._device)
+        else:
+            torch.set_rng_state(self._state)
+
+
+def require_finite(module: ObjectiveModule, loss: Tensor, x: Tensor, noise: Noise) -> None:
     """Raise an InputError that names the site where a loss or its gradient is not finite.
 
     Args:
         module: the objective on its pair, with gradients, before the optimiser's step.
         loss: the loss of the batch ``x``.
         x: the batch.
-        random_state: that of the generator before the loss was computed, to draw the same latents again.
+        noise: the generator's state before the loss was computed, to draw the same latents again.
     """
     gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
     norm = torch.nn.utils.get_total_norm(gradients.values())
     if torch.isfinite(loss.detach() + norm):
         return
-    torch.set_rng_state(random_state)
+    noise.restore()
     with torch.no_grad():
         blamed = _blame(module.weights(x))
     bad = [name for name, value in gradients.items() if not value.isfinite().all()]

@@ -35,7 +35,8 @@ rooms = {
 }
 """Where the classes are from which a key of the configuration chooses."""
 
-_given_elsewhere = {"model", "guide", "data", "validation", "objective", "run", "progress"}
+Count = PositiveInt | None  # pyright: ignore[reportOperatorIssue]
+_given_elsewhere: set[str | int] = {"model", "guide", "data", "validation", "objective", "run", "progress"}
 
 
 class Experiment(NamedTuple):
@@ -63,7 +64,7 @@ def experiment_parser(prog: str = "pyrovae train") -> ArgumentParser:
     parser.set_defaults({"training.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}})
     parser.add_argument("--evaluation.num_samples", type=PositiveInt, default=5000, help="Importance samples a datum.")
     parser.add_argument(
-        "--evaluation.limit", type=PositiveInt | None, default=None, help="Evaluate the first so many test data; null: all."
+        "--evaluation.limit", type=Count, default=None, help="Evaluate the first so many test data; null: all."
     )
     parser.link_arguments("data", "model.event_shape", compute_fn=_event_shape, apply_on="instantiate")
     return parser

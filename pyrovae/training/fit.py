@@ -22,7 +22,7 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO, Measurement, Objective, ObjectiveModule
 from pyrovae.parameters import Program, same_random_numbers
 from pyrovae.training.checkpoint import save_checkpoint
-from pyrovae.training.checks import MovedParameters, require_finite
+from pyrovae.training.checks import MovedParameters, Noise, require_finite
 from pyrovae.training.metrics import Means
 from pyrovae.training.run import Run
 
@@ -105,13 +105,13 @@ def fit(
         >>> len(history.metrics)
         2
     """
-    _check_numbers(epochs=epochs, batch_size=batch_size, workers=workers + 1, patience=patience)
+    _check_numbers(epochs=epochs, batch_size=batch_size, patience=patience)
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
     _check_device(device)
     train, held_out = _split(data, device), None if validation is None else _fixed(_split(validation, device), seed)
     run = Run(run) if isinstance(run, str) else run
-    with same_random_numbers(train.x, device):
+    with same_random_numbers(train.x, None if device is None else torch.device(device)):
         torch.manual_seed(_seed(seed, 0))
         module = (objective or ELBO())(model, guide).to(device)
         loader = partial(Split.batches, batch_size=batch_size, device=device, workers=workers)
@@ -119,9 +119,8 @@ def fit(
         trainer = _Trainer(module, optimizer, scheduler, seed)
         if run is not None:
             run.begin()
-        return _loop(
-            trainer, partial(loader, train), held_out and partial(loader, held_out), epochs, patience, run, progress
-        )
+        validating = None if held_out is None else partial(loader, held_out)
+        return _loop(trainer, partial(loader, train), validating, epochs, patience, run, progress)
 
 
 def _loop(
@@ -192,11 +191,11 @@ class _Trainer:
         return means.read("train")
 
     def _step(self, x: Tensor) -> Measurement:
-        random_state = torch.get_rng_state()
+        noise = Noise(x.device)
         self.optimizer.zero_grad()
         measured = self.module.measure(x)
         (measured.loss / measured.bound.numel()).backward()
-        require_finite(self.module, measured.loss, x, random_state)
+        require_finite(self.module, measured.loss, x, noise)
         self.optimizer.step()
         return measured
 
@@ -213,7 +212,10 @@ class _Trainer:
     def state(self) -> dict[str, Any]:
         """What is needed beside the weights to go on."""
         schedule = self.schedule.state_dict() if self.schedule else None
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": schedule, "random": torch.get_rng_state()}
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_initialized():
+            random["cuda"] = torch.cuda.get_rng_state()
+        return {"optimizer": self.optimizer.state_dict(), "scheduler": schedule, "random": random}
 
 
 def _keep(run: Run, trainer: _Trainer, history: History) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.cli import main
@@ -220,20 +219,8 @@ def test_a_misspelt_command(capsys):
     assert "the commands are train, evaluate, sample" in refusal(capsys, "xyzzy")
 
 
-class Decoder(nn.Module):
-    """A user's own network: any module of the right shapes."""
-
-    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], width: int = 7) -> None:
-        super().__init__()
-        self.out_shape = out_shape
-        self.layers = nn.Sequential(nn.Linear(in_shape[0], width), nn.ReLU(), nn.Linear(width, 64))
-
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return self.layers(z).unflatten(-1, self.out_shape)
-
-
 def test_any_module_serves_as_network(tmp_path):
-    argv = ["--model.decoder", "test_cli.Decoder", "--model.decoder.width", "5", "--start_at_mean", "false"]
+    argv = ["--model.decoder", "user_network.Decoder", "--model.decoder.width", "5", "--start_at_mean", "false"]
     assert main(["train", *small[:6], *argv, "--run", str(tmp_path / "run")]) == 0
     assert load(tmp_path / "run").model.decoder.layers[0].out_features == 5
 

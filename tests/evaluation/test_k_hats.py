@@ -53,9 +53,11 @@ def test_equal_weights_have_no_tail(rounding):
     assert np.isnan(pareto_k_hats(-300 + rounding * noise)).all()
 
 
-def test_tied_weights_have_no_tail():
+@pytest.mark.parametrize("rounding", [0.0, 1e-12])
+def test_tied_weights_have_no_tail(rounding):
     """As latents of few values have them; ArviZ before 1.0 would answer 0.02 here."""
     ties = np.random.default_rng(0).choice([-1.0, -2.0, -3.0], size=(500, 3), p=[0.01, 0.04, 0.95])
+    ties += rounding * np.random.default_rng(1).normal(size=ties.shape)
     assert np.isnan(pareto_k_hats(ties)).all()
 
 
@@ -70,3 +72,11 @@ def test_weights_of_zero():
     log_weights[::2] = -math.inf
     assert np.isfinite(pareto_k_hats(log_weights)).all()
     assert np.isnan(pareto_k_hats(np.full((100, 2), -math.inf))).all()
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0, 180.0, 1000.0])
+def test_no_spread_of_weights_is_too_much_for_the_fit(spread):
+    """With warnings as errors; without the guards the fit overflows at the largest two."""
+    k_hats = pareto_k_hats(spread * np.random.default_rng(0).normal(size=(1000, 20)))
+    assert not np.isnan(k_hats).any()
+    assert (k_hats.mean() > 0.7) == (spread > 1.0)

@@ -349,8 +349,10 @@ def test_not_a_number_is_an_error_that_names_the_site():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x, 1.0))
 
+    before = torch.get_rng_state()
     with pytest.raises(InputError, match="'x' in the model is not a number"):
         log_likelihood(model, guide, torch.zeros(3), 1000)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_subsampled_plates_are_refused():
@@ -358,6 +360,7 @@ def test_subsampled_plates_are_refused():
     pair = Subsampled(model, guide, 2)
     with pytest.raises(InputError, match="'data' holds 2 data where the batch has 5"):
         log_likelihood(pair.model, pair.guide, model.data(5), 10)
+    assert pair.training
 
 
 def test_scaled_densities_are_refused():

@@ -224,9 +224,7 @@ class TestScale:
 class TestStockPyro:
     """The same value and gradient as Pyro's own, from the same random numbers."""
 
-    @pytest.mark.parametrize(
-        ("ours", "theirs"), [(ELBO(4), Trace_ELBO), (ELBO(4, analytic_kl=True), TraceMeanField_ELBO)]
-    )
+    @pytest.mark.parametrize(("ours", "theirs"), [(ELBO(4), Trace_ELBO), (ELBO(4, analytic_kl=True), TraceMeanField_ELBO)])
     def test_values_and_gradients(self, pair, ours, theirs):
         model, guide = pair
         x = model.data(6)

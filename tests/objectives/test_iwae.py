@@ -97,5 +97,7 @@ def test_a_scaled_site_is_refused(scaled):
     model = LinearGaussian()
     pair = {"model": model, "guide": GaussianGuide(model)}
     pair[scaled] = poutine.scale(pair[scaled], scale=0.5)
-    with pytest.raises(InputError, match=r"site 'z' carries a scale of its own \(poutine\.scale.*remove the scale, or use ELBO"):
+    with pytest.raises(
+        InputError, match=r"site 'z' carries a scale of its own \(poutine\.scale.*remove the scale, or use ELBO"
+    ):
         IWAE()(pair["model"], pair["guide"])(model.data(3))

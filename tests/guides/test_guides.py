@@ -1,0 +1,119 @@
+"""What every guide promises, asked of each class in the room, and what each adds."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import scipy.stats
+import torch
+from checks import members
+from pyro import poutine
+from torch.nn.functional import softplus
+
+import pyrovae.guides
+from pyrovae.errors import InputError
+from pyrovae.guides import DiagonalNormal, Guide
+from pyrovae.networks import MLP
+from pyrovae.objectives import ELBO
+from pyrovae.vae import VAE
+from pyrovae.weights import log_weights
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def network(in_shape, out_shape):
+    return MLP(in_shape, out_shape, hidden=(8,))
+
+
+def model(x):
+    with pyro.plate("data", len(x), dim=-1):
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.expand(*z.shape[:-1], 3), 1.0).to_event(1), obs=x)
+
+
+def log_q(guide, x, z):
+    """``log q(z | x)`` at given values of shape ``(B, latent_dim)``."""
+    trace = poutine.trace(poutine.condition(guide, data={"z": z})).get_trace(x)
+    trace.compute_log_prob()
+    return sum(trace.nodes[name]["log_prob"] for name in trace.observation_nodes)
+
+
+@pytest.mark.parametrize("cls", members(pyrovae.guides, Guide))
+class TestEvery:
+    @pytest.mark.parametrize("event_shape", [(3,), (2, 3)])
+    @pytest.mark.parametrize("latent_dim", [1, 4])
+    def test_it_draws_a_vector_for_each_datum(self, cls, event_shape, latent_dim):
+        guide = cls(event_shape, latent_dim, network)
+        x = torch.randn(5, *event_shape)
+        z = guide(x)
+        assert z.shape == (5, latent_dim)
+        assert z.dtype == torch.float64
+        assert not torch.equal(guide(x), z)
+
+    def test_its_density_integrates_to_one_and_is_that_of_its_draws(self, cls):
+        guide = cls((3,), 1, network)
+        x = torch.randn(1, 3)
+        with torch.no_grad():
+            weights = log_weights(model, guide, x, particles=4000)
+            grid = torch.linspace(-30.0, 30.0, 60_001)
+            q = log_q(guide, x.expand(len(grid), 3), grid[:, None]).exp()
+        draws = weights.guide.nodes["z"]["value"].flatten()
+        cumulative = torch.cumulative_trapezoid(q, grid)
+        assert cumulative[-1].item() == pytest.approx(1.0, abs=1e-6)
+        uniform = cumulative[((draws + 30.0) / 60.0 * 60_000).long()]
+        assert scipy.stats.kstest(uniform.numpy(), "uniform").pvalue > 1e-5
+        at_draws = log_q(guide, x.expand(4000, 3), draws[:, None])
+        torch.testing.assert_close(weights.proposal.flatten(), at_draws.detach())
+
+    def test_the_encoder_sees_each_datum_once(self, cls):
+        vae = VAE((4,), 2, guide=cls, encoder=network, decoder=network)
+        module = ELBO(7)(vae.model, vae.guide)
+        x = vae.model(size=5)
+        module.start(x)
+        rows = []
+        vae.guide.encoder.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].shape))
+        module(x)
+        assert rows == [(5, 4)]
+
+    def test_it_depends_on_its_datum_alone(self, cls):
+        guide = cls((3,), 2, network)
+        x, z = torch.randn(5, 3), torch.randn(5, 2)
+        together = log_q(guide, x, z)
+        alone = torch.cat([log_q(guide, x[[row]], z[[row]]) for row in range(5)])
+        torch.testing.assert_close(together, alone)
+        assert not torch.allclose(together, log_q(guide, x.flip(0), z))
+
+    def test_a_gradient_reaches_every_parameter(self, cls):
+        vae = VAE((4,), 2, guide=cls, encoder=network, decoder=network)
+        ELBO(2)(vae.model, vae.guide)(vae.model(size=5)).backward()
+        assert all(parameter.grad.norm() > 0.0 for parameter in vae.guide.parameters())
+
+    def test_a_state_dict_makes_the_same_guide(self, cls):
+        one, other = (cls((3,), 2, network) for _ in range(2))
+        x, z = torch.randn(5, 3), torch.randn(5, 2)
+        assert not torch.equal(log_q(one, x, z), log_q(other, x, z))
+        other.load_state_dict(one.state_dict())
+        assert torch.equal(log_q(one, x, z), log_q(other, x, z))
+
+    def test_data_of_another_shape_are_refused(self, cls):
+        with pytest.raises(InputError, match=r"MLP got a tensor of shape \(5, 2\); expected \(\*batch, 3\)"):
+            cls((3,), 2, network)(torch.zeros(5, 2))
+
+
+class TestDiagonalNormal:
+    def test_its_density(self):
+        guide = DiagonalNormal((3,), 2, network)
+        x, z = torch.randn(5, 3), torch.randn(5, 2)
+        loc, raw_scale = guide.encoder(x).detach().unbind(-2)
+        expected = scipy.stats.norm(loc.numpy(), softplus(raw_scale).numpy() + 1e-6).logpdf(z.numpy()).sum(1)
+        torch.testing.assert_close(log_q(guide, x, z).detach(), torch.from_numpy(expected))
+
+    def test_its_scale_has_a_lower_bound(self):
+        guide = DiagonalNormal((3,), 2, network)
+        with torch.no_grad():
+            guide.encoder.start_output_at(torch.tensor([[0.0, 0.0], [-1000.0, -1000.0]]))
+        z = guide(torch.randn(5, 3))
+        x = torch.randn(5, 3)
+        assert log_q(guide, x, z).isfinite().all()
+
+    def test_its_encoder_gives_two_numbers_for_each_dimension(self):
+        assert DiagonalNormal((3,), 4, network).encoder.out_shape == (2, 4)

@@ -1,0 +1,209 @@
+"""What every likelihood promises, asked of each class in the room, and what each adds."""
+
+import math
+from functools import partial
+
+import pyro
+import pytest
+import scipy.stats
+import torch
+from checks import QUANTILE, members
+from pyro.distributions import constraints
+from torch.nn.functional import softplus
+
+import pyrovae.likelihoods
+from pyrovae.errors import InputError
+from pyrovae.likelihoods import Bernoulli, Likelihood, Normal
+from pyrovae.networks import MLP
+from pyrovae.objectives import ELBO
+from pyrovae.vae import VAE
+
+pytestmark = pytest.mark.usefixtures("float64")
+variants = {cls.__name__: cls for cls in members(pyrovae.likelihoods, Likelihood)} | {
+    "Normal, shared": partial(Normal, scale=0.4, learned="shared"),
+    "Normal, pixel": partial(Normal, scale=0.4, learned="pixel"),
+}
+
+
+def grid(support):
+    """Values that cover a support of one number, with the measure of each."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support is constraints.boolean:
+        return torch.tensor([0.0, 1.0]), 1.0
+    if support is constraints.nonnegative_integer:
+        return torch.arange(10_000.0), 1.0
+    if isinstance(support, constraints.integer_interval):
+        return torch.arange(support.lower_bound, support.upper_bound + 1.0), 1.0
+    if isinstance(support, constraints.interval):
+        width = (support.upper_bound - support.lower_bound) / 100_000
+        return support.lower_bound + width * (torch.arange(100_000) + 0.5), width
+    assert support is constraints.real, f"say here how {support} is covered"
+    return torch.linspace(-100.0, 100.0, 200_001), 1e-3
+
+
+@pytest.mark.parametrize("build", variants.values(), ids=variants.keys())
+class TestEvery:
+    @pytest.mark.parametrize("event_shape", [(3,), (2, 3), (2, 3, 4)])
+    @pytest.mark.parametrize("batch", [(), (5,), (6, 5)])
+    def test_shapes(self, build, event_shape, batch):
+        likelihood = build(event_shape)
+        p = likelihood(torch.randn(*batch, *likelihood.param_shape))
+        assert p.batch_shape == batch
+        assert p.event_shape == event_shape
+        x = p.sample()
+        assert x.shape == (*batch, *event_shape)
+        assert p.log_prob(x).shape == batch
+        assert p.log_prob(x).dtype == torch.float64
+
+    def test_pixels_are_independent(self, build):
+        likelihood = build((2, 3))
+        params = torch.randn(4, *likelihood.param_shape)
+        x = likelihood(params).sample()
+        by_pixel = torch.zeros(4)
+        for i in range(2):
+            for j in range(3):
+                by_pixel += likelihood_of_one(build)(params[..., [[i]], [[j]]]).log_prob(x[:, [[i]], [[j]]])
+        torch.testing.assert_close(likelihood(params).log_prob(x), by_pixel.detach())
+
+    def test_its_density_sums_to_one(self, build):
+        likelihood = build((1,))
+        params = torch.randn(3, *likelihood.param_shape)
+        p = likelihood(params)
+        values, measure = grid(p.support)
+        total = p.log_prob(values[:, None, None]).exp().sum(0) * measure
+        torch.testing.assert_close(total, torch.ones(3), atol=1e-6, rtol=0)
+
+    def test_its_mean_is_that_of_its_density_and_of_its_draws(self, build):
+        likelihood = build((1,))
+        p = likelihood(torch.randn(*likelihood.param_shape))
+        values, measure = grid(p.support)
+        expected = (values * p.log_prob(values[:, None]).exp()).sum() * measure
+        torch.testing.assert_close(p.mean[0], expected, atol=1e-6, rtol=0)
+        draws = p.sample((20_000,))
+        error = draws.std() / len(draws) ** 0.5
+        assert abs(draws.mean() - expected) < QUANTILE * error
+
+    @pytest.mark.parametrize("event_shape", [(3,), (2, 3, 4)])
+    def test_it_starts_at_a_mean(self, build, event_shape):
+        likelihood = build(event_shape)
+        mean = likelihood(torch.randn(likelihood.param_shape)).mean
+        start = likelihood.start(mean)
+        assert start.shape == likelihood.param_shape
+        torch.testing.assert_close(likelihood(start).mean, mean)
+
+    @pytest.mark.parametrize("mean", [0.0, 1.0])
+    def test_it_starts_at_finite_values_where_a_pixel_never_changes(self, build, mean):
+        likelihood = build((2, 3))
+        start = likelihood.start(torch.full((2, 3), mean))
+        assert start.isfinite().all()
+        assert likelihood(start).mean.sub(mean).abs().max() < 0.01
+
+    def test_a_state_dict_makes_the_same_likelihood(self, build):
+        one, other = build((2, 3)), build((2, 3))
+        with torch.no_grad():
+            for parameter in one.parameters():
+                parameter.add_(0.3)
+        other.load_state_dict(one.state_dict())
+        params = torch.randn(4, *one.param_shape)
+        x = one(params).sample()
+        assert torch.equal(one(params).log_prob(x), other(params).log_prob(x))
+
+    def test_it_goes_into_a_vae_and_its_parameters_are_trained(self, build):
+        vae = VAE((4,), 2, likelihood=build, encoder=MLP, decoder=MLP)
+        loss = ELBO(2)(vae.model, vae.guide)
+        loss(vae.model(size=5)).backward()
+        assert all(parameter.grad.norm() > 0.0 for parameter in vae.parameters())
+
+    def test_it_moves_to_another_type(self, build):
+        likelihood = build((3,)).to(torch.float32)
+        p = likelihood(torch.randn(2, *likelihood.param_shape, dtype=torch.float32))
+        assert p.sample().dtype == p.mean.dtype == torch.float32
+
+
+def likelihood_of_one(build):
+    return build((1, 1))
+
+
+class TestBernoulli:
+    def test_its_density(self):
+        logits = 3 * torch.randn(5, 2, 3)
+        x = torch.bernoulli(torch.full((5, 2, 3), 0.5))
+        expected = scipy.stats.bernoulli(logits.sigmoid().numpy()).logpmf(x.numpy()).sum((1, 2))
+        torch.testing.assert_close(Bernoulli((2, 3))(logits).log_prob(x), torch.from_numpy(expected))
+
+    def test_pixels_that_never_change_start_at_one_in_a_thousand(self):
+        start = Bernoulli((2,)).start(torch.tensor([0.0, 1.0]))
+        torch.testing.assert_close(start.sigmoid(), torch.tensor([0.001, 0.999]))
+
+    def test_its_density_is_finite_far_out(self):
+        assert Bernoulli((2,))(torch.tensor([800.0, -800.0])).log_prob(torch.tensor([0.0, 1.0])) == -1600.0
+
+
+class TestNormal:
+    def test_its_density_with_a_fixed_scale(self):
+        likelihood = Normal((2, 3), scale=0.25)
+        loc, x = torch.randn(2, 5, 2, 3)
+        expected = scipy.stats.norm(loc.numpy(), 0.25).logpdf(x.numpy()).sum((1, 2))
+        torch.testing.assert_close(likelihood(loc).log_prob(x), torch.from_numpy(expected))
+        assert not [*likelihood.parameters()]
+
+    def test_its_density_with_a_shared_scale(self):
+        likelihood = Normal((2, 3), scale=0.25, learned="shared")
+        loc, x = torch.randn(2, 5, 2, 3)
+        [log_scale] = likelihood.parameters()
+        for factor in (1.0, 2.0):
+            with torch.no_grad():
+                log_scale.fill_(math.log(0.25 * factor))
+            expected = scipy.stats.norm(loc.numpy(), 0.25 * factor).logpdf(x.numpy()).sum((1, 2))
+            torch.testing.assert_close(likelihood(loc).log_prob(x).detach(), torch.from_numpy(expected))
+
+    def test_its_density_with_a_scale_for_each_pixel(self):
+        params, x = torch.randn(5, 2, 2, 3), torch.randn(5, 2, 3)
+        scale = softplus(params[:, 1]) + 1e-3
+        expected = scipy.stats.norm(params[:, 0].numpy(), scale.numpy()).logpdf(x.numpy()).sum((1, 2))
+        torch.testing.assert_close(Normal((2, 3), learned="pixel")(params).log_prob(x), torch.from_numpy(expected))
+
+    def test_the_best_shared_scale_is_the_root_mean_square_error(self):
+        """Where its gradient is zero: Rybkin et al., equation 5."""
+        likelihood = Normal((2, 3), learned="shared")
+        loc, x = torch.randn(2, 50, 2, 3)
+        with torch.no_grad():
+            likelihood.log_scale.copy_((x - loc).square().mean().sqrt().log())
+        (gradient,) = torch.autograd.grad(likelihood(loc).log_prob(x).sum(), likelihood.log_scale)
+        assert abs(gradient) < 1e-10
+
+    @pytest.mark.parametrize("learned", ["fixed", "shared", "pixel"])
+    @pytest.mark.parametrize("scale", [0.01, 0.4, 1.0, 100.0])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_it_starts_at_the_scale(self, learned, scale, dtype):
+        torch.set_default_dtype(dtype)
+        likelihood = Normal((2, 3), scale=scale, learned=learned)
+        start = likelihood.start(torch.randn(2, 3))
+        torch.testing.assert_close(likelihood(start).stddev, torch.full((2, 3), scale), rtol=1e-4, atol=0)
+
+    def test_the_scale_of_a_pixel_has_a_lower_bound(self):
+        params = torch.stack([torch.zeros(2, 3), torch.full((2, 3), -1000.0)])
+        torch.testing.assert_close(Normal((2, 3), learned="pixel")(params).stddev, torch.full((2, 3), 1e-3))
+
+    def test_the_scale_is_saved(self):
+        one, other = Normal((3,), scale=0.1), Normal((3,), scale=0.7)
+        other.load_state_dict(one.state_dict())
+        torch.testing.assert_close(other(torch.zeros(3)).stddev, torch.full((3,), 0.1))
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+    def test_a_scale_that_is_none_is_refused(self, scale):
+        with pytest.raises(InputError, match=rf"scale is {scale}; expected a finite positive number"):
+            Normal((3,), scale=scale)
+
+    def test_an_unknown_way_to_learn_is_refused(self):
+        with pytest.raises(InputError, match="learned is 'all'; expected 'fixed', 'shared' or 'pixel'"):
+            Normal((3,), learned="all")
+
+    def test_missing_pixels_are_named(self):
+        vae = VAE((3,), 2, likelihood=Normal, encoder=MLP, decoder=MLP)
+        x = torch.zeros(4, 3)
+        x[2, 1] = torch.nan
+        with pytest.raises(InputError, match=r"'x' has 1 of 12 values outside.*the first is nan, at \[2, 1\]"):
+            ELBO()(vae.model, vae.guide)(x)
+        assert pyro.get_param_store().keys() == set()

@@ -1,0 +1,259 @@
+"""What every objective promises, asked of each class in the room."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from checks import measure, members
+from programs import (
+    PLATES,
+    GaussianGuide,
+    LinearGaussian,
+    Subsampled,
+    WithDeterministic,
+    WithPixelPlate,
+    drawing,
+    functions,
+)
+from pyro.infer import SVI, TraceEnum_ELBO
+from torch import nn
+
+import pyrovae.objectives
+from pyrovae.errors import InputError
+from pyrovae.objectives import ELBO, IWAE, Objective, ObjectiveModule
+from pyrovae.weights import log_weights
+
+pytestmark = pytest.mark.usefixtures("float64")
+classes = members(pyrovae.objectives, Objective)
+every_objective = pytest.mark.parametrize("objective", [cls() for cls in classes], ids=[cls.__name__ for cls in classes])
+every_class = pytest.mark.parametrize("cls", classes)
+
+
+@pytest.fixture
+def pair():
+    model = LinearGaussian()
+    return model, GaussianGuide(model, shift=0.3, widen=1.3)
+
+
+def parameters(*modules):
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
+@every_class
+class TestParticles:
+    @pytest.mark.parametrize("particles", [1, 2, 9])
+    def test_at_the_exact_posterior_the_bound_is_log_p(self, cls, particles):
+        model = LinearGaussian()
+        x = model.data(5)
+        bound = measure(cls(num_particles=particles), model, GaussianGuide(model), x).bound
+        torch.testing.assert_close(bound, model.log_p(x), rtol=0, atol=1e-10)
+
+    def test_none_are_refused(self, cls):
+        with pytest.raises(InputError, match=f"num_particles is 0; {cls.__name__} needs at least 1"):
+            cls(num_particles=0)
+
+
+@every_objective
+class TestValue:
+    def test_the_loss_is_minus_the_sum_of_the_bounds(self, objective, pair):
+        measured = measure(objective, *pair, pair[0].data(6))
+        assert measured.loss.shape == ()
+        assert all(value.shape == (6,) for value in measured[1:])
+        torch.testing.assert_close(measured.loss.detach(), -measured.bound.sum())
+        assert not any(value.requires_grad for value in measured[1:])
+
+    def test_terms_are_the_means_of_the_weights(self, objective, pair):
+        x = pair[0].data(4)
+        measured = measure(objective, *pair, x)
+        pyro.set_rng_seed(1)
+        weights = log_weights(*pair, x, particles=objective.num_particles)
+        torch.testing.assert_close(measured.reconstruction, weights.observed.mean(0).detach())
+        torch.testing.assert_close(measured.kl, (weights.proposal - weights.latent).mean(0).detach())
+
+    @pytest.mark.parametrize("structure", [LinearGaussian, WithDeterministic, WithPixelPlate])
+    def test_each_datum_counts_by_itself(self, objective, structure):
+        model = structure()
+        guide = GaussianGuide(model, shift=0.3, widen=1.3)
+        x = model.data(2)
+        module = objective(model, guide)
+        module.start(x)
+        pyro.set_rng_seed(1)
+        both = module.measure(x)
+        pyro.set_rng_seed(1)
+        z = module.weights(x).guide.nodes["z"]["value"]
+        for row in range(2):
+            alone = objective.measure(model, drawing(guide, z=z[..., [row], :]), x[[row]], plates=module.plates)
+            for value, values in zip(alone[1:], both[1:], strict=True):
+                torch.testing.assert_close(value, values[[row]])
+
+    def test_a_subsampled_plate_scales_the_loss_and_not_the_bound(self, objective, pair):
+        subsampled = Subsampled(*pair, 4)
+        x = pair[0].data(12)
+        module = objective(subsampled.model, subsampled.guide)
+        module.start(x)
+        pyro.set_rng_seed(1)
+        measured = module.measure(x)
+        pyro.set_rng_seed(1)
+        weights = module.weights(x)
+        rows, z = weights.model.nodes["x"]["value"], weights.guide.nodes["z"]["value"]
+        plain = objective.measure(pair[0], drawing(pair[1], z=z), rows, plates=PLATES)
+        torch.testing.assert_close(measured.bound, plain.bound)
+        torch.testing.assert_close(measured.loss, 3.0 * plain.loss)
+
+    def test_it_is_a_lower_bound(self, objective, pair):
+        """In the mean over so many draws that a wrong sign of any term shows."""
+        model, guide = pair
+        x = model.data(1)
+        bound = measure(objective, *pair, x.expand(20_000, 3)).bound
+        error = bound.std() / len(bound) ** 0.5
+        assert bound.mean() < model.log_p(x) - 4.42 * error
+        assert bound.mean() > model.log_p(x) - 2.0
+
+    def test_without_gradients_the_value_is_the_same(self, objective, pair):
+        x = pair[0].data(4)
+        with torch.no_grad():
+            value = measure(objective, *pair, x).loss
+        assert value == measure(objective, *pair, x).loss
+        assert not value.requires_grad
+
+
+@every_objective
+class TestForms:
+    def test_module_and_svi_agree(self, objective, pair):
+        model, guide = pair
+        x = model.data(4)
+        loss = measure(objective, model, guide, x).loss
+        gradients = torch.autograd.grad(loss, parameters(model, guide))
+        objective.loss(model, guide, x)
+        pyro.set_rng_seed(1)
+        assert objective.loss(model, guide, x) == pytest.approx(loss.item())
+        pyro.set_rng_seed(1)
+        assert objective.loss_and_grads(model, guide, x) == pytest.approx(loss.item())
+        torch.testing.assert_close(gradients, tuple(parameter.grad for parameter in parameters(model, guide)))
+        pyro.set_rng_seed(1)
+        assert objective.differentiable_loss(model, guide, x).item() == pytest.approx(loss.item())
+
+    def test_a_finite_gradient_reaches_every_parameter(self, objective, pair):
+        measure(objective, *pair, pair[0].data(4)).loss.backward()
+        for parameter in parameters(*pair):
+            assert parameter.grad.isfinite().all()
+            assert parameter.grad.norm() > 0.0
+
+    def test_functions_are_programs_too(self, objective, pair):
+        x = pair[0].data(4)
+        module = objective(*functions(*pair))
+        module.start(x)
+        pyro.set_rng_seed(1)
+        loss = module(x)
+        torch.testing.assert_close(loss, measure(objective, *pair, x).loss)
+        loss.backward()
+        assert len([*module.parameters()]) == 6
+        assert all(parameter.grad.norm() > 0.0 for parameter in module.parameters())
+
+    def test_svi_trains_functions(self, objective, pair):
+        model, guide = functions(*pair)
+        x = pair[0].data(4)
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), objective)
+        svi.step(x)
+        before = {name: value.clone() for name, value in pyro.get_param_store().items()}
+        svi.step(x)
+        assert len(before) == 6
+        assert not any(torch.equal(value, before[name]) for name, value in pyro.get_param_store().items())
+
+    def test_the_module_is_one_of_torch(self, objective, pair):
+        module = objective(*pair)
+        assert isinstance(module, ObjectiveModule)
+        assert isinstance(module, nn.Module)
+        assert {*module.parameters()} == {*parameters(*pair)}
+
+    def test_keywords_reach_the_programs(self, objective):
+        def model(x, *, loc):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(loc, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(x, *, loc):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal((x + loc) / 2, 0.5**0.5))
+
+        x = torch.randn(3)
+        bound = objective(model, guide).measure(x, loc=2.0).bound
+        torch.testing.assert_close(bound, dist.Normal(2.0, 2**0.5).log_prob(x))
+
+    def test_programs_that_cannot_be_weighed_are_refused(self, objective):
+        def model(x):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(x):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+        for run in (objective(model, guide), lambda x: objective.loss(model, guide, x)):
+            with pytest.raises(InputError, match="latent site 'z' is outside the data plate 'data'"):
+                run(torch.randn(3))
+
+    def test_one_objective_serves_several_pairs(self, objective, pair):
+        deeper = WithPixelPlate()
+        x = pair[0].data(4)
+        assert objective.loss(*pair, x) > -pair[0].log_p(x).sum() - 10.0
+        assert -objective.loss(deeper, GaussianGuide(deeper), x) == pytest.approx(deeper.log_p(x).sum().item())
+
+    def test_the_module_checks_and_weighs(self, objective, pair):
+        model, guide = pair
+        x = model.data(4)
+        module = objective(model, guide)
+        module(x)
+        module.check(x)
+        assert module.weights(x).total.shape == (objective.num_particles, 4)
+        with pytest.raises(InputError, match="outside the support"):
+            module.check(torch.full_like(x, torch.nan))
+
+
+def discrete(x):
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Bernoulli(0.5))
+        pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+
+class DiscreteGuide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x):
+        pyro.module("guide", self)
+        with pyro.plate("data", len(x)):
+            pyro.sample("c", dist.Bernoulli(logits=self.logit.expand(len(x))))
+
+
+@pytest.mark.parametrize("objective", [ELBO(2), ELBO(2, analytic_kl=True), IWAE(2)], ids=["ELBO", "analytic KL", "IWAE"])
+class TestReparameterisation:
+    def test_a_guide_without_it_is_refused_in_training(self, objective):
+        message = (
+            f"site 'c' of the guide draws from Bernoulli, which cannot be reparameterised, and {type(objective).__name__}"
+        )
+        with pytest.raises(InputError, match=message):
+            objective(discrete, DiscreteGuide())(torch.randn(3))
+
+    def test_it_is_no_matter_without_gradients(self, objective):
+        with torch.no_grad():
+            assert objective(discrete, DiscreteGuide())(torch.randn(3)).isfinite()
+        assert objective.loss(discrete, DiscreteGuide(), torch.randn(3)) > 0.0
+
+    def test_a_guide_with_nothing_to_learn_is_no_matter(self, objective):
+        guide = DiscreteGuide().requires_grad_(False).eval()
+        assert objective(discrete, guide)(torch.randn(3)).isfinite()
+
+
+def test_stock_enumeration_agrees_at_the_exact_posterior():
+    """The sum over a discrete latent, from Pyro's enumeration, is the bound that every draw of the exact guide has."""
+
+    def guide(x):
+        log_joint = torch.stack([dist.Normal(c, 1.0).log_prob(x) for c in (0.0, 1.0)])
+        with pyro.plate("data", len(x)):
+            pyro.sample("c", dist.Bernoulli(logits=log_joint[1] - log_joint[0]), infer={"enumerate": "parallel"})
+
+    x = torch.randn(4)
+    exact = TraceEnum_ELBO(max_plate_nesting=1).loss(discrete, guide, x)
+    assert IWAE(3).loss(discrete, guide, x) == pytest.approx(exact, abs=1e-10)

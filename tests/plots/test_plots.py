@@ -1,0 +1,213 @@
+"""Each figure holds the numbers it was handed, on the axes it was handed."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+
+from pyrovae import plots
+from pyrovae.errors import InputError
+from pyrovae.evaluation import LatentMap, LogLikelihood
+from pyrovae.plots.palette import CLASSES
+
+metrics = [
+    {
+        "epoch": epoch,
+        "train_bound": -100 - 500 / epoch**2,
+        "validation_bound": -101 - 500 / epoch**2,
+        "train_reconstruction": -80 - 500 / epoch**2,
+        "train_kl": 20.0,
+    }
+    for epoch in range(1, 41)
+]
+estimate = LogLikelihood.from_log_weights(torch.randn(1000, 30) - 50, (1, 10, 100))
+pictures = torch.rand(7, 5, 4)
+
+figures = {
+    "loss_curve": partial(plots.loss_curve, metrics),
+    "bound_against_particles": partial(plots.bound_against_particles, estimate),
+    "latent_map": partial(plots.latent_map, torch.randn(20, 2)),
+    "image_grid": partial(plots.image_grid, pictures),
+    "samples": partial(plots.samples, pictures),
+    "reconstructions": partial(plots.reconstructions, pictures, pictures),
+}
+
+
+def test_every_figure_is_tried():
+    assert sorted(figures) == plots.__all__
+
+
+@pytest.mark.parametrize("name", plots.__all__)
+def test_draws_on_the_axes_it_is_handed(name, ax):
+    assert figures[name](ax=ax) is ax
+    assert ax.has_data()
+
+
+@pytest.mark.parametrize("name", plots.__all__)
+def test_draws_on_a_new_figure(name):
+    ax = figures[name]()
+    assert ax.has_data()
+    assert plt.get_fignums() == [ax.figure.number]
+    plt.close(ax.figure)
+
+
+def lines(ax):
+    return {line.get_label(): line.get_xydata().T for line in ax.lines}
+
+
+def test_loss_curve_has_bounds_and_terms(ax):
+    plots.loss_curve(metrics, ax)
+    drawn = lines(ax)
+    assert list(drawn) == ["reconstruction, training", "bound, training", "bound, validation"]
+    for label, name in [("bound, training", "train_bound"), ("bound, validation", "validation_bound")]:
+        np.testing.assert_array_equal(drawn[label], [[row["epoch"] for row in metrics], [row[name] for row in metrics]])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == metrics[-1]["train_reconstruction"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epoch", "nats per datum")
+
+
+def test_loss_curve_leaves_out_the_plunge(ax):
+    plots.loss_curve(metrics, ax)
+    assert ax.get_ylim()[0] > metrics[0]["train_bound"] + 100
+    assert ax.get_ylim()[0] < metrics[4]["validation_bound"]
+
+
+def test_loss_curve_without_validation(ax):
+    plots.loss_curve([{"epoch": row["epoch"], "train_bound": row["train_bound"]} for row in metrics], ax)
+    assert list(lines(ax)) == ["bound, training"]
+
+
+def test_loss_curve_with_validation_now_and_then(ax):
+    some = [row | {"validation_bound": None} if row["epoch"] % 2 else row for row in metrics]
+    plots.loss_curve(some, ax)
+    assert lines(ax)["bound, validation"][0].tolist() == list(range(2, 41, 2))
+
+
+def test_loss_curve_of_one_epoch(ax):
+    plots.loss_curve(metrics[:1], ax)
+    assert lines(ax)["bound, training"].tolist() == [[1], [-600]]
+
+
+@pytest.mark.parametrize("nothing", [[], [{"epoch": 1}]], ids=str)
+def test_loss_curve_needs_a_bound(nothing, ax):
+    with pytest.raises(InputError, match="no epoch in metrics has a train_bound"):
+        plots.loss_curve(nothing, ax)
+
+
+def test_bound_against_particles_ends_below_log_p(ax):
+    plots.bound_against_particles(estimate, ax)
+    line, *_, level = ax.lines
+    assert line.get_xdata().tolist() == [1, 10, 100]
+    np.testing.assert_allclose(line.get_ydata(), [bound.mean() for bound in estimate.bounds.values()])
+    assert set(level.get_ydata()) == {estimate.mean}
+    assert ax.get_xscale() == "log"
+    assert any("by 1,000 draws" in text.get_text() for text in ax.texts)
+
+
+def test_bars_are_of_the_gap_and_not_of_the_data(ax):
+    spread = replace(
+        estimate,
+        log_p=estimate.log_p + 1000 * np.arange(30),
+        bounds={count: bound + 1000 * np.arange(30) for count, bound in estimate.bounds.items()},
+    )
+    plots.bound_against_particles(spread, ax)
+    bars = ax.containers[0].lines[2][0].get_segments()
+    gap = estimate.gap(1)
+    assert np.ptp(bars[0][:, 1]) == pytest.approx(2 * 1.96 * gap.std(ddof=1) / math.sqrt(30))
+
+
+def test_bound_against_particles_of_one_datum(ax):
+    plots.bound_against_particles(LogLikelihood.from_log_weights(torch.randn(100, 1), (1, 10)), ax)
+
+
+def test_bound_against_particles_needs_bounds(ax):
+    with pytest.raises(InputError, match="no bound; expected some"):
+        plots.bound_against_particles(replace(estimate, bounds={}), ax)
+    with pytest.raises(InputError, match="mean of log p\\(x\\) is -inf"):
+        plots.bound_against_particles(replace(estimate, log_p=np.array([-np.inf, 1.0])), ax)
+
+
+def points(ax):
+    return next(collection for collection in ax.collections if isinstance(collection, PathCollection))
+
+
+def test_latent_map_places_each_datum(ax):
+    found = LatentMap(np.random.default_rng(0).normal(size=(9, 2)), ("first", "second"))
+    plots.latent_map(found, ax=ax)
+    np.testing.assert_array_equal(points(ax).get_offsets(), found.coordinates)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("first", "second")
+
+
+@pytest.mark.parametrize("labels", [torch.arange(30) % 10, np.arange(30) % 3, np.array(["cat", "dog"] * 15)])
+def test_latent_map_gives_each_class_a_colour(labels, ax):
+    plots.latent_map(torch.randn(30, 2), labels, ax)
+    names, classes = np.unique(np.asarray(labels), return_inverse=True)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [str(name) for name in names]
+    assert [to_hex(colour) for colour in points(ax).get_facecolors()] == [CLASSES[index] for index in classes]
+
+
+def test_latent_map_gives_many_labels_a_colour_bar(ax):
+    labels = torch.linspace(0, 1, 30)
+    plots.latent_map(torch.randn(30, 2), labels, ax)
+    assert ax.get_legend() is None
+    np.testing.assert_allclose(points(ax).get_array(), labels)
+    assert len(ax.figure.axes) == 2
+
+
+def pixels(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def test_image_grid_holds_each_picture(ax):
+    plots.image_grid(pictures, ax, columns=3)
+    assert pixels(ax).shape == (3 * 5 + 2, 3 * 4 + 2, 3)
+    np.testing.assert_allclose(pixels(ax)[6:11, 5:9, 0], pictures[4])
+    np.testing.assert_array_equal(pixels(ax)[5], 1.0)
+    np.testing.assert_array_equal(pixels(ax)[12:, 5:], 1.0)
+
+
+@pytest.mark.parametrize("shape", [(7, 1, 5, 4), (7, 3, 5, 4)])
+def test_image_grid_of_channels(shape, ax):
+    x = torch.rand(shape)
+    plots.image_grid(x, ax)
+    np.testing.assert_allclose(pixels(ax)[:5, :4], x[0].expand(3, 5, 4).permute(1, 2, 0))
+
+
+def test_bytes_are_white_at_255(ax):
+    plots.image_grid((pictures * 255).round().byte(), ax, columns=1)
+    np.testing.assert_allclose(pixels(ax)[:5, :, 1], pictures[0], atol=0.5 / 255 + 1e-6)
+
+
+def test_values_beyond_stretch_the_scale(ax):
+    plots.image_grid(pictures * 4 - 2, ax, columns=1)
+    assert 0 <= pixels(ax).min() < pixels(ax).max() <= 1
+    assert np.corrcoef(pixels(ax)[:5, :, 0].ravel(), pictures[0].ravel())[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("draw", [plots.image_grid, plots.samples])
+@pytest.mark.parametrize("shape", [(7, 5), (7, 2, 5, 4), (7,)])
+def test_other_shapes_are_refused(draw, shape, ax):
+    with pytest.raises(InputError, match=f"x has shape {shape}; expected pictures".replace("(", r"\(").replace(")", r"\)")):
+        draw(torch.rand(shape), ax)
+
+
+def test_reconstructions_are_below_their_data(ax):
+    plots.reconstructions(pictures, 1 - pictures, ax, columns=4)
+    assert pixels(ax).shape == (4 * 5 + 3, 4 * 4 + 3, 3)
+    np.testing.assert_allclose(pixels(ax)[:5, 5:9, 0], pictures[1])
+    np.testing.assert_allclose(pixels(ax)[6:11, 5:9, 0], 1 - pictures[1])
+    np.testing.assert_allclose(pixels(ax)[12:17, :4, 0], pictures[4])
+    np.testing.assert_array_equal(pixels(ax)[12:, 15:], 1.0)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["data", "reconstruction"] * 2
+    assert ax.get_yticks().tolist() == [2, 8, 14, 20]
+
+
+def test_reconstructions_need_the_shape_of_the_data(ax):
+    with pytest.raises(InputError, match="expected the same of both"):
+        plots.reconstructions(pictures, pictures[:5], ax)

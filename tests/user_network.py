@@ -1,0 +1,16 @@
+"""What a user would write beside a configuration."""
+
+import torch
+from torch import nn
+
+
+class Decoder(nn.Module):
+    """A user's own network: any module of the right shapes."""
+
+    def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], width: int = 7) -> None:
+        super().__init__()
+        self.out_shape = out_shape
+        self.layers = nn.Sequential(nn.Linear(in_shape[0], width), nn.ReLU(), nn.Linear(width, 64))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.layers(z).unflatten(-1, self.out_shape)
