@@ -4,6 +4,8 @@ import pyro
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the tensors are small, and processes of pytest-xdist share the cores
+
 
 def pytest_collection_modifyitems(items):
     """Skip what the machine has no device, or the user no data, for."""

@@ -280,7 +280,7 @@ class TestModules:
         assert torch.equal(log_weights(model, guide, x).guide.nodes["z"]["fn"].mean[0, 0], module.stored["weight"])
 
     def test_a_module_that_a_function_calls_is_trained(self, pair, x):
-        model, guide = pair
+        model, _ = pair
         network = nn.Linear(3, 2)
 
         def proposal(x):

@@ -598,7 +598,7 @@ class TestRefusals:
         def broken(x):
             raise ValueError("mine")
 
-        with pytest.raises(ValueError, match="^mine"):
+        with pytest.raises(ValueError, match=r"^mine"):
             log_weights(plain_model, broken, torch.randn(3))
 
     def test_deeper_plates_than_were_told(self):

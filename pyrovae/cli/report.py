@@ -19,7 +19,6 @@ from pyrovae.batches import batches, size
 from pyrovae.data import Data
 from pyrovae.evaluation import (
     ImportanceSamplingWarning,
-    LatentMap,
     LogLikelihood,
     active_units,
     latent_map,
@@ -32,6 +31,9 @@ from pyrovae.vae import VAE
 
 Drawing = Callable[[Axes], Axes]
 bounds = (1, 5, 50, 500)
+"""Numbers of particles at which the bound is estimated."""
+mapped = 2000
+"""Points in the map of latent space, at the most."""
 
 
 def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str) -> None:
@@ -86,8 +88,8 @@ def drawings(
         made["reconstructions"] = lambda ax: plots.reconstructions(shown.cpu(), decoded, ax)
         made["samples"] = lambda ax: plots.samples(drawn, ax)
     if means.shape[1] > 1:
-        found: LatentMap = latent_map(means)
-        made["latent_map"] = lambda ax: plots.latent_map(found, labels, ax)
+        found = latent_map(means[:mapped])
+        made["latent_map"] = lambda ax: plots.latent_map(found, None if labels is None else labels[:mapped], ax)
     return made
 
 
@@ -111,7 +113,7 @@ def draw(path: Path, drawing: Drawing) -> None:
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     drawing(figure.add_subplot())
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
 def _first(x: Tensor | Dataset, limit: int | None) -> Tensor | Dataset:

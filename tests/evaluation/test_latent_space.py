@@ -198,11 +198,23 @@ def test_a_map_of_two_dimensions_is_the_space_itself():
 def test_a_map_of_more_dimensions_holds_the_most_variance():
     generator = np.random.default_rng(0)
     points = generator.normal(size=(500, 4)) * [0.1, 3.0, 0.1, 1.0]
-    coordinates, axes = latent_map(points)
+    coordinates, axes = latent_map(points, "pca")
     centred = points - points.mean(0)
     assert abs(np.corrcoef(coordinates[:, 0], centred[:, 1])[0, 1]) > 0.999
     assert abs(np.corrcoef(coordinates[:, 1], centred[:, 3])[0, 1]) > 0.99
     assert axes[0].startswith("component 1 (88%")
+
+
+def test_a_map_by_neighbours_keeps_clusters_apart_and_is_the_same_each_time():
+    centres = 20 * torch.eye(5).repeat_interleave(12, 0)
+    points = centres + torch.randn(60, 5)
+    coordinates, axes = latent_map(points)
+    labels = torch.arange(5).repeat_interleave(12)
+    assert nearest_neighbour_accuracy(coordinates, labels, coordinates, labels) == 1.0
+    assert axes == ("t-SNE 1", "t-SNE 2")
+    np.testing.assert_array_equal(latent_map(points).coordinates, coordinates)
+    with pytest.raises(InputError, match="method is 'umap'; expected 'tsne' or 'pca'"):
+        latent_map(points, "umap")
 
 
 def test_one_dimension_has_no_map():

@@ -102,7 +102,7 @@ class TestValue:
 
     def test_it_is_a_lower_bound(self, objective, pair):
         """In the mean over so many draws that a wrong sign of any term shows."""
-        model, guide = pair
+        model, _ = pair
         x = model.data(1)
         bound = measure(objective, *pair, x.expand(20_000, 3)).bound
         error = bound.std() / len(bound) ** 0.5
