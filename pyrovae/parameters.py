@@ -19,7 +19,7 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 _CONSTRAINED = "_unconstrained"
@@ -115,7 +115,8 @@ def _frozen_stay_frozen(module: nn.Module) -> Iterator[None]:
         yield
         return
     plain = {name: value for name, value in frozen.items() if not name.endswith(_CONSTRAINED)}
-    pyro.get_param_store().set_state({"params": plain, "constraints": dict.fromkeys(plain, constraints.real)})
+    params: dict[str, Tensor] = {**plain}
+    pyro.get_param_store().set_state({"params": params, "constraints": dict.fromkeys(plain, constraints.real)})
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", ".* was not registered in the param store because requires_grad=False", UserWarning

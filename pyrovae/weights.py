@@ -12,7 +12,7 @@ over subsample size) is taken out of the weights and handed back; other plates a
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -200,7 +200,8 @@ def _run(
 
 def _sites(trace: Trace) -> list[Site]:
     """The sites that carry a density: ``pyro.deterministic`` does not."""
-    return [site for site in trace.nodes.values() if site["type"] == "sample" and not site["infer"].get("_deterministic")]
+    nodes: Iterable[Site] = trace.nodes.values()
+    return [site for site in nodes if site["type"] == "sample" and not site["infer"].get("_deterministic")]
 
 
 def _latents(model: Trace, guide: Trace) -> list[Site]:
@@ -305,7 +306,8 @@ def _residual(scale: float | Tensor, data_scale: float) -> float | Tensor:
 def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) -> Tensor:
     """The log density of one site for each particle and datum."""
     log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    return per_datum(scale_and_mask(log_prob, residual, site["mask"]), site, particles, plates)
+    log_prob = scale_and_mask(log_prob, residual, site["mask"])  # pyright: ignore[reportArgumentType]
+    return per_datum(log_prob, site, particles, plates)
 
 
 def per_datum(values: Tensor, site: Site, particles: int, plates: Plates) -> Tensor:

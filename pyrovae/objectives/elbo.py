@@ -63,7 +63,8 @@ def _analytic_kls(weights: LogWeights) -> dict[str, Tensor]:
 
 
 def _analytic_kl(name: str, weights: LogWeights) -> Tensor | None:
-    q, p = weights.guide.nodes[name], weights.model.nodes[name]
+    q: Site = weights.guide.nodes[name]
+    p: Site = weights.model.nodes[name]
     if name in weights.rescaled or _is_masked(q) or _is_masked(p) or isinstance(_base(q["fn"]), Delta):
         return None  # Pyro's formula for a Delta forgets its log_density
     try:

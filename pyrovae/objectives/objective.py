@@ -129,7 +129,8 @@ class ObjectiveModule(ELBOModule):
         if self.plates is None and not torch.compiler.is_compiling():
             self.start(*args, **kwargs)
         with self._open() as (model, guide):
-            return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)
+            objective: Any = self.elbo
+            return objective.measure(model, guide, *args, plates=self.plates, **kwargs)
 
     def weights(self, *args: Any, **kwargs: Any) -> LogWeights:
         """The log weights that the objective is made of, at its number of particles."""
