@@ -12,7 +12,7 @@ over subsample size) is taken out of the weights and handed back; other plates a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -200,8 +200,8 @@ def _run(
 
 def _sites(trace: Trace) -> list[Site]:
     """The sites that carry a density: ``pyro.deterministic`` does not."""
-    nodes: Iterable[Site] = trace.nodes.values()
-    return [site for site in nodes if site["type"] == "sample" and not site["infer"].get("_deterministic")]
+    sites: list[Site] = list(trace.nodes.values())
+    return [site for site in sites if site["type"] == "sample" and not site["infer"].get("_deterministic")]
 
 
 def _latents(model: Trace, guide: Trace) -> list[Site]:
