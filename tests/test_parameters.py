@@ -17,6 +17,7 @@ from pyrovae.parameters import same_random_numbers
 from pyrovae.vae import VAE
 from pyrovae.weights import log_weights
 
+FUNCTION_NAMES = {f"stored.{name}" for name in ("noise", "slope", "offset", "factor")} | {"others.0.weight", "others.0.bias"}
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -99,6 +100,7 @@ class TestTheUsersStore:
         before = contents()
         module = ELBO()(model, guide)
         module(x)
+        assert {name for name, _ in module.named_parameters()} == FUNCTION_NAMES
         assert torch.equal(module.stored["offset"], pyro.param("offset"))
         train(module, x)
         assert not torch.equal(module.stored["offset"], pyro.param("offset"))
@@ -118,15 +120,7 @@ class TestFunctions:
         module = ELBO()(*function_pair)
         assert not [*module.parameters()]
         module(x)
-        names = {name for name, _ in module.named_parameters()}
-        assert names == {
-            "stored.noise",
-            "stored.slope",
-            "stored.offset",
-            "stored.factor",
-            "others.0.weight",
-            "others.0.bias",
-        }
+        assert {name for name, _ in module.named_parameters()} == FUNCTION_NAMES
 
     def test_every_parameter_is_trained_and_seen_afterwards(self, function_pair, x):
         model, guide = function_pair

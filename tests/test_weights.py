@@ -547,6 +547,10 @@ class TestRefusals:
     def test_programs(self, model, guide, message):
         with pytest.raises(InputError, match=message):
             log_weights(model, guide, torch.randn(3), particles=2)
+        with pytest.raises(InputError, match=message):
+            find_plates(model, guide, torch.randn(3))
+        with pytest.raises(InputError, match=message):
+            log_weights(model, guide, torch.randn(3), particles=2, plates=PLATES)
 
     @pytest.mark.parametrize("guide", [AutoDiagonalNormal, AutoMultivariateNormal])
     def test_an_automatic_guide_with_one_joint_site(self, guide):
@@ -600,6 +604,17 @@ class TestRefusals:
 
         with pytest.raises(ValueError, match=r"^mine"):
             log_weights(plain_model, broken, torch.randn(3))
+
+    def test_an_input_error_of_the_program_is_one_line(self):
+        """Pyro appends a table of shapes to what is raised within a program."""
+
+        def refusing(x):
+            with pyro.plate("data", len(x)):
+                latent()
+                raise InputError("mine")
+
+        with pytest.raises(InputError, match=r"^mine$"):
+            log_weights(refusing, plain_guide, torch.randn(3))
 
     def test_deeper_plates_than_were_told(self):
         def model(x):
@@ -668,6 +683,16 @@ class TestSupport:
         x = torch.tensor([[1.0, 0.0], [0.37, 1.0], [1.0, -2.0]])
         with pytest.raises(InputError, match=re.escape(f"observed site 'x' has {message}")):
             log_weights(model, guide_of_two, x)
+
+    def test_a_distribution_that_does_not_validate_is_looked_at_all_the_same(self):
+        """As in Pyro's tutorial, which puts grey values into a Bernoulli density, where they have none."""
+
+        def model(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Bernoulli(logits=latent(), validate_args=False), obs=x)
+
+        with pytest.raises(InputError, match=r"'x' has 1 of 2 values outside the support of Bernoulli, {0, 1}.*binarise"):
+            log_weights(model, plain_guide, torch.tensor([0.0, 0.4]))
 
     def test_a_support_that_the_latent_moves_is_left_to_the_weights(self):
         assert log_weights(uniform, guide_of_two, torch.zeros(3, 2)).total.isfinite().all()

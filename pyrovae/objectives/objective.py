@@ -47,7 +47,7 @@ class Objective(PyroELBO):
         if num_particles < 1:
             raise InputError(f"num_particles is {num_particles}; {type(self).__name__} needs at least 1")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._plates: dict[tuple[Program, Program], Plates] = {}
+        self._found: tuple[tuple[Program, Program], Plates] | None = None
 
     @abstractmethod
     def bound(self, weights: LogWeights) -> Tensor:
@@ -63,8 +63,7 @@ class Objective(PyroELBO):
 
     def check(self, weights: LogWeights) -> None:
         """Raise an InputError where this objective would be wrong on these programs."""
-        if torch.is_grad_enabled():
-            _require_reparameterized(type(self).__name__, weights)
+        _require_reparameterized(type(self).__name__, weights)
 
     def measure(
         self, model: Program, guide: Program, *args: Any, plates: Plates | None = None, **kwargs: Any
@@ -85,9 +84,9 @@ class Objective(PyroELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss as a scalar tensor, with Pyro's parameter store as it is."""
-        if (model, guide) not in self._plates:
-            self._plates[model, guide] = find_plates(model, guide, *args, **kwargs)
-        return self.measure(model, guide, *args, plates=self._plates[model, guide], **kwargs).loss
+        if self._found is None or self._found[0] != (model, guide):
+            self._found = (model, guide), find_plates(model, guide, *args, **kwargs)
+        return self.measure(model, guide, *args, plates=self._found[1], **kwargs).loss
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; what ``SVI.evaluate_loss`` calls."""

@@ -195,7 +195,8 @@ def same_as_monte_carlo(model, guide, x):
 
 
 class TestScale:
-    def test_a_scaled_site_counts_by_its_scale(self, pair):
+    @pytest.mark.parametrize("scale", [0.25, torch.tensor(0.25)], ids=["number", "tensor"])
+    def test_a_scaled_site_counts_by_its_scale(self, pair, scale):
         """The KL weighed by one quarter, as in warm-up."""
         model, guide = pair
         x = model.data(4)
@@ -203,7 +204,7 @@ class TestScale:
         def tempered(program, z):
             def run(x):
                 with pyro.plate("data", len(x), dim=-1):
-                    with poutine.scale(scale=0.25):
+                    with poutine.scale(scale=scale):
                         drawn = z(x)
                     return program(drawn, x)
 

@@ -70,6 +70,18 @@ def test_a_vae(cls):
     assert_exports(cls(num_particles=3), vae(), torch.randn(4, 3))
 
 
+def test_a_module_that_has_not_been_called_yet():
+    x = torch.randn(4, 3)
+    module = IWAE(3)(*modules())
+    recorded = torch.export.export(module, (x,), strict=False)
+    assert_one_graph_of_tensors(recorded)
+    losses = []
+    for run in (recorded.module(), module):
+        pyro.set_rng_seed(1)
+        losses.append(run(x))
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-10)
+
+
 def test_the_analytic_kl():
     assert_exports(ELBO(2, analytic_kl=True), vae(), torch.randn(4, 3))
 
