@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pyrovae.evaluation import log_likelihood as log_likelihood
     from pyrovae.objectives import ELBO as ELBO
     from pyrovae.objectives import IWAE as IWAE
+    from pyrovae.training import compile as compile
     from pyrovae.training import fit as fit
     from pyrovae.training import load as load
     from pyrovae.vae import VAE as VAE
@@ -18,6 +19,7 @@ _homes = {
     "IWAE": "objectives",
     "InputError": "errors",
     "VAE": "vae",
+    "compile": "training",
     "fit": "training",
     "load": "training",
     "log_likelihood": "evaluation",

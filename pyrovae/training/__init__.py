@@ -1,7 +1,8 @@
 """Training: the loop, its checkpoints, the run folder, and the configuration of them all."""
 
+from pyrovae.training.compiled import compile
 from pyrovae.training.fit import History, fit
 from pyrovae.training.load import load
 from pyrovae.training.run import Run
 
-__all__ = ["History", "Run", "fit", "load"]
+__all__ = ["History", "Run", "compile", "fit", "load"]
