@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyrovae.errors import InputError as InputError
+    from pyrovae.evaluation import LogLikelihood as LogLikelihood
     from pyrovae.evaluation import log_likelihood as log_likelihood
     from pyrovae.objectives import ELBO as ELBO
     from pyrovae.objectives import IWAE as IWAE
@@ -12,28 +13,38 @@ if TYPE_CHECKING:
     from pyrovae.training import fit as fit
     from pyrovae.training import load as load
     from pyrovae.vae import VAE as VAE
+    from pyrovae.weights import LogWeights as LogWeights
+    from pyrovae.weights import Plates as Plates
+    from pyrovae.weights import find_plates as find_plates
     from pyrovae.weights import log_weights as log_weights
 
 _homes = {
     "ELBO": "objectives",
     "IWAE": "objectives",
     "InputError": "errors",
+    "LogLikelihood": "evaluation",
+    "LogWeights": "weights",
+    "Plates": "weights",
     "VAE": "vae",
     "compile": "training",
+    "find_plates": "weights",
     "fit": "training",
     "load": "training",
     "log_likelihood": "evaluation",
     "log_weights": "weights",
 }
+_rooms = {"data", "evaluation", "guides", "likelihoods", "networks", "objectives", "plots", "priors", "training"}
 __all__ = list(_homes)
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: ``pyrovae --help`` need not wait for torch."""
+    if name in _rooms:
+        return import_module(f"pyrovae.{name}")
     if name not in _homes:
         raise AttributeError(f"module 'pyrovae' has no attribute {name!r}")
     return getattr(import_module(f"pyrovae.{_homes[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_homes])
+    return sorted({*globals(), *_homes, *_rooms})

@@ -42,6 +42,7 @@ def batches(
     order: Tensor | None = None,
     device: torch.device | str | None = None,
     workers: int = 0,
+    generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
     """Yield ``x`` of shape ``(B, *event_shape)``, in the order given or as stored, the last batch short.
 
@@ -56,7 +57,7 @@ def batches(
         return
     pin = device is not None and torch.device(device).type == "cuda"
     sampler = None if order is None else order.tolist()
-    generator = torch.Generator()  # of the loader's own, which would otherwise draw from torch's
+    generator = generator or torch.Generator()  # the loader seeds its workers with it, and else draws from torch's own
     for item in DataLoader(data, batch_size, sampler=sampler, num_workers=workers, pin_memory=pin, generator=generator):
         x = item[0] if isinstance(item, list | tuple) else item
         yield x.to(device, non_blocking=pin)

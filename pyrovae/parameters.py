@@ -1,19 +1,18 @@
 r"""Which parameters a pair of programs owns, whatever Pyro's global store holds beside them.
 
 Pyro keeps one global store, and two unrelated modules that both own a ``scale`` share one entry of it: the second is
-overwritten by the first. Here a pair runs in a store of its own:
+overwritten by the first. Here
 
-- modules keep their own ``Parameter`` objects, model and guide apart;
-- ``pyro.param`` and ``pyro.module`` statements of plain functions keep theirs in a state that lasts as long as the pair
-  does. It begins with the values that the user's store holds (trained by ``SVI``, say) and never writes to that store.
+- modules keep their own ``Parameter`` objects, model and guide apart, and never enter the global store;
+- ``pyro.param`` statements outside modules are entries of the global store, as everywhere in Pyro: what ``SVI`` trained is
+  what we see, and the reverse; two programs that use one name share the value.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -29,35 +28,34 @@ Program = Callable[..., Any]
 State = dict[str, dict[str, Any]]
 """Pyro's form: unconstrained values under ``params``, their constraints under ``constraints``, both by name."""
 
-_trained: WeakKeyDictionary[Any, WeakKeyDictionary[Any, State]] = WeakKeyDictionary()
-
 
 @contextmanager
 def parameter_store(model: Program, guide: Program, state: State | None = None) -> Iterator[tuple[Program, Program]]:
-    """Open the store of a pair; yields the two programs to run in it.
+    """Open a store for a pair; yields the two programs to run in it.
 
-    ``state`` is read at the start and holds what the programs' ``pyro.param`` statements left at the end; by default it
-    is what training left for this pair, or else what the user's store holds.
+    It begins with ``state``, by default the entries of the global store that no module owns. Entries that the programs'
+    ``pyro.param`` statements make are added to the global store when it closes, unless an exception closes it.
     """
-    if state is None:
-        state = dict(trained_state(model, guide) or _user_state(model, guide))
-    with pyro.get_param_store().scope(state):  # pyright: ignore[reportArgumentType]
+    store = pyro.get_param_store()
+    outside: Any = store.get_state()
+    inside: Any = _filtered(outside, lambda name, _: not _of_module(name)) if state is None else _filtered(state)
+    with store.scope(inside):
         yield _keeping_its_own(model), _keeping_its_own(guide)
+    added: Any = _filtered(inside, lambda name, _: not _of_module(name) and name not in outside["params"])
+    store.set_state(added)
 
 
-def trained_state(model: Program, guide: Program) -> State | None:
-    """What ``pyro.param`` statements of this pair hold since it was trained here, or ``None`` before that."""
-    return _trained.get(owner(model), {}).get(owner(guide))
-
-
-def start_training(model: Program, guide: Program) -> State:
-    """The state that training this pair changes: begun, on the first call, with copies of the user's values."""
-    by_guide = _trained.setdefault(owner(model), WeakKeyDictionary())
-    if owner(guide) not in by_guide:
-        user = _user_state(model, guide)
-        params = {name: nn.Parameter(value.detach().clone()) for name, value in user["params"].items()}
-        by_guide[owner(guide)] = {"params": params, "constraints": user["constraints"]}
-    return by_guide[owner(guide)]
+def as_parameters(names: Iterable[str]) -> State:
+    """Entries of the global store with torch ``Parameter`` objects for values, put into the store too."""
+    store = pyro.get_param_store()
+    state: Any = store.get_state()
+    names = [name for name in names if name in state["params"]]
+    for name in names:
+        if not isinstance(state["params"][name], nn.Parameter):
+            state["params"][name] = nn.Parameter(state["params"][name].detach().clone())
+    store.clear()
+    store.set_state(state)
+    return _filtered(state, lambda name, _: name in names)
 
 
 def owner(program: Program) -> Any:
@@ -68,20 +66,19 @@ def owner(program: Program) -> Any:
     return getattr(program, "__self__", program)
 
 
-def _user_state(model: Program, guide: Program) -> State:
-    """The user's values of plain ``pyro.param`` statements; what a module owns is never taken from the store."""
-    store = pyro.get_param_store().get_state()
-    owned = _names(model) | _names(guide)
-    names = [name for name in store["params"] if "$$$" not in name and name not in owned]
-    return {part: {name: values[name] for name in names} for part, values in store.items()}  # pyright: ignore
+def _filtered(state: State, keep: Callable[[str, Tensor], bool] = lambda *_: True) -> State:
+    params = {name: value for name, value in state["params"].items() if keep(name, value)}
+    return {"params": params, "constraints": {name: state["constraints"][name] for name in params}}
 
 
-def _names(program: Program) -> set[str]:
+def _of_module(name: str) -> bool:
+    """Whether ``pyro.module`` made the entry, whose value the module holds itself."""
+    return "$$$" in name
+
+
+def _names(module: nn.Module) -> set[str]:
     """The names under which Pyro enters a module's own parameters into a store."""
-    module = owner(program)
-    if not isinstance(module, PyroModule):
-        return set()
-    return {name.removesuffix(_CONSTRAINED) for name, _ in _named(module)}
+    return {name.removesuffix(_CONSTRAINED) for name, _ in _named(module)} if isinstance(module, PyroModule) else set()
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -90,21 +87,32 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _keeping_its_own(program: Program) -> Program:
-    """The program, which on leaving takes its modules' entries out of the store."""
+    """The program, run without other entries under its modules' names; on leaving, it takes its modules' entries along."""
     module = owner(program)
     if not isinstance(module, nn.Module):
         return program
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        store = pyro.get_param_store()
-        before = set(store)
+        store, names, parameters = pyro.get_param_store(), _names(module), set(module.parameters())
+        before: Any = store.get_state()
+        _replace(_filtered(before, lambda name, _: name not in names))
         with _frozen_stay_frozen(module):
             result = program(*args, **kwargs)
-        for name in _entries(module, before):
-            del store[name]
+        after = _filtered(
+            store.get_state(),  # pyright: ignore[reportArgumentType]
+            lambda name, value: value not in parameters and name.replace("$$$", ".") not in names,
+        )
+        hidden = _filtered(before, lambda name, _: name in names)
+        _replace({part: {**after[part], **hidden[part]} for part in after})
         return result
 
     return run
+
+
+def _replace(state: State) -> None:
+    store = pyro.get_param_store()
+    store.clear()
+    store.set_state(state)  # pyright: ignore[reportArgumentType]
 
 
 @contextmanager
@@ -122,16 +130,6 @@ def _frozen_stay_frozen(module: nn.Module) -> Iterator[None]:
             "ignore", ".* was not registered in the param store because requires_grad=False", UserWarning
         )
         yield
-
-
-def _entries(module: nn.Module, before: set[str]) -> list[str]:
-    """What a module has entered into the store: its parameters and, of those that are not contiguous, Pyro's copies."""
-    parameters, names = set(module.parameters()), _names(module)
-    return [
-        name
-        for name, value in pyro.get_param_store().named_parameters()
-        if value in parameters or (name not in before and name.replace("$$$", ".") in names)
-    ]
 
 
 @contextmanager

@@ -7,8 +7,9 @@ for :math:`K` particles and :math:`B` data. The guide, and the model replayed ag
 outermost, plate of particles: what depends on the data alone (the encoder) is computed once a datum, and what depends on
 the latent (the decoder) once a particle and datum, in one vectorised pass.
 
-The *data plate* is the outermost plate that encloses every latent and observed site of the model. Its scale (full size
-over subsample size) is taken out of the weights and handed back; other plates are summed over. Everything is in nats.
+The *data plate* is the plate that encloses every site of model and guide; where several do, the one named ``data``. Its
+scale (full size over subsample size) is taken out of the weights and handed back; other plates are summed over.
+Everything is in nats.
 """
 
 from collections import Counter
@@ -94,6 +95,15 @@ class LogWeights:
             if term.isnan().any():
                 raise InputError(_not_a_number(program, name, term))
 
+    def require_densities(self, what: str) -> None:
+        """Raise an InputError where a site's density is scaled, so that ``what`` would not be made of densities."""
+        if self.rescaled:
+            raise InputError(
+                f"site {self.rescaled[0]!r} carries a scale of its own (poutine.scale, or a subsampled plate inside the "
+                f"data plate), so that exp(log w) is no ratio of densities; {what} needs unscaled densities: "
+                "remove the scale, or use ELBO, which is linear in it"
+            )
+
     def terms(self) -> Iterator[tuple[str, str, Tensor]]:
         """Every term with its program, ``model`` or ``guide``, and its site's name; the guide's come first, as it runs."""
         yield from (("guide", name, term) for name, term in self.proposal_terms.items())
@@ -111,8 +121,8 @@ def log_weights(
         guide: a Pyro program with the same latent sites: the proposal.
         args: what both are called with, usually one batch ``x``.
         particles: the number of draws :math:`K` a datum.
-        plates: what :func:`find_plates` found for this pair, to spare one run of it; a model in which several plates
-            enclose everything can be told here which of them counts the data.
+        plates: what :func:`find_plates` found for this pair, to spare one run of it. Where several plates enclose
+            everything, and none is named ``data``, say here which of them counts the data.
         kwargs: what both are called with, by name.
 
     Returns:
@@ -120,7 +130,8 @@ def log_weights(
 
     Raises:
         InputError: where a site lies outside the data plate or is missing from one of the two programs, where data are
-            outside the support of their distribution, and for a weight that is not a number; each names the site.
+            outside the support of their distribution, and for a weight that is not a number, each of which names the
+            site; where several plates could be the data plate, which names them.
     """
     if particles < 1:
         raise InputError(f"particles is {particles}; expected at least 1")
@@ -136,7 +147,7 @@ def weigh(model: Program, guide: Program, args: tuple, kwargs: dict, particles: 
     nesting = 1 if plates is None else plates.nesting
     with pyro.validation_enabled(False):
         model_trace, guide_trace = _run(model, guide, args, kwargs, particles, nesting)
-        found = _plates(model_trace, guide_trace)
+        found = _plates(model_trace, guide_trace, plates)
         if found.nesting > nesting:
             raise InputError(
                 f"plates nest {found.nesting} deep, where {nesting} was expected; call find_plates(model, guide, x), "
@@ -149,8 +160,8 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
     """Run the pair once, with Pyro's validation on, and find its data plate; the random generators stay as they were.
 
     Raises:
-        InputError: for sites outside the data plate, for sites that one program has and the other lacks, and for data
-            outside the support of their distribution.
+        InputError: for sites outside the data plate, for sites that one program has and the other lacks, for data
+            outside the support of their distribution, and for several plates that could be the data plate.
     """
     with torch.no_grad(), same_random_numbers(*args, *kwargs.values()):
         try:
@@ -224,7 +235,8 @@ def _frames(site: Site) -> list[Any]:
     return [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != _PARTICLES]
 
 
-def _plates(model: Trace, guide: Trace) -> Plates:
+def _plates(model: Trace, guide: Trace, told: Plates | None = None) -> Plates:
+    """The data plate, found or as told, and how deep plates nest in these traces."""
     _check_match(model, guide)
     sites = [*_latents(model, guide), *_observed(model)]
     if not sites:
@@ -233,23 +245,56 @@ def _plates(model: Trace, guide: Trace) -> Plates:
     if not counts:
         names = ", ".join(repr(site["name"]) for site in sites)
         raise InputError(f'no plate encloses {names}; put them in `with pyro.plate("data", len(x)):`')
-    most = max(counts.values())
-    data = next(frame.name for site in sites for frame in _frames(site) if counts[frame.name] == most)
-    for site in [*sites, *_sites(guide)]:
+    every = [*sites, *_sites(guide)]
+    data = told.data if told else _sole(_enclosing(every)) or counts.most_common(1)[0][0]
+    for site in every:
         _data_frame(site, data)
-    depth = max(-frame.dim for site in [*sites, *_sites(guide)] for frame in _frames(site))
-    return Plates(data, depth)
+    return Plates(data, _nesting(model, guide))
+
+
+def _enclosing(sites: list[Site]) -> list[str]:
+    """The names of the plates around all of these sites, the outermost first."""
+    shared = set.intersection(*({frame.name for frame in _frames(site)} for site in sites))
+    return [frame.name for frame in _frames(sites[0]) if frame.name in shared]
+
+
+def _sole(names: list[str]) -> str | None:
+    """The one of the plates around everything that counts the data; ``None`` where there is no such plate."""
+    if len(names) < 2 or "data" in names:
+        return "data" if "data" in names else next(iter(names), None)
+    raise InputError(
+        f"plates {' and '.join(map(repr, names))} each enclose every site, so that any of them could count the data; "
+        'expected one: name it "data", pass plates=Plates(data=..., nesting=...) to log_weights, or move sites so that only '
+        "the data plate encloses all of them"
+    )
+
+
+def _nesting(model: Trace, guide: Trace) -> int:
+    """How deep the plates around any site go, ``pyro.deterministic`` among them."""
+    sites = [site for trace in (model, guide) for site in trace.nodes.values() if site["type"] == "sample"]
+    return max(-frame.dim for site in sites for frame in _frames(site))
 
 
 def _data_frame(site: Site, data: str) -> Any:
     for frame in _frames(site):
         if frame.name == data:
             return frame
+    if _is_joint(site):
+        raise InputError(
+            f"site {site['name']!r} of the guide is joint over the data, outside every plate, and each datum needs weights "
+            "of its own; use AutoNormal, which has a site for each latent site of the model, or an amortised guide"
+        )
     kind = "observed site" if site["is_observed"] else "latent site"
     raise InputError(
         f"{kind} {site['name']!r} is outside the data plate {data!r}, so that the weights would be joint over the data; "
         f'move it into `with pyro.plate("{data}", ...)`, or make it a parameter'
     )
+
+
+def _is_joint(site: Site) -> bool:
+    """Whether a site is the one from which an automatic guide (AutoDiagonalNormal, say) makes all latent sites at once."""
+    automatic = site["name"].startswith("_") and site["name"].endswith("_latent")
+    return automatic and bool(site["infer"].get("is_auxiliary")) and not _frames(site)
 
 
 def _check_match(model: Trace, guide: Trace) -> None:
@@ -326,17 +371,26 @@ def _sum(terms: Mapping[str, Tensor]) -> Tensor:
 
 def _check_support(model: Trace) -> None:
     for site in _observed(model):
-        support = getattr(site["fn"], "support", None)
+        support = _support(site)
         if support is None or isinstance(site["value"], tuple) or site["infer"].get("is_auxiliary"):
             continue
-        inside = support.check(site["value"])
+        value = torch.as_tensor(site["value"])
+        value = value.expand(torch.broadcast_shapes(value.shape, site["fn"].shape()))
+        inside = support.check(value)
         if not inside.all():
-            raise InputError(_outside(site, support, inside))
+            raise InputError(_outside(site, value, support, inside))
 
 
-def _outside(site: Site, support: constraints.Constraint, inside: Tensor) -> str:
+def _support(site: Site) -> constraints.Constraint | None:
+    """The values that a site's distribution can have; ``None`` where it does not say."""
+    try:
+        return getattr(site["fn"], "support", None)
+    except NotImplementedError:
+        return None
+
+
+def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside: Tensor) -> str:
     """Which values of an observed site its distribution cannot have; ``inside`` may lack the event's dimensions."""
-    value = site["value"]
     base = support
     while isinstance(base, constraints.independent):
         base = base.base_constraint

@@ -24,7 +24,7 @@ from programs import (
     gaussian_kl,
 )
 from pyro import poutine
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoIAFNormal, AutoMultivariateNormal, AutoNormal
 
 from pyrovae.errors import InputError
 from pyrovae.weights import Plates, find_plates, log_weights, weigh
@@ -57,6 +57,27 @@ def gaussian(structure):
 def subsampled(size=None):
     pair = Subsampled(*gaussian(LinearGaussian), size)
     return pair.model, pair.guide
+
+
+def two_plates(rows, outermost="rows"):
+    """Everything in two plates, over rows (by that name) and columns."""
+
+    def plates(x):
+        both = pyro.plate(rows, len(x), dim=-1), pyro.plate("columns", x.shape[1], dim=-2)
+        return both if outermost == "rows" else both[::-1]
+
+    def model(x):
+        outer, inner = plates(x)
+        with outer, inner:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
+
+    def guide(x):
+        outer, inner = plates(x)
+        with outer, inner:
+            pyro.sample("z", dist.Normal(x.T / 2, 0.5**0.5))
+
+    return model, guide
 
 
 exact_pairs = {
@@ -174,21 +195,49 @@ class TestValues:
         torch.testing.assert_close(weights.total, log_p.expand(2, 4), rtol=0, atol=1e-10)
 
     def test_the_caller_may_say_which_plate_counts_the_data(self):
-        def model(x):
-            with pyro.plate("rows", len(x), dim=-1), pyro.plate("columns", x.shape[1], dim=-2):
-                z = pyro.sample("z", dist.Normal(0.0, 1.0))
-                pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
-
-        def guide(x):
-            with pyro.plate("rows", len(x), dim=-1), pyro.plate("columns", x.shape[1], dim=-2):
-                pyro.sample("z", dist.Normal(x.T / 2, 0.5**0.5))
-
+        model, guide = two_plates("rows")
         x = torch.randn(3, 2)
         log_p = dist.Normal(0.0, 2**0.5).log_prob(x)
-        by_row = log_weights(model, guide, x, particles=2)
+        by_row = log_weights(model, guide, x, particles=2, plates=Plates("rows", 2))
         torch.testing.assert_close(by_row.total, log_p.sum(1).expand(2, 3))
         by_column = log_weights(model, guide, x, particles=2, plates=Plates("columns", 2))
         torch.testing.assert_close(by_column.total, log_p.sum(0).expand(2, 2))
+
+    @pytest.mark.parametrize("outermost", ["rows", "columns"])
+    def test_of_several_plates_around_everything_the_one_named_data_counts_the_data(self, outermost):
+        model, guide = two_plates("data", outermost)
+        x = torch.randn(3, 2)
+        weights = log_weights(model, guide, x, particles=2)
+        assert weights.plates == Plates("data", 2)
+        torch.testing.assert_close(weights.total, dist.Normal(0.0, 2**0.5).log_prob(x).sum(1).expand(2, 3))
+
+    def test_a_site_of_the_guide_alone_may_tell_the_data_plate(self):
+        model, _ = two_plates("rows", "columns")
+
+        def guide(x):
+            with pyro.plate("rows", len(x), dim=-1):
+                pyro.sample("noise", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+                with pyro.plate("columns", x.shape[1], dim=-2):
+                    pyro.sample("z", dist.Normal(x.T / 2, 0.5**0.5))
+
+        assert find_plates(model, guide, torch.randn(3, 2)) == Plates("rows", 2)
+
+    @pytest.mark.parametrize("program", ["model", "guide"])
+    def test_a_deterministic_site_may_be_in_a_deeper_plate_than_any_density(self, program):
+        model, guide = gaussian(LinearGaussian)
+
+        def deeper(program):
+            def run(x):
+                with pyro.plate("summaries", 2, dim=-2):
+                    pyro.deterministic("summary", x.new_zeros(2, 1))
+                return program(x)
+
+            return run
+
+        pair = (deeper(model), guide) if program == "model" else (model, deeper(guide))
+        x = model.data(3)
+        weights = log_weights(*pair, x, particles=4)
+        torch.testing.assert_close(weights.total, model.log_p(x).expand(4, 3))
 
     def test_event_dimensions_are_summed(self):
         def model(x):
@@ -552,11 +601,28 @@ class TestRefusals:
         with pytest.raises(InputError, match=message):
             log_weights(model, guide, torch.randn(3), particles=2, plates=PLATES)
 
-    @pytest.mark.parametrize("guide", [AutoDiagonalNormal, AutoMultivariateNormal])
-    def test_an_automatic_guide_with_one_joint_site(self, guide):
+    @pytest.mark.parametrize("guide", [AutoDiagonalNormal, AutoMultivariateNormal, AutoIAFNormal])
+    @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
+    def test_an_automatic_guide_with_one_joint_site(self, guide, told):
         model = LinearGaussian()
-        with pytest.raises(InputError, match=rf"'_{guide.__name__}_latent' is outside the data plate 'data'"):
-            log_weights(model, guide(model), model.data(3))
+        message = rf"^site '_{guide.__name__}_latent' of the guide is joint over the data.*; use AutoNormal.* amortised"
+        with pytest.raises(InputError, match=message):
+            log_weights(model, guide(model), model.data(3), plates=told)
+
+    @pytest.mark.parametrize("outermost", ["rows", "columns"])
+    def test_several_plates_that_could_count_the_data(self, outermost):
+        names = "'rows' and 'columns'" if outermost == "rows" else "'columns' and 'rows'"
+        message = rf"plates {names} each enclose every site.*plates=Plates\(data=.*, nesting=.*\) to log_weights, or move"
+        with pytest.raises(InputError, match=message):
+            log_weights(*two_plates("rows", outermost), torch.randn(7, 3))
+
+    def test_scaled_densities_where_they_are_asked_for(self):
+        model, guide = gaussian(LinearGaussian)
+        x = model.data(3)
+        log_weights(model, guide, x).require_densities("the bound")
+        scaled = log_weights(poutine.scale(model, 0.5), poutine.scale(guide, 0.5), x)
+        with pytest.raises(InputError, match=r"'z' carries a scale of its own.*; the bound needs unscaled densities"):
+            scaled.require_densities("the bound")
 
     def test_no_particles(self):
         with pytest.raises(InputError, match="particles is 0; expected at least 1"):
@@ -666,6 +732,11 @@ def guide_of_two(x):
         pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
 
 
+def normal_guide(x):
+    with pyro.plate("data", len(x)):
+        latent()
+
+
 class TestSupport:
     @pytest.mark.parametrize(
         ("model", "message"),
@@ -696,6 +767,39 @@ class TestSupport:
 
     def test_a_support_that_the_latent_moves_is_left_to_the_weights(self):
         assert log_weights(uniform, guide_of_two, torch.zeros(3, 2)).total.isfinite().all()
+
+    @pytest.mark.parametrize("event_dim", [0, 1])
+    def test_a_distribution_that_does_not_know_its_support_is_weighed(self, event_dim):
+        class Silent(dist.TorchDistribution):
+            arg_constraints = {}  # noqa: RUF012
+
+            def expand(self, batch_shape, _instance=None):
+                return Silent(batch_shape, validate_args=False)
+
+            def log_prob(self, value):
+                return dist.Normal(0.0, 1.0).log_prob(value)
+
+        def model(x):
+            with pyro.plate("data", len(x)):
+                latent()
+                pyro.sample("x", Silent((len(x), 2)[: 1 + event_dim], validate_args=False).to_event(event_dim), obs=x)
+
+        x = torch.randn(3, 2) if event_dim else torch.randn(3)
+        expected = dist.Normal(0.0, 1.0).log_prob(x).reshape(3, -1).sum(-1)
+        torch.testing.assert_close(log_weights(model, normal_guide, x).observed[0], expected)
+
+    @pytest.mark.parametrize("event_dim", [0, 1])
+    def test_one_observed_number_outside_for_all_data(self, event_dim):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                latent()
+                low = torch.zeros((len(x), 2)[: 1 + event_dim])
+                pyro.sample("x", dist.Uniform(low, 1.0).to_event(event_dim), obs=torch.tensor(2.0))
+
+        count = 3 * 2**event_dim
+        message = rf"(?s)'x' has {count} of {count} values outside the support of Uniform.*\(the first is 2, at \[0"
+        with pytest.raises(InputError, match=message):
+            log_weights(model, normal_guide, torch.zeros(3))
 
     def test_missing_values_are_refused(self):
         x = torch.tensor([[1.0, 0.0], [0.5, torch.nan]])

@@ -10,7 +10,7 @@ from pyrovae.errors import InputError
 
 commands = {
     "train": "train a VAE from a configuration, evaluate it, and draw what it learnt",
-    "evaluate": "estimate log p(x) of a trained run again, with other samples or data",
+    "evaluate": "estimate log p(x) of a trained run again, with other samples",
     "sample": "draw new data from a trained run",
 }
 

@@ -1,37 +1,83 @@
-"""``pyrovae evaluate RUN``: the estimates, table and figures of a trained run again."""
+"""``pyrovae evaluate RUN``: the estimates, table and figures of a trained run again.
+
+An option ``--data.X VALUE`` overrides the configuration of the run, for data that were moved: ``--data.root`` of MNIST,
+``--data.path`` of an array.
+"""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
-from jsonargparse import ArgumentParser
+import numpy as np
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from pyrovae.cli.parse import parse
 from pyrovae.cli.report import report
 from pyrovae.cli.train import default_device
+from pyrovae.data import Data
+from pyrovae.errors import InputError
 from pyrovae.training import load
 from pyrovae.training.config import Count, build, experiment_parser
+
+Limit = PositiveInt | Literal["all"]  # pyright: ignore[reportOperatorIssue]
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate a run on its test data."""
-    parser = ArgumentParser(prog="pyrovae evaluate", exit_on_error=False, allow_abbrev=False, description=__doc__)
-    parser.add_argument("run", type=str, help="The run folder.")
-    parser.add_argument("--num_samples", type=Count, default=None, help="Importance samples a datum.")
-    parser.add_argument("--limit", type=Count, default=None, help="Evaluate the first so many test data.")
-    parser.add_argument("--data_root", type=str | None, default=None, help="Where the data are now, if they were moved.")
-    parser.add_argument("--device", type=str | None, default=None, help="As trained if not given.")
-    asked = parse(parser, argv)
+    own, moved = _divide(argv)
+    asked = parse(_parser(), own)
     run = Path(asked.run)
     vae = load(run)
     experiment = experiment_parser()
-    moved = [] if asked.data_root is None else ["--data.root", asked.data_root]
     config = parse(experiment, ["--config", str(run / "config.yaml"), *moved])
+    data = build(experiment, config).data
+    check_same(data, run)
     report(
         vae,
-        build(experiment, config).data,
+        data,
         run,
         num_samples=asked.num_samples or config.evaluation.num_samples,
-        limit=asked.limit or config.evaluation.limit,
+        limit=_limit(asked, config),
         device=asked.device or default_device(config),
+        seed=asked.seed,
     )
     return 0
+
+
+def check_same(data: Data, run: Path) -> None:
+    """Raise an InputError where a part of the data is not the one of which the run has a record."""
+    with np.load(run / "split.npz", allow_pickle=False) as record:
+        for part, index in data.record().items():
+            if part not in record or not np.array_equal(record[part], index):
+                raise InputError(
+                    f"the data changed since training: their {part} part ({len(index)} data) is not the one in "
+                    f"{run / 'split.npz'}; evaluate with the same data, wherever they are now (--data.X as in training)"
+                )
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="pyrovae evaluate", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser.add_argument("run", type=str, help="The run folder.")
+    parser.add_argument("--num_samples", type=Count, default=None, help="Importance samples a datum.")
+    parser.add_argument("--limit", type=Limit, default=None, help="Evaluate the first so many test data, or all.")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of the importance samples.")
+    parser.add_argument("--device", type=str | None, default=None, help="As trained if not given.")
+    return parser
+
+
+def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command's own words, and the options of the data with their values."""
+    own, moved = [], []
+    words = iter(argv)
+    for word in words:
+        if word.startswith("--data."):
+            moved += [word] if "=" in word else [word, *islice(words, 1)]
+        else:
+            own.append(word)
+    return own, moved
+
+
+def _limit(asked: Namespace, config: Namespace) -> int | None:
+    return None if asked.limit == "all" else asked.limit or config.evaluation.limit

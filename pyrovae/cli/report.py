@@ -34,24 +34,29 @@ bounds = (1, 5, 50, 500)
 """Numbers of particles at which the bound is estimated."""
 mapped = 2000
 """Points in the map of latent space, at the most."""
+embedded = 5
+"""Points in the map of a latent space of more than two dimensions, at the least."""
+voters = 5
+"""Neighbours that vote on a datum's label."""
 
 
-def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str) -> None:
+def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str, seed: int = 0) -> None:
     """Evaluate a pair on test data, write what was found into the run folder, and print it."""
     vae.to(device).eval()
     x = _first(data.test.fixed_draw(), limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
-        estimate = log_likelihood(vae.model, vae.guide, x, num_samples, particles=bounds, device=device, progress=True)
+        estimate = log_likelihood(
+            vae.model, vae.guide, x, num_samples, particles=bounds, seed=seed, device=device, progress=True
+        )
     means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
-    summary = {**summarise(estimate), "active units": active_units(means).number, "latent dimensions": means.shape[1]}
-    if data.test.labels is not None and data.train.labels is not None:
-        train_means = posterior_means(vae.model, vae.guide, data.train.fixed_draw(), device=device)
-        summary["kNN accuracy"] = nearest_neighbour_accuracy(train_means, data.train.labels, means, data.test.labels)
+    summary = {**summarise(estimate), **_latent_summary(vae, data, means, device)}
     (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     estimate.to_netcdf(run / "log_likelihood.nc")
-    _draw_all(run, drawings(vae, x, means, data.test.labels, estimate, run, device))
     print(f"{estimate}\n\n{_latent_lines(summary)}\n")
+    _draw_all(run, drawings(vae, x, means, data.test.labels, estimate, run, device))
+    for name, reason in left_out(data.event_shape, means).items():
+        print(f"left out: {name}, because {reason}")
     print("written:")
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         print(f"  {path}")
@@ -73,24 +78,37 @@ def summarise(estimate: LogLikelihood) -> dict[str, Any]:
 def drawings(
     vae: VAE, x: Tensor | Dataset, means: Tensor, labels: Tensor | None, estimate: LogLikelihood, run: Path, device: str
 ) -> dict[str, Drawing]:
-    """The figures of a run, by name."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shown = next(batches(x, 10, device=device))
-        decoded = reconstructions(vae.model, vae.guide, shown, draws=10).cpu()
-        drawn = generate(vae, 64)[1].cpu()
+    """The figures of a run, by name; without those that are left out."""
+    shown = next(batches(x, 10, device=device))
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     made: dict[str, Drawing] = {
         "loss_curve": lambda ax: plots.loss_curve(metrics, ax),
         "bound_against_particles": lambda ax: plots.bound_against_particles(estimate, ax),
+        "reconstructions": lambda ax: plots.reconstructions(shown.cpu(), _decoded(vae, shown), ax),
+        "samples": lambda ax: plots.samples(_generated(vae), ax),
+        "latent_map": lambda ax: plots.latent_map(
+            latent_map(means[:mapped]), None if labels is None else labels[:mapped], ax
+        ),
     }
-    if shown.dim() > 2:
-        made["reconstructions"] = lambda ax: plots.reconstructions(shown.cpu(), decoded, ax)
-        made["samples"] = lambda ax: plots.samples(drawn, ax)
-    if means.shape[1] > 1:
-        found = latent_map(means[:mapped])
-        made["latent_map"] = lambda ax: plots.latent_map(found, None if labels is None else labels[:mapped], ax)
-    return made
+    omitted = left_out(tuple(shown.shape[1:]), means)
+    return {name: drawing for name, drawing in made.items() if name not in omitted}
+
+
+def left_out(event_shape: tuple[int, ...], means: Tensor) -> dict[str, str]:
+    """The figures that cannot be drawn of such data and latent means, each with the reason."""
+    reasons: dict[str, str] = {}
+    if not are_pictures(event_shape):
+        reasons |= dict.fromkeys(("reconstructions", "samples"), f"data of shape {event_shape} are no pictures")
+    if means.shape[1] < 2:
+        reasons["latent_map"] = "latent space has one dimension"
+    elif means.shape[1] > 2 and len(means) < embedded:
+        reasons["latent_map"] = f"it needs at least {embedded} test data and there are {len(means)}"
+    return reasons
+
+
+def are_pictures(event_shape: tuple[int, ...]) -> bool:
+    """Whether data of this shape can be drawn: grey ``(H, W)`` and ``(1, H, W)``, and colour ``(3, H, W)``."""
+    return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
 
 
 @torch.no_grad()
@@ -100,6 +118,17 @@ def generate(vae: VAE, number: int) -> tuple[Tensor, Tensor]:
 
     site: Any = poutine.trace(vae.model).get_trace(size=number).nodes["x"]
     return site["value"], site["fn"].mean
+
+
+def _decoded(vae: VAE, shown: Tensor) -> Tensor:
+    return reconstructions(vae.model, vae.guide, shown, draws=10).cpu()
+
+
+def _generated(vae: VAE) -> Tensor:
+    """The means of data drawn from the model, the same at each call."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return generate(vae, 64)[1].cpu()
 
 
 def _draw_all(run: Path, made: dict[str, Drawing]) -> None:
@@ -122,8 +151,20 @@ def _first(x: Tensor | Dataset, limit: int | None) -> Tensor | Dataset:
     return x[:limit] if isinstance(x, Tensor) else Subset(x, range(limit))
 
 
+def _latent_summary(vae: VAE, data: Data, means: Tensor, device: str) -> dict[str, Any]:
+    """What the latent means tell: how many dimensions the data move, and whether neighbours have the same label."""
+    number = active_units(means).number if len(means) > 1 else None
+    summary = {"active units": number, "latent dimensions": means.shape[1]}
+    if data.test.labels is None or data.train.labels is None or len(data.train) < voters:
+        return summary
+    train_means = posterior_means(vae.model, vae.guide, data.train.fixed_draw(), device=device)
+    accuracy = nearest_neighbour_accuracy(train_means, data.train.labels, means, data.test.labels, voters)
+    return {**summary, "kNN accuracy": accuracy}
+
+
 def _latent_lines(summary: dict[str, Any]) -> str:
-    lines = [f"active units        {summary['active units']} of {summary['latent dimensions']}"]
+    number = "unknown (of one datum)" if summary["active units"] is None else summary["active units"]
+    lines = [f"active units        {number} of {summary['latent dimensions']}"]
     if "kNN accuracy" in summary:
         lines.append(f"kNN accuracy        {summary['kNN accuracy']:.3f}  (5 nearest latent means, against the labels)")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from jsonargparse import ActionYesNo, ArgumentParser
 from jsonargparse.typing import PositiveInt
 
 from pyrovae.cli.parse import parse
-from pyrovae.cli.report import draw, generate
+from pyrovae.cli.report import are_pictures, draw, generate
 from pyrovae.errors import InputError
 from pyrovae.plots import samples
 from pyrovae.training import load
@@ -26,17 +26,33 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace a former file.")
     asked = parse(parser, argv)
-    output = Path(asked.output or Path(asked.run) / "samples.npz")
+    output = _with_suffix(Path(asked.output or Path(asked.run) / "samples.npz"))
+    picture = output.with_suffix(".png")
     vae = load(asked.run)
-    if output.exists() and not asked.overwrite:
-        raise InputError(f"{output} exists; name another file with --output, or replace it with --overwrite")
+    event_shape = vae.model.likelihood.event_shape
+    drawable = are_pictures(event_shape)
+    _check_free([output, picture] if drawable else [output], asked.overwrite)
     with torch.random.fork_rng():
         torch.manual_seed(asked.seed)
         x, mean = generate(vae, asked.number)
     np.savez_compressed(output, x=x.numpy(), mean=mean.numpy())
     print(f"{asked.number} draws of x, and the mean of p(x | z) of each: {output}")
-    if x.dim() > 2:
-        picture = output.with_suffix(".png")
+    if drawable:
         draw(picture, lambda ax: samples(mean, ax))
         print(f"the means as pictures: {picture}")
+    else:
+        print(f"left out: pictures, because data of shape {event_shape} are none")
     return 0
+
+
+def _with_suffix(path: Path) -> Path:
+    """The path as NumPy writes it."""
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+
+
+def _check_free(paths: list[Path], overwrite: bool) -> None:
+    if not paths[0].parent.is_dir():
+        raise InputError(f"{paths[0].parent} is no folder; expected one to write {paths[0].name} in: make it first")
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists; name another file with --output, or replace it with --overwrite")

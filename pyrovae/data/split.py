@@ -49,7 +49,8 @@ class Split:
 
         Args:
             batch_size: the number of data in a batch.
-            shuffle: whether the order is random; it is drawn at once, when the method is called.
+            shuffle: whether the order is random; it is drawn at once, when the method is called. A batch of all data
+                is left in its order.
             generator: of the order and of the draws; torch's own if None. Draws on a device other than the
                 generator's come from a generator there, seeded from this one.
             device: where the batches go; where the data are if None.
@@ -60,8 +61,10 @@ class Split:
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected one or more: pass a positive batch_size")
-        order = _random_order(len(self), generator) if shuffle else None
-        return self._drawn(batches(self.x, batch_size, order=order, device=device, workers=workers), generator)
+        order = _random_order(len(self), generator) if shuffle and batch_size < len(self) else None
+        loading = None if generator is None else generator.clone_state()
+        stream = batches(self.x, batch_size, order=order, device=device, workers=workers, generator=loading)
+        return self._drawn(stream, generator)
 
     def _drawn(self, stream: Iterator[Tensor], generator: torch.Generator | None) -> Iterator[Tensor]:
         for x in stream:

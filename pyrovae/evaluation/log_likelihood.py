@@ -18,7 +18,7 @@ from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded
 from pyrovae.evaluation.plates import plates_of
 from pyrovae.parameters import Program
-from pyrovae.weights import LogWeights, Plates, log_weights
+from pyrovae.weights import Plates, log_weights
 
 
 def log_likelihood(
@@ -102,20 +102,11 @@ def _draw(model: Program, guide: Program, x: Tensor, num_samples: int, plates: P
     columns = torch.empty(num_samples, len(x), dtype=torch.float64)
     for rows in columns.split(at_once):
         weights = log_weights(model, guide, x, particles=len(rows), plates=plates)
-        _require_densities(weights)
+        weights.require_densities("the log likelihood")
         total = weights.total
         _require_every_datum(total.shape[1], len(x), plates)
         rows.copy_(total)
     return columns
-
-
-def _require_densities(weights: LogWeights) -> None:
-    if weights.rescaled:
-        raise InputError(
-            f"site {weights.rescaled[0]!r} carries a scale of its own (poutine.scale, or a subsampled plate inside the "
-            "data plate), so that its weights are no ratio of densities and their mean is not p(x); "
-            "pass the programs without the scale"
-        )
 
 
 def _require_every_datum(found: int, expected: int, plates: Plates) -> None:

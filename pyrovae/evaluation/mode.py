@@ -5,14 +5,15 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from pyrovae.parameters import Program
+from pyrovae.parameters import Program, owner
 
 
 @contextmanager
 def evaluating(*programs: Program) -> Iterator[None]:
-    """Put those programs that are modules (or methods of one) into evaluation mode, and put each submodule back.
+    """Put those programs that run a module into evaluation mode, and put each submodule back.
 
-    A plain function that closes over a network is left as it is: call ``network.eval()`` before.
+    They are modules, methods of one, and either under Pyro's handlers or partial arguments. A plain function that closes
+    over a network is left as it is: call ``network.eval()`` before.
     """
     modules = [part for program in programs for part in _modules(program)]
     modes = [module.training for module in modules]
@@ -26,5 +27,5 @@ def evaluating(*programs: Program) -> Iterator[None]:
 
 
 def _modules(program: Program) -> list[nn.Module]:
-    owner = getattr(program, "__self__", program)
-    return list(owner.modules()) if isinstance(owner, nn.Module) else []
+    module = owner(program)
+    return list(module.modules()) if isinstance(module, nn.Module) else []

@@ -1,10 +1,12 @@
-"""The mean of a distribution, where it has one to tell."""
+"""The mean of a distribution, where it has one to tell, and of draws."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
+
+from pyrovae.weights import Plates, Site
 
 
 def mean(distribution: Distribution) -> Tensor | None:
@@ -30,3 +32,15 @@ def _unwrapped(distribution: Any) -> Distribution:
 def _categorical_mean(distribution: Categorical) -> Tensor:
     numbers = torch.arange(distribution.probs.shape[-1], device=distribution.probs.device)
     return (distribution.probs * numbers).sum(-1)
+
+
+def mean_of_draws(values: Tensor, site: Site, plates: Plates) -> Tensor:
+    """The mean over draws of a site's values, of shape ``(draws, ..., B, *event_shape)``, with the data's dimension first.
+
+    Returns:
+        Shape ``(B, 1, ..., *event_shape)``, where the dots are the other plates, the outermost (of lowest ``dim``) first.
+    """
+    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == plates.data)
+    draws, data = -1 - plates.nesting - site["fn"].event_dim, frame.dim - site["fn"].event_dim
+    values = values if values.is_floating_point() else values.float()
+    return values.mean(draws, keepdim=True).movedim(data, 0)

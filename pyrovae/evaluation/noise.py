@@ -13,14 +13,14 @@ def seeded(seed: int, device: torch.device | str | None = None) -> Iterator[None
     These are the CPU's generator, and that of ``device`` where it is a CUDA device; no other device is touched.
     """
     device = torch.device("cpu" if device is None else device)
-    accelerators = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(accelerators):
-        torch.default_generator.manual_seed(seed)
-        for accelerator in accelerators:
-            _seed_cuda(accelerator, seed)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        set_seed(seed, device)
         yield
 
 
-def _seed_cuda(device: torch.device, seed: int) -> None:
-    with torch.cuda.device(device):
-        torch.cuda.manual_seed(seed)
+def set_seed(seed: int, device: torch.device) -> None:
+    """Start the CPU's generator, and that of ``device`` where it is a CUDA device, at ``seed``; no other is touched."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

@@ -7,6 +7,6 @@ from pyrovae.weights import Plates, find_plates
 
 
 def plates_of(model: Program, guide: Program, x: Tensor) -> Plates:
-    """Run the pair once on ``x`` and find its plates (:func:`pyrovae.weights.find_plates`); the user's store stays."""
+    """Run the pair once on ``x`` and find its plates (:func:`pyrovae.weights.find_plates`)."""
     with parameter_store(model, guide) as (model, guide):
         return find_plates(model, guide, x)

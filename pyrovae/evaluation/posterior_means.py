@@ -12,7 +12,7 @@ from pyrovae.batches import as_data, batches
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.moments import mean
+from pyrovae.evaluation.moments import mean, mean_of_draws
 from pyrovae.evaluation.noise import seeded
 from pyrovae.evaluation.plates import plates_of
 from pyrovae.parameters import Program, parameter_store
@@ -82,7 +82,4 @@ def _mean(site: Site, plates: Plates) -> Tensor:
     """The mean of one site, flattened, shape ``(B, D)``."""
     known = mean(site["fn"])
     values = site["value"] if known is None else known
-    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == plates.data)
-    draws, data = -1 - plates.nesting - site["fn"].event_dim, frame.dim - site["fn"].event_dim
-    values = values if values.is_floating_point() else values.float()
-    return values.mean(draws, keepdim=True).movedim(data, 0).flatten(1)
+    return mean_of_draws(values, site, plates).flatten(1)

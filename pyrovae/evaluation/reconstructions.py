@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.moments import mean
+from pyrovae.evaluation.moments import mean, mean_of_draws
 from pyrovae.evaluation.noise import seeded
 from pyrovae.parameters import Program
 from pyrovae.weights import Site, log_weights
@@ -17,7 +17,8 @@ def reconstructions(model: Program, guide: Program, x: Tensor, *, draws: int = 1
     Args:
         model: a Pyro program with one observed site, the data.
         guide: its proposal.
-        x: one batch, shape ``(B, *event_shape)``, where the programs are.
+        x: one batch, shape ``(B, *event_shape)``, where the programs are. Where the model puts these dimensions into
+            plates, they are taken in the order of the plates' dimensions, the leftmost first.
         draws: the number of latents to average over: one shows what the decoder draws, many are blurred as far as the
             posterior is uncertain.
         seed: where the noise starts; the caller's random generators stay as they were.
@@ -29,14 +30,15 @@ def reconstructions(model: Program, guide: Program, x: Tensor, *, draws: int = 1
         InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
     """
     with torch.no_grad(), evaluating(model, guide), seeded(seed, x.device):
-        site = _observed_site(list(log_weights(model, guide, x, particles=draws).model.nodes.values()))
+        weights = log_weights(model, guide, x, particles=draws)
+        site = _observed_site(list(weights.model.nodes.values()))
     means = mean(site["fn"])
     if means is None:
         raise InputError(
             f"the distribution of observed site {site['name']!r}, {type(site['fn']).__name__}, does not know its mean; "
             "expected one with a finite mean: draw from it with pyro.infer.Predictive instead"
         )
-    return means.mean(0).reshape(x.shape)
+    return mean_of_draws(means, site, weights.plates).reshape(x.shape)
 
 
 def _observed_site(sites: list[Site]) -> Site:

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from pyrovae.objectives.objective import Objective, require_densities
+from pyrovae.objectives.objective import Objective
 from pyrovae.weights import LogWeights
 
 
@@ -34,7 +34,7 @@ class IWAE(Objective):
 
     def check(self, weights: LogWeights) -> None:
         super().check(weights)
-        require_densities("IWAE", weights)
+        weights.require_densities("IWAE")
 
     def bound(self, weights: LogWeights) -> Tensor:
         """The log of the mean weight of each datum."""

@@ -13,11 +13,12 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.infer.enum import get_importance_trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
-from pyrovae.parameters import Program, State, owner, parameter_store, start_training
+from pyrovae.parameters import Program, as_parameters, owner, parameter_store
 from pyrovae.weights import LogWeights, Plates, find_plates, weigh
 
 
@@ -29,12 +30,14 @@ class Measurement(NamedTuple):
         bound: the bound, shape ``(B,)``.
         reconstruction: the mean over particles of ``log p(x | z)``, shape ``(B,)``.
         kl: the estimate of ``KL(q(z | x) || p(z))``, shape ``(B,)``.
+        scale: full size over subsample size of the data plate, contained in the loss only.
     """
 
     loss: Tensor
     bound: Tensor
     reconstruction: Tensor
     kl: Tensor
+    scale: float | Tensor
 
 
 class Objective(PyroELBO):
@@ -76,7 +79,7 @@ class Objective(PyroELBO):
         value = bound if surrogate is bound else surrogate + (bound - surrogate).detach()
         loss = -(weights.scale * value.sum())
         with torch.no_grad():
-            return Measurement(loss, bound.detach(), weights.observed.mean(0), self.kl(weights))
+            return Measurement(loss, bound.detach(), weights.observed.mean(0), self.kl(weights), weights.scale)
 
     def __call__(self, model: Program, guide: Program) -> "ObjectiveModule":  # pyright: ignore
         """The module of this objective on this pair."""
@@ -116,6 +119,7 @@ class ObjectiveModule(ELBOModule):
         super().__init__(model, guide, objective)  # pyright: ignore[reportArgumentType]
         self.plates: Plates | None = None
         self.stored = nn.ParameterDict()
+        self._constraints: dict[str, Any] = {}
         self.others = nn.ModuleList()
         self._adopt(owner(program) for program in (model, guide))
 
@@ -143,15 +147,17 @@ class ObjectiveModule(ELBOModule):
 
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
-        state = start_training(self.model, self.guide)
-        with _modules_called() as called, parameter_store(self.model, self.guide, state) as (model, guide):
+        store = parameter_store(self.model, self.guide)
+        with _modules_called() as called, _Entered() as entered, store as (model, guide):
             self.plates = find_plates(model, guide, *args, **kwargs)
-        for name, value in state["params"].items():
-            state["params"][name] = value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach())
-        stored = set(state["params"].values())
-        self._adopt(module for module in called if _trained(module) and _trained(module) <= stored)
-        stored -= set(self.others.parameters())
-        self.stored = nn.ParameterDict({_key(name): value for name, value in state["params"].items() if value in stored})
+        values = {value for _, value in entered.values}
+        self._adopt(module for module in called if _trained(module) and _trained(module) <= values)
+        mine = set(self.parameters()) - set(self.stored.parameters())
+        left = {name: value for name, value in entered.values if value not in mine}
+        state = as_parameters(left)
+        self._constraints = state["constraints"]
+        kept = {name: value for name, value in left.items() if isinstance(value, nn.Parameter)} | state["params"]
+        self.stored = nn.ParameterDict({_key(name): value for name, value in kept.items()})
 
     def _adopt(self, modules: Iterable[Any]) -> None:
         """Make the parameters of modules that the programs run, without being them, parameters of this one."""
@@ -160,12 +166,20 @@ class ObjectiveModule(ELBOModule):
                 self.others.append(module)
 
     def _open(self) -> AbstractContextManager[tuple[Program, Program]]:
-        state: State = {"params": {}, "constraints": {}}
-        if self.stored:
-            constraints = start_training(self.model, self.guide)["constraints"]
-            constraints = {name: value for name, value in constraints.items() if _key(name) in self.stored}
-            state = {"params": {name: self.stored[_key(name)] for name in constraints}, "constraints": constraints}
-        return parameter_store(self.model, self.guide, state)
+        params = {name: self.stored[_key(name)] for name in self._constraints}
+        return parameter_store(self.model, self.guide, {"params": params, "constraints": self._constraints})
+
+
+class _Entered(Messenger):
+    """The unconstrained values of all ``pyro.param`` statements meanwhile, with their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[tuple[str, Tensor]] = []
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        value = msg["value"]
+        self.values.append((msg["name"], value.unconstrained() if hasattr(value, "unconstrained") else value))
 
 
 @contextmanager
@@ -185,7 +199,7 @@ def _trained(module: nn.Module) -> set[nn.Parameter]:
 
 def _key(name: str) -> str:
     """A name of Pyro's store as a name of torch's, in which a full stop parts modules."""
-    return name.replace("$$$", "/").replace(".", "/")
+    return f"param:{name}".replace(".", ":")
 
 
 def _require_reparameterized(objective: str, weights: LogWeights) -> None:
@@ -198,13 +212,3 @@ def _require_reparameterized(objective: str, weights: LogWeights) -> None:
                 "leave the guide without its gradient; take a reparameterised distribution there, or Pyro's Trace_ELBO, "
                 "whose score-function gradient needs none"
             )
-
-
-def require_densities(objective: str, weights: LogWeights) -> None:
-    """Raise an InputError where a site's density is scaled, so that exp(log w) is no ratio of densities."""
-    if weights.rescaled:
-        raise InputError(
-            f"site {weights.rescaled[0]!r} carries a scale of its own (poutine.scale, or a subsampled plate inside the "
-            f"data plate); {objective} is a bound for unscaled densities only: remove the scale, or use ELBO, which is "
-            "linear in it"
-        )

@@ -1,9 +1,10 @@
 """Checkpoints: weights that anything reads, a training state that loads without unpickling, and a manifest of both.
 
 A checkpoint is a folder of ``weights.safetensors``, ``training.pt`` (optimiser, schedule and random generators, loaded with
-``weights_only=True``) and ``manifest.json`` with the SHA-256 of each. It is written to a temporary folder, flushed to the
-disk and renamed; ``index.json``, replaced in one step, then says which checkpoint is ``best`` and which is ``last``. A
-process that dies at any moment leaves the former ones whole.
+``weights_only=True``) and ``manifest.json`` with the SHA-256 of each. A tensor that has several names, as tied layers have,
+is kept once; the metadata of ``weights.safetensors`` say which name stands for which. A checkpoint is written to a
+temporary folder, flushed to the disk and renamed; ``index.json``, replaced in one step, then says which checkpoint is
+``best`` and which is ``last``. A process that dies at any moment leaves the former ones whole.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
@@ -30,7 +31,7 @@ def save_checkpoint(folder: Path, epoch: int, weights: dict[str, Tensor], traini
     partial = folder / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, partial / "weights.safetensors")
+    _save_weights(partial / "weights.safetensors", weights)
     torch.save(training, partial / "training.pt")
     digests = {file.name: _digest(file) for file in sorted(partial.iterdir())}
     manifest = {"format": format_version, "epoch": epoch, "sha256": digests}
@@ -53,7 +54,7 @@ def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
         InputError: where there is none, and where a file is missing or differs from what was written; it names the file.
     """
     try:
-        return load_file(checked_checkpoint(folder, which) / "weights.safetensors")
+        return _read_weights(checked_checkpoint(folder, which) / "weights.safetensors")
     except SafetensorError as error:
         raise InputError(f"{folder}: weights.safetensors cannot be read ({error}); train again") from error
 
@@ -94,6 +95,31 @@ def checked_checkpoint(folder: Path, which: str) -> Path:
         if _digest(file) != digest:
             raise InputError(f"{file} is corrupt: its SHA-256 is not that in manifest.json; copy it again, or train again")
     return checkpoint
+
+
+def _save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    aliases = _aliases(weights)
+    kept = {name: value.detach().cpu() for name, value in weights.items() if name not in aliases}
+    alone = {name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
+    save_file(alone, path, metadata=aliases)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
+        return weights | {alias: weights[name] for alias, name in (file.metadata() or {}).items()}
+
+
+def _aliases(weights: dict[str, Tensor]) -> dict[str, str]:
+    """The first name of each tensor that was named before, by its later names."""
+    first: dict[Any, str] = {}
+    names = {name: first.setdefault(_place(value), name) for name, value in weights.items()}
+    return {alias: name for alias, name in names.items() if alias != name}
+
+
+def _place(value: Tensor) -> tuple[Any, ...]:
+    """Where a tensor lies: two of the same place are the same numbers."""
+    return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:

@@ -25,14 +25,19 @@ class MovedParameters:
         after = dict(module.named_parameters())
         still = [name for name, value in self._before.items() if torch.equal(value, after[name])]
         if still:
-            reasons = {name: "no gradient reached it" if after[name].grad is None else "its gradient is 0" for name in still}
-            listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+            listed = "; ".join(f"{name} ({_why(after[name].grad)})" for name in still)
             warnings.warn(
                 f"the first step moved all parameters but these: {listed}. Where that is meant, set requires_grad=False; "
                 "otherwise look whether the programs use them",
                 UnmovedParameterWarning,
                 stacklevel=3,
             )
+
+
+def _why(gradient: Tensor | None) -> str:
+    if gradient is None:
+        return "no gradient reached it"
+    return "its step was too small to count" if gradient.any() else "its gradient is 0"
 
 
 class Noise:
@@ -51,16 +56,16 @@ class Noise:
 
 
 def require_finite(module: ObjectiveModule, loss: Tensor, x: Tensor, noise: Noise) -> None:
-    """Raise an InputError that names the site where a loss or its gradient is not finite.
+    """Raise an InputError that names the site where a loss, or a gradient of it, is not finite.
 
     Args:
-        module: the objective on its pair, with gradients, before the optimiser's step.
+        module: the objective on its pair, with gradients where it is being trained, before the optimiser's step.
         loss: the loss of the batch ``x``.
         x: the batch.
         noise: the generator's state before the loss was computed, to draw the same latents again.
     """
     gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
-    norm = torch.nn.utils.get_total_norm(gradients.values())
+    norm = torch.nn.utils.get_total_norm(gradients.values()) if loss.requires_grad else loss.new_zeros(())
     if torch.isfinite(loss.detach() + norm):
         return
     noise.restore()

@@ -107,7 +107,7 @@ class _Measure(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *args: Tensor) -> tuple[Any, ...]:
         return tuple(self.module.measure(*args))
 
 

@@ -10,17 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from pyrovae.batches import as_data, size
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError
+from pyrovae.evaluation.device import home
+from pyrovae.evaluation.mode import evaluating
+from pyrovae.evaluation.noise import seeded, set_seed
 from pyrovae.objectives import ELBO, Measurement, Objective, ObjectiveModule
-from pyrovae.parameters import Program, same_random_numbers
+from pyrovae.parameters import Program, owner
 from pyrovae.training.checkpoint import save_checkpoint
 from pyrovae.training.checks import MovedParameters, Noise, require_finite
 from pyrovae.training.metrics import Means
@@ -109,24 +113,29 @@ def fit(
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
     _check_device(device)
-    train, held_out = _split(data, device), None if validation is None else _fixed(_split(validation, device), seed)
+    train, held_out = _split(data), None if validation is None else _fixed(_split(validation), seed)
+    _check_guide(guide, batch_size, len(train))
     run = Run(run) if isinstance(run, str) else run
-    with same_random_numbers(train.x, None if device is None else torch.device(device)):
-        torch.manual_seed(_seed(seed, 0))
-        module = (objective or ELBO())(model, guide).to(device)
+    module = (objective or ELBO())(model, guide)
+    place = home(train.x, device)
+    with seeded(_seed(seed, 0), place), evaluating(model, guide):
+        _start(module, train, batch_size)
+        module.to(device)
         loader = partial(Split.batches, batch_size=batch_size, device=device, workers=workers)
-        _check(module, [train, *filter(None, [held_out])], loader)
-        trainer = _Trainer(module, optimizer, scheduler, seed)
+        parts = [_moved(part, device) for part in (train, held_out) if part is not None]
+        _check(module, parts, loader)
+        trainer = _Trainer(module, optimizer, scheduler, seed, place)
         if run is not None:
             run.begin()
-        validating = None if held_out is None else partial(loader, held_out)
-        return _loop(trainer, partial(loader, train), validating, epochs, patience, run, progress)
+        loaders = (partial(loader, part) for part in parts)
+        return _loop(trainer, *loaders, epochs=epochs, patience=patience, run=run, progress=progress)
 
 
 def _loop(
     trainer: "_Trainer",
     train: Loader,
-    held_out: Loader | None,
+    held_out: Loader | None = None,
+    *,
     epochs: int,
     patience: int | None,
     run: Run | None,
@@ -138,14 +147,15 @@ def _loop(
         for epoch in range(1, epochs + 1):
             history.metrics.append({"epoch": epoch, **trainer.epoch(epoch, train, held_out)})
             if history.last_is_best():
-                history.best_epoch, best = epoch, _copy(trainer.module)
+                history.best_epoch, best = epoch, _copy(trainer.module) if held_out else {}
             if run is not None:
                 _keep(run, trainer, history)
             bar.set_postfix_str(_postfix(history.metrics[-1]), refresh=False)
             bar.update()
             if patience is not None and epoch - history.best_epoch >= patience:
                 break
-    trainer.module.load_state_dict(best)
+    if best:
+        trainer.module.load_state_dict(best)
     return history
 
 
@@ -158,26 +168,38 @@ class _Trainer:
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None,
         seed: int,
+        device: torch.device,
     ) -> None:
         self.module = module
+        parameters = [value for value in module.parameters() if value.requires_grad]
+        if not parameters:
+            raise InputError("the programs have no parameter to train; name networks to Pyro by pyro.module, or use modules")
         try:
-            self.optimizer = optimizer([value for value in module.parameters() if value.requires_grad])
+            self.optimizer = optimizer(parameters)
             self.schedule = scheduler(self.optimizer) if scheduler else None
         except (TypeError, ValueError) as error:
             raise InputError(f"the optimiser or its schedule cannot be made: {error}; correct its arguments") from error
+        if not isinstance(self.optimizer, Optimizer) or isinstance(self.optimizer, torch.optim.LBFGS):
+            raise InputError(
+                f"optimizer makes a {type(self.optimizer).__name__}; expected a torch optimiser that needs no closure, "
+                "such as partial(torch.optim.Adam, lr=1e-3); those of pyro.optim go with SVI"
+            )
         self.seed = seed
+        self.device = device
 
     def epoch(self, number: int, train: Loader, held_out: Loader | None) -> dict[str, float]:
         """One pass over the training data and one over the held-out data; the means of both."""
         began = perf_counter()
         rate = self.optimizer.param_groups[0]["lr"]
-        order = torch.Generator().manual_seed(_seed(self.seed, number))
-        torch.manual_seed(_seed(self.seed, number))
+        order = torch.Generator().manual_seed(_seed(self.seed, number, 1))
+        set_seed(_seed(self.seed, number), self.device)
         metrics = self._train(train(shuffle=True, generator=order), number)
-        if self.schedule is not None:
-            self.schedule.step()
         if held_out is not None:
             metrics |= self._validate(held_out(shuffle=False))
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(-metrics.get("validation_bound", metrics["train_bound"]))
+        elif self.schedule is not None:
+            self.schedule.step()
         return {**metrics, "learning_rate": rate, "seconds": perf_counter() - began}
 
     def _train(self, batches: Iterable[Tensor], epoch: int) -> dict[str, float]:
@@ -186,7 +208,7 @@ class _Trainer:
         for number, x in enumerate(batches):
             watched = MovedParameters(self.module) if epoch == 1 and number == 0 else None
             means.add(self._step(x))
-            if watched is not None:
+            if watched is not None and any(group["lr"] for group in self.optimizer.param_groups):
                 watched.warn(self.module)
         return means.read("train")
 
@@ -194,7 +216,7 @@ class _Trainer:
         noise = Noise(x.device)
         self.optimizer.zero_grad()
         measured = self.module.measure(x)
-        (measured.loss / measured.bound.numel()).backward()
+        (measured.loss / (measured.scale * measured.bound.numel())).backward()
         require_finite(self.module, measured.loss, x, noise)
         self.optimizer.step()
         return measured
@@ -203,10 +225,13 @@ class _Trainer:
     def _validate(self, batches: Iterable[Tensor]) -> dict[str, float]:
         """The means over held-out data, with the same noise in every epoch."""
         self.module.eval()
-        torch.manual_seed(_seed(self.seed, 0))
+        set_seed(_seed(self.seed, 0), self.device)
         means = Means()
         for x in batches:
-            means.add(self.module.measure(x))
+            noise = Noise(x.device)
+            measured = self.module.measure(x)
+            require_finite(self.module, measured.loss, x, noise)
+            means.add(measured)
         return means.read("validation")
 
     def state(self) -> dict[str, Any]:
@@ -225,11 +250,15 @@ def _keep(run: Run, trainer: _Trainer, history: History) -> None:
     save_checkpoint(run.checkpoints, len(history.metrics), trainer.module.state_dict(), state, best=history.last_is_best())
 
 
-def _split(data: Any, device: str | None) -> Split:
-    if not isinstance(data, Split):
-        x = as_data(data)
-        data = Split(x, None, np.arange(size(x)), Binarize.parse("none"))
-    return data.to(device) if device is not None and isinstance(data.x, Tensor) else data
+def _split(data: Any) -> Split:
+    if isinstance(data, Split):
+        return data
+    x = as_data(data)
+    return Split(x, None, np.arange(size(x)), Binarize.parse("none"))
+
+
+def _moved(split: Split, device: str | None) -> Split:
+    return split.to(device) if device is not None and isinstance(split.x, Tensor) else split
 
 
 def _fixed(split: Split, seed: int) -> Split:
@@ -237,12 +266,26 @@ def _fixed(split: Split, seed: int) -> Split:
     return Split(split.fixed_draw(seed), split.labels, split.index, Binarize.parse("none"))
 
 
+def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
+    """Find the plates and parameters on one batch, where the parameters are now: those of functions join only here."""
+    x = next(train.batches(batch_size, shuffle=False, generator=torch.Generator()))
+    module.start(x.to(next((value.device for value in module.parameters()), x.device)))
+
+
 def _check(module: ObjectiveModule, splits: list[Split], loader: Callable[..., Iterable[Tensor]]) -> None:
     """Show the programs, with validation on, every datum held in memory, or the first batch of those that are not."""
     for split in splits:
         every = len(split) if isinstance(split.x, Tensor) else 1
         for x in islice(loader(split, shuffle=False), every):
-            module.start(x) if module.plates is None else module.check(x)
+            module.check(x)
+
+
+def _check_guide(guide: Program, batch_size: int, number: int) -> None:
+    if isinstance(owner(guide), AutoGuide) and batch_size < number:
+        raise InputError(
+            f"{type(owner(guide)).__name__} keeps parameters for each datum by its place in the batch; pass "
+            f"batch_size={number}, all data at once, or an amortised guide"
+        )
 
 
 def _check_numbers(**numbers: int | None) -> None:
@@ -259,8 +302,8 @@ def _check_device(device: str | None) -> None:
         raise InputError(f"device is {device!r}, which is not to be had here ({reason}); take 'cpu'") from error
 
 
-def _seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from pyrovae.vae import VAE
 
 
 def load(run: str | Path, which: str = "best") -> VAE:
-    """Rebuild the pair that a run trained; no user code, no data set and no unpickling is needed.
+    """Rebuild the pair that a run trained; no data set and no unpickling is needed.
+
+    The run's ``config.yaml`` names classes, which are imported and called: load runs only from those whom you trust.
 
     Args:
         run: the run folder that ``pyrovae train`` wrote.

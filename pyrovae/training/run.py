@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,14 @@ import numpy as np
 
 from pyrovae.errors import InputError
 
-_marks = ("config.yaml", "metrics.jsonl", "checkpoints")
+_marks = ("metrics.jsonl", "checkpoints")
+"""What every run has, from its beginning on."""
+_names = (
+    *("config.yaml", "split.npz", "metrics.jsonl", "checkpoints", "figures"),
+    *("summary.json", "log_likelihood.nc", "samples.npz", "samples.png"),
+)
+_inside = ("checkpoints/index.json", "checkpoints/epoch-*", "checkpoints/.*.partial*", "figures/*.png")
+"""With the names, all that a run writes, as patterns of paths below its folder."""
 
 
 class Run:
@@ -20,12 +28,12 @@ class Run:
 
     Args:
         path: the folder; it must not exist, or be empty, unless ``overwrite``.
-        overwrite: replace a former run there.
+        overwrite: replace a former run there, once; nothing is removed that a run does not write.
         config: the text of ``config.yaml``.
         split: arrays for ``split.npz``.
 
     Raises:
-        InputError: where the folder holds something and ``overwrite`` is not set, or holds something that is no run.
+        InputError: where the folder holds something and ``overwrite`` is not set, or holds something that no run writes.
     """
 
     def __init__(
@@ -37,6 +45,7 @@ class Run:
         split: dict[str, np.ndarray] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._overwrite = overwrite
         self._config = config
         self._split = split
         _check_free(self.path, overwrite)
@@ -47,15 +56,21 @@ class Run:
         return self.path / "checkpoints"
 
     def begin(self) -> None:
-        """Make the folder, in place of a former run if there is one."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Make the folder, in place of a former run where that was asked for.
+
+        Raises:
+            InputError: where the folder is no longer free; so a run begins only once.
+        """
+        _check_free(self.path, self._overwrite)
+        if self._overwrite:
+            _clear(self.path)
+            self._overwrite = False
         self.checkpoints.mkdir(parents=True)
+        (self.path / "metrics.jsonl").touch()
         if self._config is not None:
             (self.path / "config.yaml").write_text(self._config)
         if self._split is not None:
             np.savez_compressed(self.path / "split.npz", **self._split)  # pyright: ignore[reportArgumentType]
-        (self.path / "metrics.jsonl").touch()
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""
@@ -64,11 +79,33 @@ class Run:
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; expected a folder that does not exist yet: name another")
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
+        raise InputError(f"{path} is a file or a broken link; expected a folder that does not exist yet: name another")
     if not path.exists() or not any(path.iterdir()):
         return
     if not overwrite:
         raise InputError(f"the run folder {path} exists; name another, or replace it with --overwrite (overwrite=True)")
-    if not any((path / mark).exists() for mark in _marks):
-        raise InputError(f"{path} is not a run folder, and is not overwritten; name another")
+    if objection := _objection(path):
+        raise InputError(f"{path} is not a run folder, and is not overwritten: it {objection}; name another")
+
+
+def _objection(path: Path) -> str | None:
+    """Why a folder is not replaced, if it is not."""
+    for entry in sorted(path.rglob("*")):
+        if entry.is_symlink() or not _is_ours(entry.relative_to(path).as_posix()):
+            return f"holds {entry.relative_to(path)}, which no run writes"
+    missing = [mark for mark in _marks if not (path / mark).exists()]
+    return f"has no {missing[0]}" if missing else None
+
+
+def _is_ours(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in (*_names, *_inside))
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run writes, and leave the folder itself, which may be a link."""
+    for entry in (path / name for name in _names):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.cli import main
+from pyrovae.data import Digits
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.training import checkpoint
 
@@ -108,6 +110,126 @@ def test_sample(run, tmp_path, capsys):
     assert output.with_suffix(".png").is_file()
     assert "exists; name another file" in refusal(capsys, "sample", str(run), "--output", str(output))
     assert main(["sample", str(run), "--number", "5", "--output", str(output), "--overwrite"]) == 0
+
+
+def test_sample_repeats_by_its_seed(run, tmp_path):
+    def draw(name: str, seed: int) -> np.ndarray:
+        argv = ["--number", "5", "--seed", str(seed), "--output", str(tmp_path / f"{name}.npz")]
+        assert main(["sample", str(run), *argv]) == 0
+        return np.load(tmp_path / f"{name}.npz")["x"]
+
+    first, again, other = draw("first", 1), draw("again", 1), draw("other", 2)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_sample_overwrites_neither_file_unasked(run, tmp_path, capsys):
+    argv = ["sample", str(run), "--number", "5", "--output"]
+    (tmp_path / "new.png").write_text("a photograph")
+    assert "new.png exists" in refusal(capsys, *argv, str(tmp_path / "new"))
+    assert (tmp_path / "new.png").read_text() == "a photograph"
+    assert not (tmp_path / "new.npz").exists()
+    assert main([*argv, str(tmp_path / "v1.2")]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.png", "v1.2.npz", "v1.2.png"]
+    assert "v1.2.npz exists" in refusal(capsys, *argv, str(tmp_path / "v1.2"))
+    assert "absent is no folder" in refusal(capsys, *argv, str(tmp_path / "absent" / "new"))
+
+
+def train_array(folder: Path, shape: tuple[int, ...], *argv: str) -> Path:
+    """A run on noise of that shape, kept in ``x.npy``."""
+    np.save(folder / "x.npy", np.random.default_rng(0).random(shape))
+    data = ["--data", "Array", "--data.path", str(folder / "x.npy"), "--run", str(folder / "run")]
+    assert main(["train", *small, *data, *argv]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("event_shape", [(2, 6, 6), (5,), (2, 3, 4, 4)])
+def test_what_is_no_picture_is_left_out(event_shape, tmp_path, capsys):
+    path = train_array(tmp_path, (40, *event_shape))
+    written = capsys.readouterr().out
+    for name in ("reconstructions", "samples"):
+        assert f"left out: {name}, because data of shape {event_shape} are no pictures" in written
+    assert {file.stem for file in (path / "figures").iterdir()} == {"loss_curve", "bound_against_particles", "latent_map"}
+    assert main(["sample", str(path)]) == 0
+    assert f"left out: pictures, because data of shape {event_shape} are none" in capsys.readouterr().out
+    assert not (path / "samples.png").exists()
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_few_test_data(number, tmp_path, capsys):
+    path = train_array(tmp_path, (20, 4, 4), "--data.test", str(number / 20))
+    written = capsys.readouterr().out
+    assert f"left out: latent_map, because it needs at least 5 test data and there are {number}" in written
+    assert not (path / "figures" / "latent_map.png").exists()
+    assert (path / "figures" / "reconstructions.png").exists()
+    assert ("active units        unknown" in written) == (number == 1)
+
+
+def test_one_latent_dimension_and_few_labelled_data(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((6, 4, 4)), labels=np.arange(6))
+    argv = ["--data", "Array", "--data.path", str(tmp_path / "x.npz"), "--data.validation", "0.2"]
+    assert main(["train", *small, *argv, "--model.latent_dim", "1", "--run", str(tmp_path / "run")]) == 0
+    written = capsys.readouterr().out
+    assert "left out: latent_map, because latent space has one dimension" in written
+    assert "kNN accuracy" not in written
+
+
+def test_the_table_is_printed_before_anything_is_drawn(run, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    copy = shutil.copytree(run, tmp_path / "copy")
+    monkeypatch.setattr("pyrovae.cli.report.draw", full)
+    with pytest.raises(OSError, match="No space"):
+        main(["evaluate", str(copy), "--num_samples", "60", "--limit", "5"])
+    assert "active units" in capsys.readouterr().out
+
+
+def test_evaluate_limit_and_seed(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["evaluation"]["limit"] = 7
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def evaluate(*argv: str) -> LogLikelihood:
+        assert main(["evaluate", str(copy), "--num_samples", "60", *argv]) == 0
+        return LogLikelihood.from_netcdf(copy / "log_likelihood.nc")
+
+    assert [len(evaluate(*limit).log_p) for limit in ([], ["--limit", "11"], ["--limit", "all"])] == [7, 11, 270]
+    first, again, other = (evaluate("--seed", seed).log_p for seed in "112")
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_evaluate_refuses_what_is_no_limit(run, capsys):
+    for limit in ("0", "null", "some"):
+        assert "limit" in refusal(capsys, "evaluate", str(run), "--limit", limit)
+
+
+def test_evaluate_data_that_were_moved_but_not_data_that_changed(tmp_path, capsys):
+    path = train_array(tmp_path, (40, 4, 4))
+    (tmp_path / "x.npy").rename(tmp_path / "moved.npy")
+    capsys.readouterr()
+    assert "x.npy is not there" in refusal(capsys, "evaluate", str(path))
+    for option in (["--data.path", str(tmp_path / "moved.npy")], [f"--data.path={tmp_path / 'moved.npy'}"]):
+        assert main(["evaluate", str(path), *option, "--num_samples", "60"]) == 0
+    capsys.readouterr()
+    assert "Array has no argument 'root'" in refusal(capsys, "evaluate", str(path), "--data.root", "elsewhere")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((50, 4, 4)))
+    before = (path / "summary.json").read_text()
+    assert "the data changed since training" in refusal(capsys, "evaluate", str(path))
+    moved = ["--data.path", str(tmp_path / "moved.npy"), "--data.split_seed", "1"]
+    assert "the data changed since training" in refusal(capsys, "evaluate", str(path), *moved)
+    assert (path / "summary.json").read_text() == before
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_start_at_mean(start, tmp_path):
+    argv = ["--start_at_mean", str(start).lower(), "--training.optimizer.lr", "1e-6", "--evaluation.limit", "5"]
+    assert main(["train", *small, *argv, "--run", str(tmp_path / "run")]) == 0
+    bias = load(tmp_path / "run").model.decoder.layers[-1].bias
+    mean = Digits().train.x.mean(0).flatten()
+    assert torch.allclose(bias, mean, atol=1e-4) == start
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from programs import Chain, ChainGuide, GaussianGuide, LatentPlateGuide, LinearGaussian, WithLatentPlate
+from programs import (
+    Chain,
+    ChainGuide,
+    GaussianGuide,
+    LatentPlateGuide,
+    LinearGaussian,
+    WithDeterministic,
+    WithLatentPlate,
+    WithPixelPlate,
+)
 from torch.distributions import transforms
 from torch.utils.data import TensorDataset
 
@@ -230,6 +239,23 @@ def test_reconstructions_of_probabilistic_pca():
     error = ((model.weight @ covariance) * model.weight).sum(1).sqrt() / math.sqrt(20_000)
     assert ((found - model.mean(loc)).abs() < 5 * error).all()
     assert not found.requires_grad
+
+
+@pytest.mark.parametrize("structure", [WithPixelPlate, WithDeterministic])
+@pytest.mark.parametrize("draws", [1, 5])
+def test_the_structure_of_a_program_does_not_change_its_reconstructions(structure, draws):
+    model, guide = gaussian()
+    x = model.data(4)
+    torch.testing.assert_close(
+        reconstructions(structure(), guide, x, draws=draws), reconstructions(model, guide, x, draws=draws)
+    )
+
+
+def test_reconstructions_of_latents_in_an_inner_plate():
+    model = WithLatentPlate()
+    x = model.data(4)
+    guide = LatentPlateGuide(model, widen=1e-9)
+    torch.testing.assert_close(reconstructions(model, guide, x), model.mean(model.posterior(x)[0]))
 
 
 def test_one_reconstruction_is_one_draw():

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from pyrovae import InputError
@@ -80,6 +81,30 @@ def test_another_format_is_said(folder):
 def test_no_checkpoint_yet(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         checkpoint.load_weights(tmp_path)
+
+
+def test_tied_layers_are_kept_once_and_come_back_under_both_names(tmp_path):
+    def tied() -> nn.Module:
+        module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+        module[2].weight = module[0].weight
+        return module
+
+    module, restored = tied(), tied()
+    checkpoint.save_checkpoint(tmp_path / "checkpoints", 1, module.state_dict(), {"epoch": 1}, best=True)
+    weights = checkpoint.load_weights(tmp_path / "checkpoints")
+    checkpoint.load_into(restored, weights, tmp_path)
+    torch.testing.assert_close(weights, dict(module.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(restored.state_dict(), module.state_dict(), rtol=0, atol=0)
+    with safe_open(tmp_path / "checkpoints" / "epoch-00001" / "weights.safetensors", "pt") as file:
+        assert "2.weight" not in file.keys()  # noqa: SIM118 (the file is no dict)
+        assert file.metadata() == {"2.weight": "0.weight"}
+
+
+def test_views_of_one_storage_are_kept_apart(tmp_path):
+    whole = torch.arange(6.0).reshape(2, 3)
+    views = {"whole": whole, "row": whole[0], "turned": whole.T, "wide": whole[:1].expand(4, 3)}
+    checkpoint.save_checkpoint(tmp_path / "checkpoints", 1, views, {"epoch": 1}, best=True)
+    torch.testing.assert_close(checkpoint.load_weights(tmp_path / "checkpoints"), views, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("weights", "name"), [({"weight": (2, 3)}, "bias"), ({"weight": (2, 4), "bias": (2,)}, "weight")])

@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from pyrovae import VAE, InputError, fit
+from pyrovae.training import Run
+
+
+@pytest.fixture
+def former(tmp_path):
+    """A run folder with everything that a run and its evaluation write."""
+    run = Run(tmp_path / "run", config="former", split={"train": torch.arange(3).numpy()})
+    train(run)
+    (run.path / "figures").mkdir()
+    for name in ("summary.json", "log_likelihood.nc", "samples.npz", "samples.png", "figures/loss_curve.png"):
+        (run.path / name).write_text("former")
+    return run.path
+
+
+def train(run: Run) -> None:
+    pair = VAE((4,), latent_dim=2)
+    fit(pair.model, pair.guide, torch.ones(8, 4), epochs=1, run=run, progress=False)
+
+
+def test_replaces_a_former_run_and_nothing_else(former):
+    run = Run(former, overwrite=True, config="new")
+    assert (former / "config.yaml").read_text() == "former"
+    train(run)
+    assert {path.name for path in former.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoints"}
+    assert (former / "config.yaml").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "thesis/notes.tex", "figures/photo.jpg", "checkpoints/mine.pt"])
+def test_a_run_with_a_foreign_file_is_kept(name, former):
+    (former / name).parent.mkdir(exist_ok=True)
+    (former / name).write_text("years of work")
+    with pytest.raises(InputError, match=r"not overwritten: it holds .*(thesis|photo|mine).*, which no run writes"):
+        Run(former, overwrite=True)
+    assert (former / name).read_text() == "years of work"
+
+
+@pytest.mark.parametrize("names", [["config.yaml"], ["metrics.jsonl"], ["config.yaml", "summary.json", "metrics.jsonl"]])
+def test_names_of_a_run_do_not_make_one(names, tmp_path):
+    for name in names:
+        (tmp_path / name).write_text("of another program")
+    with pytest.raises(InputError, match=r"is not a run folder, and is not overwritten: it has no (metrics|checkpoints)"):
+        Run(tmp_path, overwrite=True)
+
+
+def test_looks_again_when_it_begins(former, tmp_path):
+    run, late = Run(tmp_path / "new"), Run(former, overwrite=True)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "thesis.tex").write_text("years of work")
+    (former / "thesis.tex").write_text("years of work")
+    for each in (run, late):
+        with pytest.raises(InputError, match="run folder"):
+            each.begin()
+        assert (each.path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_begins_once(overwrite, tmp_path):
+    run = Run(tmp_path / "run", overwrite=overwrite)
+    train(run)
+    before = (run.path / "metrics.jsonl").read_text()
+    with pytest.raises(InputError, match="exists; name another"):
+        train(run)
+    assert (run.path / "metrics.jsonl").read_text() == before
+
+
+def test_a_linked_folder_is_a_folder(former, tmp_path):
+    (tmp_path / "link").symlink_to(former)
+    train(Run(tmp_path / "link", overwrite=True, config="new"))
+    assert (tmp_path / "link").is_symlink()
+    assert (former / "config.yaml").read_text() == "new"
+
+
+def test_links_are_not_followed(former, tmp_path):
+    (former / "checkpoints").rename(tmp_path / "elsewhere")
+    (former / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="it holds checkpoints, which no run writes"):
+        Run(former, overwrite=True)
+    (tmp_path / "broken").symlink_to(tmp_path / "absent")
+    with pytest.raises(InputError, match="is a file or a broken link"):
+        Run(tmp_path / "broken")
