@@ -1,6 +1,7 @@
 """Variational autoencoders as what they are: a pair of Pyro programs, a model and its importance-sampling proposal."""
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ __all__ = list(_homes)
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: ``pyrovae --help`` need not wait for torch."""
+    if name == "__version__":
+        return version("pyrovae")
     if name in _rooms:
         return import_module(f"pyrovae.{name}")
     if name not in _homes:

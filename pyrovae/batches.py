@@ -14,13 +14,14 @@ type_names = "a tensor, a NumPy array or a torch.utils.data.Dataset"
 
 
 def as_data(data: Any) -> Tensor | Dataset:
-    """A tensor or a ``Dataset`` as it is, a NumPy array as a tensor.
+    """A tensor or a ``Dataset`` as it is, a NumPy array as a tensor: floats and booleans in torch's default precision.
 
     Raises:
         InputError: for anything else, and for data without a single datum.
     """
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data)
+        data = data.to(torch.get_default_dtype()) if data.is_floating_point() or data.dtype == torch.bool else data
     if not isinstance(data, Tensor | Dataset):
         raise InputError(f"data is a {type(data).__name__}; expected {type_names}")
     if isinstance(data, Tensor) and data.dim() == 0:

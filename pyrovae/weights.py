@@ -298,6 +298,14 @@ def _is_joint(site: Site) -> bool:
 
 
 def _check_match(model: Trace, guide: Trace) -> None:
+    if _sites(model) and not _observed(model):
+        raise InputError("the model observes nothing; pass obs=x to one of its sites (or are model and guide swapped?)")
+    for site in _observed(guide):
+        if not site["infer"].get("is_auxiliary"):
+            raise InputError(
+                f"site {site['name']!r} of the guide is observed; a guide draws latents only, and observations are the "
+                "model's (or are model and guide swapped?)"
+            )
     latents = {site["name"] for site in _latents(model, guide)}
     proposed = {site["name"]: site for site in _sites(guide) if not site["is_observed"]}
     auxiliary = {name for name, site in proposed.items() if site["infer"].get("is_auxiliary")}

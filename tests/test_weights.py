@@ -815,3 +815,13 @@ class TestSupport:
         message = r"'x_observed' has 1 of 2 values outside the support.*\(the first is nan, at \[1\]\); a mask does not"
         with pytest.raises(InputError, match=message):
             log_weights(model, plain_guide, torch.tensor([1.0, torch.nan]))
+
+
+def test_swapped_programs_are_refused():
+    model = LinearGaussian()
+    guide = GaussianGuide(model)
+    x = model.data(3)
+    with pytest.raises(InputError, match=r"the model observes nothing; .* swapped"):
+        log_weights(guide, model, x)
+    with pytest.raises(InputError, match=r"site 'x' of the guide is observed; .* swapped"):
+        log_weights(model, model, x)

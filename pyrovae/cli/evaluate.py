@@ -20,6 +20,7 @@ from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.training import load
 from pyrovae.training.config import Count, build, experiment_parser
+from pyrovae.training.fit import check_device
 
 Limit = PositiveInt | Literal["all"]  # pyright: ignore[reportOperatorIssue]
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         run,
         num_samples=asked.num_samples or config.evaluation.num_samples,
         limit=_limit(asked, config),
-        device=asked.device or default_device(config),
+        device=_device(asked.device, default_device(config)),
         seed=asked.seed,
     )
     return 0
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 def check_same(data: Data, run: Path) -> None:
     """Raise an InputError where a part of the data is not the one of which the run has a record."""
-    with np.load(run / "split.npz", allow_pickle=False) as record:
+    with run / "split.npz".open("rb") as file, np.load(file, allow_pickle=False) as record:
         for part, index in data.record().items():
             if part not in record or not np.array_equal(record[part], index):
                 raise InputError(
@@ -81,3 +82,15 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _limit(asked: Namespace, config: Namespace) -> int | None:
     return None if asked.limit == "all" else asked.limit or config.evaluation.limit
+
+
+def _device(asked: str | None, trained: str) -> str:
+    """The device asked for, or else that of the training where it is to be had here, or else the CPU."""
+    if asked is not None:
+        check_device(asked)
+        return asked
+    try:
+        check_device(trained)
+    except InputError:
+        return "cpu"
+    return trained

@@ -70,9 +70,14 @@ def summarise(estimate: LogLikelihood) -> dict[str, Any]:
         "log p(x)": estimate.mean,
         "standard error over data": estimate.data_error,
         "standard error of the draws": estimate.monte_carlo_error,
-        "largest k-hat": float(np.nanmax(estimate.k_hat, initial=-np.inf)),
+        "largest k-hat": _or_none(np.nanmax(estimate.k_hat, initial=-np.inf)),
         "share of k-hat above threshold": estimate.share_above,
     }
+
+
+def _or_none(value: float) -> float | None:
+    """The number, or None for what JSON cannot hold."""
+    return float(value) if np.isfinite(value) else None
 
 
 def drawings(

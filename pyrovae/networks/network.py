@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import Literal
 
+import torch
 from torch import Size, Tensor, nn
 
 from pyrovae.errors import InputError
@@ -45,8 +46,14 @@ class Network(nn.Module):
         """The batch dimensions of an input.
 
         Raises:
-            InputError: where its last dimensions are not ``in_shape``.
+            InputError: where its last dimensions are not ``in_shape``, or its precision is not the network's.
         """
+        precision = next((value.dtype for value in self.parameters()), x.dtype)
+        if x.dtype != precision and not torch.is_autocast_enabled(x.device.type):
+            raise InputError(
+                f"{type(self).__name__} got numbers of {x.dtype}, and its own are of {precision}; convert them by "
+                f"x.to({precision}), and pixels of 0 to 255 by x / 255"
+            )
         split = x.dim() - len(self.in_shape)
         if split < 0 or x.shape[split:] != self.in_shape:
             raise InputError(

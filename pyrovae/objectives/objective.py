@@ -112,7 +112,8 @@ class ObjectiveModule(ELBOModule):
 
     The parameters are those of the two programs where these are modules, or methods of one. Those that plain functions
     keep in ``pyro.param`` and ``pyro.module`` statements join at the first call, so call it once before you hand
-    ``parameters()`` to an optimiser.
+    ``parameters()`` to an optimiser. ``unknown`` then names the classes of networks that the programs call without having
+    named them to Pyro: their parameters are not among these.
     """
 
     def __init__(self, model: Program, guide: Program, objective: Objective) -> None:
@@ -121,6 +122,7 @@ class ObjectiveModule(ELBOModule):
         self.stored = nn.ParameterDict()
         self._constraints: dict[str, Any] = {}
         self.others = nn.ModuleList()
+        self.unknown: list[str] = []
         self._adopt(owner(program) for program in (model, guide))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -158,6 +160,8 @@ class ObjectiveModule(ELBOModule):
         self._constraints = state["constraints"]
         kept = {name: value for name, value in left.items() if isinstance(value, nn.Parameter)} | state["params"]
         self.stored = nn.ParameterDict({_key(name): value for name, value in kept.items()})
+        known = set(self.parameters())
+        self.unknown = sorted({type(module).__name__ for module in called if not _trained(module) <= known})
 
     def _adopt(self, modules: Iterable[Any]) -> None:
         """Make the parameters of modules that the programs run, without being them, parameters of this one."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from pyrovae.errors import InputError
 from pyrovae.plots.axes import given_or_new, quiet
@@ -32,12 +33,14 @@ def loss_curve(metrics: Metrics, ax: Axes | None = None) -> Axes:
     if not len(train[0]):
         raise InputError("no epoch in metrics has a train_bound; expected at least one: read them from metrics.jsonl")
     _draw_terms(ax, _curve(metrics, "train_reconstruction"), _curve(metrics, "train_kl"))
-    ax.plot(*train, color=FIRST, linewidth=2, label="bound, training")
+    marker = "o" if len(train[0]) < 10 else ""
+    ax.plot(*train, marker=marker, color=FIRST, linewidth=2, label="bound, training")
     if len(validation[0]):
-        ax.plot(*validation, color=SECOND, linewidth=2, label="bound, validation")
+        ax.plot(*validation, marker=marker, color=SECOND, linewidth=2, label="bound, validation")
     _leave_out_the_plunge(ax)
     ax.set(xlabel="epoch", ylabel="nats per datum")
-    ax.legend(frameon=False, loc="lower right")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(frameon=False, loc="best")
     return ax
 
 

@@ -72,7 +72,7 @@ def require_finite(module: ObjectiveModule, loss: Tensor, x: Tensor, noise: Nois
     with torch.no_grad():
         blamed = _blame(module.weights(x))
     bad = [name for name, value in gradients.items() if not value.isfinite().all()]
-    blamed = blamed or f"the densities are finite, but not the gradient of {', '.join(bad)}"
+    blamed = blamed or f"the densities are finite, but not the gradient of {', '.join(bad) or 'all parameters together'}"
     raise InputError(
         f"the loss is {loss.item():g}: {blamed}; the parameters are as they were before this step: look at the data of the "
         "batch, lower the learning rate, or bound the scales from below"

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,14 +27,14 @@ from pyrovae.evaluation.noise import seeded, set_seed
 from pyrovae.objectives import ELBO, Measurement, Objective, ObjectiveModule
 from pyrovae.parameters import Program, owner
 from pyrovae.training.checkpoint import save_checkpoint
-from pyrovae.training.checks import MovedParameters, Noise, require_finite
+from pyrovae.training.checks import MovedParameters, Noise, UnmovedParameterWarning, require_finite
 from pyrovae.training.metrics import Means
 from pyrovae.training.run import Run
 
 Loader = Callable[..., Iterable[Tensor]]
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What a training run did.
 
@@ -47,6 +48,12 @@ class History:
     module: ObjectiveModule
     metrics: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+
+    def __repr__(self) -> str:
+        last = (
+            ", ".join(f"{name} {value:.4g}" for name, value in self.metrics[-1].items()) if self.metrics else "nothing yet"
+        )
+        return f"History({len(self.metrics)} epochs, the best {self.best_epoch}; the last: {last})"
 
     def last_is_best(self) -> bool:
         """Whether the last epoch has the best validation bound so far; without validation the last is the best."""
@@ -112,11 +119,13 @@ def fit(
     _check_numbers(epochs=epochs, batch_size=batch_size, patience=patience)
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
-    _check_device(device)
+    if not isinstance(objective := objective or ELBO(), Objective):
+        raise InputError(f"objective is {objective!r}; expected one made, such as pyrovae.IWAE(5)")
+    check_device(device)
     train, held_out = _split(data), None if validation is None else _fixed(_split(validation), seed)
     _check_guide(guide, batch_size, len(train))
     run = Run(run) if isinstance(run, str) else run
-    module = (objective or ELBO())(model, guide)
+    module = objective(model, guide)
     place = home(train.x, device)
     with seeded(_seed(seed, 0), place), evaluating(model, guide):
         _start(module, train, batch_size)
@@ -270,6 +279,13 @@ def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
     """Find the plates and parameters on one batch, where the parameters are now: those of functions join only here."""
     x = next(train.batches(batch_size, shuffle=False, generator=torch.Generator()))
     module.start(x.to(next((value.device for value in module.parameters()), x.device)))
+    if module.unknown:
+        warnings.warn(
+            f"the programs call networks that Pyro does not know, and which are not trained: {', '.join(module.unknown)}; "
+            "name them by pyro.module, make them parts of a module, or set requires_grad=False where it is meant",
+            UnmovedParameterWarning,
+            stacklevel=3,
+        )
 
 
 def _check(module: ObjectiveModule, splits: list[Split], loader: Callable[..., Iterable[Tensor]]) -> None:
@@ -294,7 +310,8 @@ def _check_numbers(**numbers: int | None) -> None:
             raise InputError(f"{name} is {number}; expected at least 1")
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Raise an InputError where torch has no such device here."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts that there is none

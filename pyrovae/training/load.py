@@ -1,6 +1,7 @@
 """A trained pair back from its run folder."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def read_config(run: Path) -> str:
 
 def _event_shape(path: Path) -> tuple[int, ...]:
     try:
-        with np.load(path, allow_pickle=False) as record:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as record:
             return tuple(int(length) for length in record["event_shape"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}); the run is incomplete: copy it again, or train again") from error

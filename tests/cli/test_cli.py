@@ -370,3 +370,24 @@ def test_configs_train_on_the_real_data(name, tmp_path):
     module(x).backward()
     assert isinstance(vae, VAE)
     assert all(value.grad.isfinite().all() for value in vae.parameters())
+
+
+def test_a_run_of_another_device_is_evaluated_here(run, tmp_path, capsys):
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    config["training"]["device"] = "cuda:99"
+    (moved / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["evaluate", str(moved), "--num_samples", "40", "--limit", "5"]) == 0
+    capsys.readouterr()
+    assert "take 'cpu'" in refusal(capsys, "evaluate", str(moved), "--device", "cuda:99")
+    os.truncate(moved / "split.npz", 500)
+    assert "split.npz cannot be read" in refusal(capsys, "evaluate", str(moved))
+
+
+def test_summaries_are_json_whatever_k_hat_is(run, tmp_path):
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    assert main(["evaluate", str(moved), "--num_samples", "5", "--limit", "5"]) == 0
+    summary = json.loads((moved / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert summary["largest k-hat"] is None

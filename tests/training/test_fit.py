@@ -391,6 +391,38 @@ def test_a_warm_up_from_zero_is_no_reason_to_warn():
     assert [epoch["learning_rate"] for epoch in history.metrics] == pytest.approx([0.0, 1e-3 / 3])
 
 
+def test_a_network_that_pyro_is_not_told_of_is_named():
+    told, untold = nn.Linear(4, 2), nn.Linear(2, 4)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=untold(z)).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("encoder", told)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(told(x), 1.0).to_event(1))
+
+    with pytest.warns(UnmovedParameterWarning, match="which are not trained: Linear; name them by pyro.module"):
+        quiet(model, guide, binary(), epochs=1)
+
+
+def test_numpy_arrays_are_taken_in_torchs_precision():
+    pair = vae()
+    history = quiet(pair.model, pair.guide, binary().double().numpy(), epochs=1)
+    assert repr(history).startswith("History(1 epochs, the best 1; the last: epoch 1, train_bound -")
+    with pytest.raises(InputError, match=r"MLP got numbers of torch.uint8, .* of torch.float32; convert them by x.to"):
+        quiet(pair.model, pair.guide, binary().to(torch.uint8), epochs=1)
+
+
+@pytest.mark.parametrize("objective", [ELBO, "IWAE"])
+def test_an_objective_is_made_before(objective):
+    pair = vae()
+    with pytest.raises(InputError, match=r"expected one made, such as pyrovae.IWAE\(5\)"):
+        quiet(pair.model, pair.guide, binary(), objective=objective)
+
+
 def test_run_folder_must_be_free(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
