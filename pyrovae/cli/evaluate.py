@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 def check_same(data: Data, run: Path) -> None:
     """Raise an InputError where a part of the data is not the one of which the run has a record."""
-    with run / "split.npz".open("rb") as file, np.load(file, allow_pickle=False) as record:
+    with (run / "split.npz").open("rb") as file, np.load(file, allow_pickle=False) as record:
         for part, index in data.record().items():
             if part not in record or not np.array_equal(record[part], index):
                 raise InputError(
