@@ -29,6 +29,11 @@ class Model(PyroModule):
         self.decoder = decoder
 
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """Observe ``x``, of shape ``(B, *event_shape)``, or draw ``size`` new data; returns x.
+
+        Raises:
+            InputError: where the data have another shape.
+        """
         if x is not None:
             _check_shape(x, self.likelihood.event_shape)
         with pyro.plate("data", size if x is None else len(x), dim=-1):

@@ -55,6 +55,7 @@ class Normal(Likelihood):
         return (2, *self.event_shape) if self.learned == "pixel" else self.event_shape
 
     def forward(self, params: Tensor) -> dist.TorchDistribution:
+        """The Gaussian over one datum, given ``params`` of shape ``(*batch, *param_shape)``."""
         loc, scale = params, self.log_scale.exp()
         if self.learned == "pixel":
             loc, raw_scale = params.unbind(-len(self.param_shape))

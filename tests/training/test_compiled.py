@@ -6,6 +6,7 @@ from checks import members
 from programs import LinearGaussian
 from torch import Tensor, nn
 from torch._inductor import config
+from user_network import Normalised
 
 import pyrovae.objectives
 from pyrovae import IWAE, VAE, InputError
@@ -89,17 +90,6 @@ def test_parameters_of_plain_functions_are_trained(float64):
             value.add_(0.3)
     after = gradients(fused, parameters, x)
     assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-
-
-class Normalised(nn.Module):
-    """An encoder with buffers that change in training."""
-
-    def __init__(self, in_shape, out_shape) -> None:
-        super().__init__()
-        self.norm, self.linear, self.out_shape = nn.BatchNorm1d(4), nn.Linear(4, 4), out_shape
-
-    def forward(self, x):
-        return self.linear(self.norm(x)).unflatten(-1, self.out_shape)
 
 
 def test_buffers_change_in_training_and_rest_in_evaluation(x):

@@ -9,6 +9,7 @@ from programs import LinearGaussian
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from user_network import Normalised
 
 from pyrovae import ELBO, VAE, InputError, fit, log_weights
 from pyrovae.data import Binarize, Digits, Split
@@ -324,17 +325,6 @@ def test_a_step_does_not_grow_with_the_scale_of_a_subsampled_plate(float64):
         return pyro.param("weight").detach() - 1.0
 
     torch.testing.assert_close(step(1000), step(10))
-
-
-class Normalised(nn.Module):
-    """An encoder that keeps running statistics of the batches that it is trained on."""
-
-    def __init__(self, in_shape, out_shape) -> None:
-        super().__init__()
-        self.norm, self.linear, self.out_shape = nn.BatchNorm1d(4), nn.Linear(4, 4), out_shape
-
-    def forward(self, x):
-        return self.linear(self.norm(x)).unflatten(-1, self.out_shape)
 
 
 @pytest.mark.parametrize("training", [True, False])
