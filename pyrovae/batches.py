@@ -1,6 +1,7 @@
 """Walk over data in batches, whatever holds them: one tensor in memory, or a data set that is read as it goes."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -62,3 +63,27 @@ def batches(
     for item in DataLoader(data, batch_size, sampler=sampler, num_workers=workers, pin_memory=pin, generator=generator):
         x = item[0] if isinstance(item, list | tuple) else item
         yield x.to(device, non_blocking=pin)
+
+
+def prefetched(stream: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The batches on ``device``; where that is a CUDA device, each is read, pinned and sent while the one before is used."""
+    if device.type != "cuda":
+        yield from (x.to(device) for x in stream)
+        return
+    side = torch.cuda.Stream(device)
+
+    def read() -> tuple[Tensor, torch.cuda.Event] | None:
+        x = next(stream, None)
+        if x is None:
+            return None
+        with torch.cuda.stream(side):
+            return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True), side.record_event()
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read)
+        while item := ahead.result():
+            ahead = reader.submit(read)
+            x, sent = item
+            torch.cuda.current_stream(device).wait_event(sent)
+            x.record_stream(torch.cuda.current_stream(device))
+            yield x

@@ -1,11 +1,12 @@
 """What a training loop looks at before it trusts itself."""
 
+import math
 import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
-from pyrovae.errors import InputError
 from pyrovae.objectives import ObjectiveModule
 from pyrovae.weights import LogWeights
 
@@ -55,31 +56,41 @@ class Noise:
             torch.set_rng_state(self._state)
 
 
-def require_finite(module: ObjectiveModule, loss: Tensor, x: Tensor, noise: Noise) -> None:
-    """Raise an InputError that names the site where a loss, or a gradient of it, is not finite.
+def blame(module: ObjectiveModule, x: Tensor | None) -> str:
+    """What to say of a batch whose loss, or the gradient of it, was not finite: the site, or the parameters, to blame.
 
     Args:
-        module: the objective on its pair, with gradients where it is being trained, before the optimiser's step.
-        loss: the loss of the batch ``x``.
-        x: the batch.
-        noise: the generator's state before the loss was computed, to draw the same latents again.
+        module: the objective on its pair, its parameters and the random generators as they were at that step.
+        x: the batch, as the programs see it; None where it is not at hand any more.
     """
-    gradients = {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
-    norm = torch.nn.utils.get_total_norm(gradients.values()) if loss.requires_grad else loss.new_zeros(())
-    if torch.isfinite(loss.detach() + norm):
-        return
-    noise.restore()
-    with torch.no_grad():
-        blamed = _blame(module.weights(x))
-    bad = [name for name, value in gradients.items() if not value.isfinite().all()]
-    blamed = blamed or f"the densities are finite, but not the gradient of {', '.join(bad) or 'all parameters together'}"
-    raise InputError(
-        f"the loss is {loss.item():g}: {blamed}; the parameters are as they were before this step: look at the data of the "
-        "batch, lower the learning rate, or bound the scales from below"
+    loss, blamed = (math.nan, None) if x is None else _blame(module, x)
+    if blamed is None:
+        what = "not finite: with other random numbers the densities of that batch, and their gradient, are"
+    else:
+        what = f"{loss:g}: {blamed}"
+    return (
+        f"the loss is {what}; the parameters are as they were before this step: look at the data of the batch, lower the "
+        "learning rate, or bound the scales from below"
     )
 
 
-def _blame(weights: LogWeights) -> str | None:
+@torch.enable_grad()
+def _blame(module: ObjectiveModule, x: Tensor) -> tuple[float, str | None]:
+    weights = module.weights(x)
+    loss = -module.elbo.bound(weights).sum()  # pyright: ignore
+    return loss.item(), _site(weights) or (_gradient(module, loss) if loss.requires_grad else None)
+
+
+def _gradient(module: ObjectiveModule, loss: Tensor) -> str | None:
+    named = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    gradients = dict(zip(named, torch.autograd.grad(loss, [*named.values()], allow_unused=True), strict=True))
+    bad = [name for name, value in gradients.items() if value is not None and not value.isfinite().all()]
+    if not bad and get_total_norm([value for value in gradients.values() if value is not None]).isfinite():
+        return None
+    return f"the densities are finite, but not the gradient of {', '.join(bad) or 'all parameters together'}"
+
+
+def _site(weights: LogWeights) -> str | None:
     for program, name, term in weights.terms():
         if not term.isfinite().all():
             datum = int((~term.isfinite()).any(0).nonzero()[0])

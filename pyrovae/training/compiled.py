@@ -1,27 +1,18 @@
 """An objective on a pair as fused tensor operations: Pyro's handlers run once, when the programs are recorded."""
 
-import traceback
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
+from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
 
 most_graphs = 8
 """Shapes that one module is recorded for; batches of further shapes run eagerly."""
-
-_packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
-_not_the_users = tuple(map(str, [*_packages, Path(__file__).parents[1]]))
-
-
-class NotCompiledWarning(UserWarning):
-    """A program could not be recorded, or came in too many shapes, and runs eagerly."""
 
 
 class CompiledObjective(nn.Module):
@@ -33,7 +24,7 @@ class CompiledObjective(nn.Module):
     def __init__(self, module: ObjectiveModule) -> None:
         super().__init__()
         self.module = module
-        self._graphs: dict[Any, Callable[..., Any] | None] = {}
+        self._graphs: dict[Any, Callable[..., Measurement] | None] = {}
 
     def forward(self, *args: Tensor) -> Tensor:
         """Minus the bound, summed over the data, in nats."""
@@ -41,38 +32,32 @@ class CompiledObjective(nn.Module):
 
     def measure(self, *args: Tensor) -> Measurement:
         """The loss and, for each datum, bound, reconstruction and KL."""
-        graph = self._graph(args)
-        return self.module.measure(*args) if graph is None else Measurement(*graph(*args))
+        return (self._graph(args) or self.module.measure)(*args)
 
-    def _graph(self, args: tuple[Tensor, ...]) -> Callable[..., Any] | None:
-        shapes = tuple((value.shape, value.dtype, value.device) for value in args)
-        key = (shapes, self.module.training)
+    def _graph(self, args: tuple[Tensor, ...]) -> Callable[..., Measurement] | None:
+        shapes = tuple((value.shape, value.dtype, value.device, value.requires_grad) for value in args)
+        key = (shapes, self.module.training, torch.is_grad_enabled())
         if key not in self._graphs:
             self._graphs[key] = self._record(args)
         return self._graphs[key]
 
-    def _record(self, args: tuple[Tensor, ...]) -> Callable[..., Any] | None:
+    def _record(self, args: tuple[Tensor, ...]) -> Callable[..., Measurement] | None:
         if len(self._graphs) >= most_graphs:
-            return _eager(f"they were recorded for {most_graphs} other shapes already; keep the batch size fixed")
-        if self.module.plates is None:
-            self.module.start(*args)
+            return warn_of_eager(f"they were recorded for {most_graphs} other shapes already; keep the batch size fixed")
         try:
-            with torch.enable_grad():
-                recorded = torch.export.export(_Measure(self.module), args, strict=False).module()
-        except InputError:
-            raise
-        except Exception as error:  # whatever it is in a user's program that cannot be recorded
-            return _eager(f"they cannot be recorded: {_reason(error)}")
-        return torch.compile(recorded)
+            recording = record(self.module, args)
+            return _differentiable(recording, args) if torch.is_grad_enabled() else _undifferentiable(recording, args)
+        except NotRecordedError as error:
+            return warn_of_eager(f"they cannot be recorded: {error}")
 
 
 def compile(module: ObjectiveModule, *example: Tensor) -> CompiledObjective:
     r"""Record an objective on a pair, once, as one graph of tensor operations, and fuse it.
 
-    The result has the very parameters and buffers of ``module``, the same loss and the same gradients. Latents are drawn
-    from torch's generators, so that a seed, or a generator's state put back, gives the same draws again; they are not
-    the draws that the eager module makes from that seed. Each shape of batch has a graph of its own, recorded when it is
-    first seen: seconds to tens of seconds, less where torch's cache on disk has it.
+    The result has the very parameters and buffers of ``module``, the same loss and the same gradients, computed in one
+    pass, for the same random draws: those that torch's generators give the eager module at the same seed. Gradients of
+    gradients are not to be had. Each shape of batch has a graph of its own, recorded when it is first seen: seconds to
+    tens of seconds, less where torch's cache on disk has it.
 
     A program whose Python branches on values of tensors, or that cannot be recorded for another reason, runs eagerly,
     after one :class:`NotCompiledWarning` that names line and reason.
@@ -100,24 +85,77 @@ def compile(module: ObjectiveModule, *example: Tensor) -> CompiledObjective:
     return compiled
 
 
+def record(module: ObjectiveModule, args: Sequence[Tensor]) -> Recording:
+    """The module's measurement of a batch like ``args``.
+
+    Raises:
+        InputError: where the programs cannot be weighed.
+        NotRecordedError: where they cannot be recorded.
+    """
+    if module.plates is None:
+        module.start(*args)
+    return Recording(_Measure(module), args)
+
+
+def warn_of_eager(why: str) -> None:
+    """Say that the programs run eagerly."""
+    warnings.warn(f"the programs run eagerly: {why}", NotCompiledWarning, stacklevel=2)
+
+
 class _Measure(nn.Module):
-    """The module with all of its measurement as output, the tuple that ``torch.export`` wants of a ``forward``."""
+    """The module with all of its measurement as output, the tuple of tensors that ``torch.export`` wants."""
 
     def __init__(self, module: ObjectiveModule) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, *args: Tensor) -> tuple[Any, ...]:
-        return tuple(self.module.measure(*args))
+    def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
+        measured = self.module.measure(*args)
+        return (*measured[:-1], torch.as_tensor(measured.scale, device=measured.loss.device))
 
 
-def _eager(reason: str) -> None:
-    warnings.warn(f"the programs run eagerly: {reason}", NotCompiledWarning, stacklevel=2)
+def _undifferentiable(recording: Recording, args: tuple[Tensor, ...]) -> Callable[..., Measurement]:
+    tensors = [tensor.detach() for tensor in recording.tensors]
+    count = len(tensors)
+    fused = fuse(lambda *inputs: list(recording(inputs[:count], *inputs[count:])), [*tensors, *args])
+    return lambda *args: Measurement(*fused(*tensors, *args))
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, and the last line of the user's own code on the way there."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_not_the_users)]
-    first = next((line for line in str(error).splitlines() if line.strip()), "")
-    where = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
-    return f"{type(error).__name__}{where}: {first}"
+def _differentiable(recording: Recording, args: tuple[Tensor, ...]) -> Callable[..., Measurement]:
+    """The measurement, whose loss hands on the gradient that was computed with it."""
+    count, wanted = len(recording.tensors), [tensor.requires_grad for tensor in (*recording.tensors, *args)]
+
+    @torch.enable_grad()
+    def measure(*inputs: Tensor) -> list[Tensor | None]:
+        inputs = leaves(inputs, wanted)
+        measured = Measurement(*recording(inputs[:count], *inputs[count:]))
+        gradients = torch.autograd.grad(measured.loss, [x for x in inputs if x.requires_grad], allow_unused=True)
+        return [*(value.detach() for value in measured), *gradients]  # pyright: ignore
+
+    fused = fuse(measure, [tensor.detach() for tensor in (*recording.tensors, *args)])
+    return lambda *args: Measurement(*_WithGradient.apply(fused, *recording.tensors, *args))  # pyright: ignore
+
+
+def leaves(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor, ...]:
+    """The tensors, those that are wanted as leaves of a new graph of derivatives."""
+    pairs = zip(tensors, wanted, strict=True)
+    return tuple(value.detach().requires_grad_() if needed else value for value, needed in pairs)
+
+
+class _WithGradient(torch.autograd.Function):
+    """A measurement that was made together with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, fused: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = fused(*(value.detach() for value in inputs))
+        terms, gradients = outputs[: len(Measurement._fields)], outputs[len(Measurement._fields) :]
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(*terms[1:])
+        return tuple(terms)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensors)
+        gradients = (next(saved) if needed else None for needed in ctx.needs_input_grad[1:])
+        return None, *(None if gradient is None else loss * gradient for gradient in gradients)

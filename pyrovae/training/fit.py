@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -17,21 +17,24 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from pyrovae.batches import as_data, size
+from pyrovae.batches import as_data, batches, prefetched, size
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded, set_seed
-from pyrovae.objectives import ELBO, Measurement, Objective, ObjectiveModule
+from pyrovae.objectives import ELBO, Objective, ObjectiveModule
 from pyrovae.parameters import Program, owner
 from pyrovae.training.checkpoint import save_checkpoint
-from pyrovae.training.checks import MovedParameters, Noise, UnmovedParameterWarning, require_finite
+from pyrovae.training.checks import Noise, UnmovedParameterWarning, blame
+from pyrovae.training.compiled import compile as compile_objective
 from pyrovae.training.metrics import Means
 from pyrovae.training.run import Run
+from pyrovae.training.steps import Steps
 
-Loader = Callable[..., Iterable[Tensor]]
+WORTHWHILE = 1000
+"""The number of steps from which on recording and fusing them is expected to save time."""
 
 
 @dataclass(repr=False)
@@ -42,12 +45,14 @@ class History:
         metrics: one dict an epoch: ``epoch``, the means over data ``train_bound``, ``train_reconstruction``, ``train_kl``
             and the same of ``validation``, all in nats a datum, ``learning_rate`` and ``seconds``.
         best_epoch: the epoch whose parameters the pair now has.
+        seconds_to_first_step: from the end of the checks to the end of the first step: recording and fusing, mostly.
         module: the objective on the pair.
     """
 
     module: ObjectiveModule
     metrics: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+    seconds_to_first_step: float = math.nan
 
     def __repr__(self) -> str:
         last = (
@@ -72,7 +77,9 @@ def fit(
     batch_size: int = 128,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = partial(torch.optim.Adam, lr=1e-3),
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    clip_norm: float | None = None,
     patience: int | None = None,
+    compile: bool | None = None,
     seed: int = 0,
     device: str | None = None,
     workers: int = 0,
@@ -94,9 +101,14 @@ def fit(
         batch_size: data in a step.
         optimizer: makes the optimiser from the parameters.
         scheduler: makes the learning-rate schedule, stepped once an epoch, from the optimiser.
+        clip_norm: the largest norm of a step's gradient, all parameters together; a longer one is scaled down to it.
         patience: stop when the validation bound has not improved for this many epochs.
+        compile: record the programs and fuse the step (:mod:`pyrovae.training.steps`), which takes seconds before the
+            first step and leaves a run as it would have been but for rounding; if null, where the run has 1,000 steps
+            or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
         seed: fixes the order of the data, their binarisation and the latent draws; torch's generators are left as found.
-        device: where to train; where the data are if not given.
+        device: where to train; where the data are if not given. Data in memory go there as a whole where they fit, and
+            else batch by batch, ahead of their use.
         workers: processes that read ahead, for data that are not held in memory.
         run: a folder to keep metrics and checkpoints in.
         progress: show a progress bar.
@@ -130,33 +142,27 @@ def fit(
     with seeded(_seed(seed, 0), place), evaluating(model, guide):
         _start(module, train, batch_size)
         module.to(device)
-        loader = partial(Split.batches, batch_size=batch_size, device=device, workers=workers)
-        parts = [_moved(part, device) for part in (train, held_out) if part is not None]
-        _check(module, parts, loader)
-        trainer = _Trainer(module, optimizer, scheduler, seed, place)
+        parts = [_moved(part, place) for part in (train, held_out) if part is not None]
+        _check(module, parts, batch_size, place, workers)
+        made, schedule = _optimizer(module, optimizer, scheduler)
+        fuse = epochs * (len(train) // batch_size) >= WORTHWHILE if compile is None else compile
+        steps = Steps(module, made, batch_size=batch_size, draw=train.binarize.draw, clip_norm=clip_norm, compile=fuse)
+        trainer = _Trainer(steps, schedule, *parts, seed=seed, device=place, workers=workers)
         if run is not None:
             run.begin()
-        loaders = (partial(loader, part) for part in parts)
-        return _loop(trainer, *loaders, epochs=epochs, patience=patience, run=run, progress=progress)
+        return _loop(trainer, epochs=epochs, patience=patience, run=run, progress=progress)
 
 
-def _loop(
-    trainer: "_Trainer",
-    train: Loader,
-    held_out: Loader | None = None,
-    *,
-    epochs: int,
-    patience: int | None,
-    run: Run | None,
-    progress: bool,
-) -> History:
+def _loop(trainer: "_Trainer", *, epochs: int, patience: int | None, run: Run | None, progress: bool) -> History:
     """Epochs until they are over or patience is, and the best parameters back into the pair."""
-    history, best = History(trainer.module), {}
+    module = trainer.steps.module
+    history, best = History(module), {}
     with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for epoch in range(1, epochs + 1):
-            history.metrics.append({"epoch": epoch, **trainer.epoch(epoch, train, held_out)})
+            history.metrics.append({"epoch": epoch, **trainer.epoch(epoch)})
+            history.seconds_to_first_step = trainer.steps.seconds_to_first_step or math.nan
             if history.last_is_best():
-                history.best_epoch, best = epoch, _copy(trainer.module) if held_out else {}
+                history.best_epoch, best = epoch, _copy(module) if trainer.held_out else {}
             if run is not None:
                 _keep(run, trainer, history)
             bar.set_postfix_str(_postfix(history.metrics[-1]), refresh=False)
@@ -164,84 +170,101 @@ def _loop(
             if patience is not None and epoch - history.best_epoch >= patience:
                 break
     if best:
-        trainer.module.load_state_dict(best)
+        module.load_state_dict(best)
     return history
 
 
+def _optimizer(
+    module: ObjectiveModule,
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    scheduler: Callable[[Optimizer], LRScheduler] | None,
+) -> tuple[Optimizer, LRScheduler | None]:
+    """The optimiser of the trainable parameters and its schedule, or an InputError that says what is wrong with them."""
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    if not parameters:
+        raise InputError("the programs have no parameter to train; name networks to Pyro by pyro.module, or use modules")
+    try:
+        made = optimizer(parameters)
+        schedule = scheduler(made) if scheduler else None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the optimiser or its schedule cannot be made: {error}; correct its arguments") from error
+    if not isinstance(made, Optimizer) or isinstance(made, torch.optim.LBFGS):
+        raise InputError(
+            f"optimizer makes a {type(made).__name__}; expected a torch optimiser that needs no closure, "
+            "such as partial(torch.optim.Adam, lr=1e-3); those of pyro.optim go with SVI"
+        )
+    return made, schedule
+
+
 class _Trainer:
-    """A module with its optimiser and schedule; each epoch's randomness is a function of the seed and its number."""
+    """Steps over the data, epoch after epoch; each epoch's randomness is a function of the seed and its number."""
 
     def __init__(
         self,
-        module: ObjectiveModule,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler] | None,
+        steps: Steps,
+        schedule: LRScheduler | None,
+        train: Split,
+        held_out: Split | None = None,
+        *,
         seed: int,
         device: torch.device,
+        workers: int,
     ) -> None:
-        self.module = module
-        parameters = [value for value in module.parameters() if value.requires_grad]
-        if not parameters:
-            raise InputError("the programs have no parameter to train; name networks to Pyro by pyro.module, or use modules")
-        try:
-            self.optimizer = optimizer(parameters)
-            self.schedule = scheduler(self.optimizer) if scheduler else None
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the optimiser or its schedule cannot be made: {error}; correct its arguments") from error
-        if not isinstance(self.optimizer, Optimizer) or isinstance(self.optimizer, torch.optim.LBFGS):
-            raise InputError(
-                f"optimizer makes a {type(self.optimizer).__name__}; expected a torch optimiser that needs no closure, "
-                "such as partial(torch.optim.Adam, lr=1e-3); those of pyro.optim go with SVI"
-            )
+        self.steps = steps
+        self.schedule = schedule
+        self.train = train
+        self.held_out = held_out
         self.seed = seed
         self.device = device
+        self.workers = workers
+        module = steps.module
+        self._measure = compile_objective(module).measure if steps.compile else module.measure
 
-    def epoch(self, number: int, train: Loader, held_out: Loader | None) -> dict[str, float]:
+    def epoch(self, number: int) -> dict[str, float]:
         """One pass over the training data and one over the held-out data; the means of both."""
         began = perf_counter()
-        rate = self.optimizer.param_groups[0]["lr"]
-        order = torch.Generator().manual_seed(_seed(self.seed, number, 1))
+        rate = float(self.steps.optimizer.param_groups[0]["lr"])
         set_seed(_seed(self.seed, number), self.device)
-        metrics = self._train(train(shuffle=True, generator=order), number)
-        if held_out is not None:
-            metrics |= self._validate(held_out(shuffle=False))
+        metrics = self._train(number).read("train")
+        if self.held_out is not None:
+            metrics |= self._validate(self.held_out)
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(-metrics.get("validation_bound", metrics["train_bound"]))
         elif self.schedule is not None:
             self.schedule.step()
         return {**metrics, "learning_rate": rate, "seconds": perf_counter() - began}
 
-    def _train(self, batches: Iterable[Tensor], epoch: int) -> dict[str, float]:
-        self.module.train()
-        means = Means()
-        for number, x in enumerate(batches):
-            watched = MovedParameters(self.module) if epoch == 1 and number == 0 else None
-            means.add(self._step(x))
-            if watched is not None and any(group["lr"] for group in self.optimizer.param_groups):
-                watched.warn(self.module)
-        return means.read("train")
+    def _train(self, epoch: int) -> Means:
+        generator = torch.Generator().manual_seed(_seed(self.seed, epoch, 1))
+        order = torch.randperm(len(self.train), generator=generator) if self.steps.batch_size < len(self.train) else None
+        if isinstance(self.train.x, Tensor) and self.train.x.device == self.device:
+            return self.steps.walk(self.train.x, order)
+        return self.steps.stream(self._read(self.train, order))
 
-    def _step(self, x: Tensor) -> Measurement:
-        noise = Noise(x.device)
-        self.optimizer.zero_grad()
-        measured = self.module.measure(x)
-        (measured.loss / (measured.scale * measured.bound.numel())).backward()
-        require_finite(self.module, measured.loss, x, noise)
-        self.optimizer.step()
-        return measured
+    def _read(self, split: Split, order: Tensor | None = None) -> Iterator[Tensor]:
+        """Batches of the data as they are kept."""
+        return prefetched(batches(split.x, self.steps.batch_size, order=order, workers=self.workers), self.device)
 
     @torch.no_grad()
-    def _validate(self, batches: Iterable[Tensor]) -> dict[str, float]:
+    def _validate(self, held_out: Split) -> dict[str, float]:
         """The means over held-out data, with the same noise in every epoch."""
-        self.module.eval()
+        module, means = self.steps.module.eval(), Means(self.device)
         set_seed(_seed(self.seed, 0), self.device)
-        means = Means()
-        for x in batches:
-            noise = Noise(x.device)
-            measured = self.module.measure(x)
-            require_finite(self.module, measured.loss, x, noise)
-            means.add(measured)
+        for x in self._read(held_out):
+            means.add((self._measure if len(x) == self.steps.batch_size else module.measure)(x))
+        if not means.sums[0].isfinite():
+            self._find_the_fault(held_out)
         return means.read("validation")
+
+    def _find_the_fault(self, held_out: Split) -> None:
+        """Go through held-out data again, with the noise of before, to say which batch has no finite bound, and why."""
+        set_seed(_seed(self.seed, 0), self.device)
+        for x in self._read(held_out):
+            noise = Noise(self.device)
+            if not self.steps.module.measure(x).loss.isfinite():
+                noise.restore()
+                raise InputError(blame(self.steps.module, x))
+        raise InputError("the validation bound is not finite, and was when it was computed again; train with compile=False")
 
     def state(self) -> dict[str, Any]:
         """What is needed beside the weights to go on."""
@@ -249,14 +272,16 @@ class _Trainer:
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
             random["cuda"] = torch.cuda.get_rng_state()
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": schedule, "random": random}
+        return {"optimizer": self.steps.optimizer.state_dict(), "scheduler": schedule, "random": random}
 
 
 def _keep(run: Run, trainer: _Trainer, history: History) -> None:
     epoch = history.metrics[-1]
     run.log(epoch)
     state = {"epoch": epoch["epoch"], **trainer.state()}
-    save_checkpoint(run.checkpoints, len(history.metrics), trainer.module.state_dict(), state, best=history.last_is_best())
+    save_checkpoint(
+        run.checkpoints, len(history.metrics), trainer.steps.module.state_dict(), state, best=history.last_is_best()
+    )
 
 
 def _split(data: Any) -> Split:
@@ -266,8 +291,13 @@ def _split(data: Any) -> Split:
     return Split(x, None, np.arange(size(x)), Binarize.parse("none"))
 
 
-def _moved(split: Split, device: str | None) -> Split:
-    return split.to(device) if device is not None and isinstance(split.x, Tensor) else split
+def _moved(split: Split, device: torch.device) -> Split:
+    """The split on the device, where its data are in memory and take no more than half of what is free there."""
+    if not isinstance(split.x, Tensor) or (
+        device.type == "cuda" and split.x.nbytes > torch.cuda.mem_get_info(device)[0] / 2
+    ):
+        return split
+    return split.to(device)
 
 
 def _fixed(split: Split, seed: int) -> Split:
@@ -288,11 +318,11 @@ def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
         )
 
 
-def _check(module: ObjectiveModule, splits: list[Split], loader: Callable[..., Iterable[Tensor]]) -> None:
+def _check(module: ObjectiveModule, splits: list[Split], batch_size: int, device: torch.device, workers: int) -> None:
     """Show the programs, with validation on, every datum held in memory, or the first batch of those that are not."""
     for split in splits:
         every = len(split) if isinstance(split.x, Tensor) else 1
-        for x in islice(loader(split, shuffle=False), every):
+        for x in islice(split.batches(batch_size, shuffle=False, device=device, workers=workers), every):
             module.check(x)
 
 

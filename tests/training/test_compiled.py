@@ -5,7 +5,6 @@ import torch
 from checks import members
 from programs import LinearGaussian
 from torch import Tensor, nn
-from torch._inductor import config
 from user_network import Normalised
 
 import pyrovae.objectives
@@ -35,7 +34,6 @@ def gradients(module: nn.Module, parameters: list[Tensor], x: Tensor) -> list[Te
 
 
 @pytest.mark.parametrize("cls", objectives)
-@config.patch(fallback_random=True)
 def test_the_same_loss_and_gradients_at_the_same_noise(cls, x):
     vae = pair()
     eager = cls(num_particles=3)(vae.model, vae.guide)
@@ -48,7 +46,7 @@ def test_the_same_loss_and_gradients_at_the_same_noise(cls, x):
     measured = fused.measure(x)
     torch.manual_seed(2)
     for ours, theirs in zip(measured, eager.measure(x), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+        torch.testing.assert_close(ours, torch.as_tensor(theirs), rtol=0, atol=1e-10)
 
 
 def test_draws_follow_torchs_generator_and_are_fresh_each_time(x):
@@ -63,7 +61,6 @@ def test_draws_follow_torchs_generator_and_are_fresh_each_time(x):
     assert fused(x).item() == first
 
 
-@config.patch(fallback_random=True)
 def test_parameters_of_plain_functions_are_trained(float64):
     decoder = nn.Linear(2, 3)
 
@@ -134,7 +131,7 @@ def test_a_program_that_cannot_be_recorded_runs_eagerly_and_says_so_once(x):
 def test_a_graph_a_shape_and_no_more_than_so_many(x, monkeypatch):
     recorded = []
     monkeypatch.setattr(compiled, "most_graphs", 2)
-    monkeypatch.setattr(torch, "compile", lambda graph: recorded.append(1) or graph)
+    monkeypatch.setattr(compiled, "fuse", lambda function, _: recorded.append(1) or function)
     vae = pair()
     fused = compile(IWAE(2)(vae.model, vae.guide))
     for batch in (x, x[:3], x, x[:3]):

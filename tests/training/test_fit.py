@@ -16,7 +16,7 @@ from pyrovae.data import Binarize, Digits, Split
 from pyrovae.training import Run
 from pyrovae.training.checks import UnmovedParameterWarning
 
-quiet = partial(fit, progress=False)
+quiet = partial(fit, progress=False, compile=False)
 sgd = partial(torch.optim.SGD, lr=0.1)
 
 

@@ -1,0 +1,89 @@
+"""What Python does to tensors, recorded once as one flat graph and fused: Pyro's handlers run then, and never again.
+
+``torch.export`` records a module's call, ``make_fx`` what a function does with such a recording (its gradient, say), and
+inductor turns the result into kernels. Random numbers stay those of torch's generators, drawn by torch's own operators in
+the order in which the recorded Python drew them: the same seed gives the same draws, recorded or not.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyrovae.errors import InputError
+
+_packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
+_not_the_users = tuple(map(str, [*_packages, Path(__file__).parent]))
+
+
+class NotCompiledWarning(UserWarning):
+    """A program could not be recorded, or came in too many shapes, and runs eagerly."""
+
+
+class NotRecordedError(Exception):
+    """A program cannot be recorded; the message has the line and the reason."""
+
+
+class Recording:
+    """One call of a module as a graph of tensor operations; a function of its parameters and buffers too.
+
+    Attributes:
+        tensors: the parameters and buffers, the very ones of the module, in the order in which a call takes them.
+
+    Raises:
+        NotRecordedError: where the module, or what it calls, looks at the numbers in a tensor.
+    """
+
+    def __init__(self, module: nn.Module, args: Sequence[Tensor]) -> None:
+        with torch.enable_grad(), _refused():
+            self._graph = torch.export.export(module, tuple(args), strict=False).module()
+        named = [*self._graph.named_parameters(), *self._graph.named_buffers()]
+        self._names = [name for name, _ in named]
+        self.tensors: list[Tensor] = [tensor for _, tensor in named]
+
+    def __call__(self, tensors: Sequence[Tensor], *args: Tensor) -> Any:
+        """What the module gives for ``args``, of the recorded shapes, with these parameters and buffers."""
+        return functional_call(self._graph, dict(zip(self._names, tensors, strict=True)), args)
+
+
+def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., Any]:
+    """The function of tensors as fused kernels, without a gradient of its own; what it changes in place, it changes.
+
+    Raises:
+        NotRecordedError: where it, or what it calls, looks at the numbers in a tensor.
+    """
+    with torch.no_grad(), _refused():
+        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        fused = torch._inductor.compile(graph, inputs, options=_options(inputs[0].device))
+    return torch.no_grad()(fused)
+
+
+def _options(device: torch.device) -> dict[str, Any]:
+    """Inductor's: torch's own random numbers, and on a CPU no Python between the kernels."""
+    return {"fallback_random": True, "cpp_wrapper": device.type == "cpu"}
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Whatever it is in a user's program that cannot be recorded, in one kind of error."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise NotRecordedError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, and the last line of the user's own code on the way there."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_not_the_users)]
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    where = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
+    return f"{type(error).__name__}{where}: {first}"

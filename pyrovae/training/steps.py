@@ -1,0 +1,279 @@
+"""Training steps: rows of the data, their binarisation, the loss, its gradient, clipping and the optimiser's update.
+
+Eagerly a step is what it looks like. Compiled, all of it up to the update is one fused graph, and the update is torch's
+own fused optimiser. On CUDA both are captured in a CUDA graph, and nothing waits for the device before an epoch is over.
+The random numbers are the same whichever way a step runs.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from pyrovae.errors import InputError
+from pyrovae.objectives import Measurement, ObjectiveModule
+from pyrovae.recording import NotRecordedError, fuse
+from pyrovae.training.captured import Captured
+from pyrovae.training.checks import MovedParameters, Noise, blame
+from pyrovae.training.compiled import leaves, record, warn_of_eager
+from pyrovae.training.metrics import Means, sums
+
+Gradients = Sequence[Tensor | None]
+Replayable = tuple[Callable[[], None], list[Tensor]]
+"""A step of no arguments, and the tensors that it reads."""
+Rows = Callable[..., Tensor]
+"""What makes a batch of the tensors that a step is given."""
+
+
+def in_memory(data: Tensor, index: Tensor) -> Tensor:
+    """The rows at ``index`` of data that are held in memory."""
+    return data[index]
+
+
+def as_given(x: Tensor) -> Tensor:
+    """Rows that were read elsewhere."""
+    return x
+
+
+class State(NamedTuple):
+    """What steps add up where the parameters are, to be read when an epoch is over.
+
+    Attributes:
+        sums: of bound, reconstruction and KL over data, float64.
+        steps: the number of steps whose loss and gradient were finite.
+        failed: 1 once a step's were not, and from then on no parameter moves.
+    """
+
+    sums: Tensor
+    steps: Tensor
+    failed: Tensor
+
+    @classmethod
+    def zero(cls, device: torch.device) -> "State":
+        """The state at the beginning of an epoch."""
+        sums = torch.zeros(3, dtype=torch.float64, device=device)
+        return cls(sums, torch.zeros((), dtype=torch.int64, device=device), torch.zeros((), device=device))
+
+    def add(self, measured: Measurement, finite: Tensor) -> None:
+        """Take down one step, in place."""
+        self.failed.copy_(torch.maximum(self.failed, (~finite).float()))
+        self.steps.add_(1 - self.failed.long())
+        self.sums.add_(sums(measured))
+
+
+class Steps:
+    """The steps of a training run. Compiled are those on batches of one size; the last of an epoch may be short, and eager.
+
+    Args:
+        module: the objective on the pair, started.
+        optimizer: of its parameters; it is made to use torch's fused kernels where it has them and was not told otherwise.
+        batch_size: data in a compiled step.
+        draw: what each use makes of rows of the data, such as their binarisation.
+        clip_norm: the largest norm of the gradient, all parameters together; a longer one is scaled down to it.
+        compile: whether to fuse the steps; a program that cannot be recorded runs eagerly, after a warning.
+    """
+
+    def __init__(
+        self,
+        module: ObjectiveModule,
+        optimizer: Optimizer,
+        *,
+        batch_size: int,
+        draw: Callable[[Tensor], Tensor] = as_given,
+        clip_norm: float | None = None,
+        compile: bool = True,
+    ) -> None:
+        self.module = module
+        self.optimizer = optimizer
+        self.batch_size = batch_size
+        self.draw = draw
+        self.clip_norm = clip_norm
+        self.compile = compile
+        self.seconds_to_first_step: float | None = None
+        self._parameters = [value for group in optimizer.param_groups for value in group["params"]]
+        self._device = self._parameters[0].device
+        self._state = State.zero(self._device)
+        self._fused: dict[Rows, Callable[..., Gradients] | None] = {}
+        self._captured: dict[Any, tuple[Captured, list[Tensor]]] = {}
+        self._capturable = _use_fused_kernels(optimizer) and self._device.type == "cuda" and compile
+        self._began = perf_counter()
+
+    def walk(self, data: Tensor, order: Tensor | None = None) -> Means:
+        """One step for each batch of data held in memory, on the parameters' device, in this order or as they lie.
+
+        Raises:
+            InputError: for a loss or a gradient that is not finite, naming the site.
+        """
+        order = torch.arange(len(data)) if order is None else order
+        order = order.to(self._device)
+        batches = order.split(self.batch_size)
+        full = len(order) // self.batch_size
+        self._begin()
+        if full and self._can_capture(in_memory, data, batches[0]):
+            self._replay(data, order[: full * self.batch_size].view(full, self.batch_size))
+            batches = batches[full:]
+        for index in batches:
+            self._step(in_memory, data, index)
+        return self._end(len(order), lambda step: data[order[step * self.batch_size :][: self.batch_size]])
+
+    def stream(self, batches: Iterable[Tensor]) -> Means:
+        """One step for each batch, wherever they come from; the same errors."""
+        self._begin()
+        count, last = 0, None
+        for x in batches:
+            count, last = count + len(x), x
+            if len(x) == self.batch_size and self._can_capture(as_given, x):
+                self._replay_on(x)
+            else:
+                self._step(as_given, x)
+        return self._end(count, lambda _: last)
+
+    def _begin(self) -> None:
+        self.module.train()
+        for value in self._state:
+            value.zero_()
+
+    def _end(self, count: int, rows: Callable[[int], Tensor | None]) -> Means:
+        """The means of the epoch. Steps that were replayed are looked at only here."""
+        if self._captured and self._state.failed:
+            self._refuse(rows(int(self._state.steps)))
+        means = Means(self._device)
+        means.sums, means.count = self._state.sums.clone(), count
+        return means
+
+    def _step(self, rows: Rows, *inputs: Tensor) -> None:
+        """One step that is looked at before parameters move."""
+        if self._captured and self._state.failed:
+            return
+        noise = Noise(self._device)
+        fused = self._function(rows, *inputs) if len(inputs[-1]) == self.batch_size else None
+        gradients = fused(*inputs) if fused else self._eager(rows(*inputs))
+        if self._state.failed:
+            noise.restore()
+            self._refuse(rows(*inputs))
+        self._update(gradients)
+
+    def _eager(self, x: Tensor) -> Gradients:
+        measured = self.module.measure(self.draw(x))
+        gradients, finite = self._gradients(measured, self._parameters)
+        self._state.add(measured, finite)
+        return gradients
+
+    def _gradients(self, measured: Measurement, parameters: Sequence[Tensor]) -> tuple[Gradients, Tensor]:
+        """The gradient of the mean loss, clipped, and whether both are finite."""
+        loss = measured.loss / (measured.scale * measured.bound.numel())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        norm = get_total_norm([value for value in gradients if value is not None])
+        finite = torch.isfinite(loss.detach() + norm)
+        if self.clip_norm is None:
+            return gradients, finite
+        factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        return [None if value is None else value * factor for value in gradients], finite
+
+    def _update(self, gradients: Gradients) -> None:
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.seconds_to_first_step is not None:
+            self.optimizer.step()
+            return
+        watched = MovedParameters(self.module)
+        self.optimizer.step()
+        self.seconds_to_first_step = perf_counter() - self._began
+        if any(group["lr"] for group in self.optimizer.param_groups):
+            watched.warn(self.module)
+
+    def _refuse(self, x: Tensor | None) -> NoReturn:
+        """Raise an InputError that says why the step on these rows failed."""
+        raise InputError(blame(self.module, None if x is None else self.draw(x)))
+
+    def _function(self, rows: Rows, *inputs: Tensor) -> Callable[..., Gradients] | None:
+        """From a step's tensors to its gradients, fused; ``None`` where steps run eagerly."""
+        if not self.compile:
+            return None
+        if rows not in self._fused:
+            try:
+                self._fused[rows] = self._fuse(rows, inputs)
+            except NotRecordedError as error:
+                self._fused[rows] = warn_of_eager(f"they cannot be recorded: {error}")
+        return self._fused[rows]
+
+    def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
+        recording = record(self.module, (self.draw(rows(*inputs)),))
+        own, wanted = len(recording.tensors), [tensor.requires_grad for tensor in recording.tensors]
+        places = [_place(value, recording.tensors) for value in self._parameters]
+
+        @torch.enable_grad()
+        def step(*everything: Tensor) -> Gradients:
+            mine, (state, given) = leaves(everything[:own], wanted), (everything[own : own + 3], everything[own + 3 :])
+            measured = Measurement(*recording(mine, self.draw(rows(*given))))
+            gradients, finite = self._gradients(measured, [mine[place] for place in places])
+            State(*state).add(measured, finite)
+            return gradients
+
+        fixed = [*(tensor.detach() for tensor in recording.tensors), *self._state]
+        fused = fuse(step, [*fixed, *inputs])
+        return lambda *inputs: fused(*fixed, *inputs)
+
+    def _can_capture(self, rows: Rows, *inputs: Tensor) -> bool:
+        return self._capturable and self._function(rows, *inputs) is not None
+
+    def _replay(self, data: Tensor, order: Tensor) -> None:
+        """Steps over data in memory, ``order`` having a row a step."""
+
+        def make() -> Replayable:
+            indices, place = torch.empty_like(order), torch.zeros(1, dtype=torch.int64, device=order.device)
+
+            def step() -> None:
+                self._update(self._fused[in_memory](data, indices.index_select(0, place).squeeze(0)))  # pyright: ignore
+                place.add_(1)
+
+            return step, [indices, place]
+
+        captured, (indices, place) = self._capture((in_memory, data.data_ptr(), order.shape), make)
+        indices.copy_(order)
+        place.zero_()
+        captured.run(len(order))
+
+    def _replay_on(self, x: Tensor) -> None:
+        """A step on one batch."""
+
+        def make() -> Replayable:
+            here = torch.empty_like(x)
+            return lambda: self._update(self._fused[as_given](here)), [here]  # pyright: ignore
+
+        captured, (here,) = self._capture((as_given, x.shape), make)
+        here.copy_(x)
+        captured.run(1)
+
+    def _capture(
+        self, what: Any, make: Callable[[], tuple[Callable[[], None], list[Tensor]]]
+    ) -> tuple[Captured, list[Tensor]]:
+        """A step, captured for the settings that the optimiser has now, and the tensors that it reads."""
+        groups = self.optimizer.param_groups
+        key = what, str([{name: value for name, value in group.items() if name != "params"} for group in groups])
+        if key not in self._captured:
+            self.optimizer.found_inf = self._state.failed  # pyright: ignore  # at 1, its fused kernels leave everything alone
+            function, tensors = make()
+            self._captured = {key: (Captured(function), tensors)}
+        return self._captured[key]
+
+
+def _use_fused_kernels(optimizer: Optimizer) -> bool:
+    """Turn on torch's fused kernels where the optimiser has them and was not told otherwise; whether they are on.
+
+    They keep Python out of the update, and can be captured in a CUDA graph and told on the device to do nothing.
+    """
+    for group in optimizer.param_groups:
+        if type(optimizer) in (Adam, AdamW, SGD) and not group["foreach"] and group["fused"] is None:
+            group["fused"] = not group["differentiable"] and all(value.is_floating_point() for value in group["params"])
+        if group.get("fused") and "capturable" in group:
+            group["capturable"] = group["params"][0].is_cuda
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _place(value: Tensor, tensors: list[Tensor]) -> int:
+    return next(i for i, tensor in enumerate(tensors) if tensor is value)

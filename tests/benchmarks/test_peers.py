@@ -1,0 +1,72 @@
+"""Every contender computes the same: from the same trained weights their mean losses are equal up to Monte Carlo error."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from benchmarks.measure import AbsentError
+from benchmarks.peers import by_hand, ours
+from benchmarks.step import agreed, peers
+from benchmarks.task import Task, conv_task, made_up, mlp_task
+
+
+@pytest.fixture(scope="module")
+def data() -> torch.Tensor:
+    return made_up(2000)[0]
+
+
+def trained(task: Task, steps: int = 100) -> Task:
+    """The task that goes on from weights at which the number of particles makes a difference, without moving them."""
+    loss = by_hand.Loss(task)
+    by_hand.stepper(task, loss, loss)(steps)
+    return replace(task, encoder=loss.encoder, decoder=loss.decoder, learning_rate=0.0)
+
+
+def loss_of(name: str, task: Task, steps: int) -> float:
+    try:
+        return peers[name](task)(steps)
+    except AbsentError as reason:
+        pytest.skip(str(reason))
+
+
+cpu_peers = [name for name in peers if "CUDA" not in name and name != "by hand, eager"]
+
+
+@pytest.mark.parametrize("name", cpu_peers)
+@pytest.mark.parametrize("particles", [1, 5])
+def test_the_same_loss_with_linear_layers(data, particles, name):
+    task = trained(mlp_task(20, particles, data))
+    expected = by_hand.eager(task)(200)
+    assert loss_of(name, task, 200) == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize("name", cpu_peers)
+def test_the_same_loss_with_convolutions(data, name):
+    task = trained(conv_task(20, 1, data), 20)
+    expected = by_hand.eager(task)(50)
+    assert loss_of(name, task, 50) == pytest.approx(expected, rel=0.01)
+
+
+def test_particles_make_more_of_a_difference_than_the_tolerance(data):
+    task = trained(mlp_task(20, 1, data))
+    one, five = (by_hand.eager(replace(task, particles=particles))(200) for particles in (1, 5))
+    assert one - five > 0.01 * one
+
+
+def test_a_contender_that_computes_another_loss_is_refused():
+    with pytest.raises(ValueError, match="do not compute the same"):
+        agreed({"one": lambda _: 100.0, "other": lambda _: 100.5, "third": lambda _: 110.0}, 10)
+
+
+def test_the_order_takes_each_row_once_before_any_again(data):
+    order = mlp_task(20, 1, data).order()
+    rows = torch.cat([order.take(number) for number in (1500, 700, 1800)])
+    assert all(part.sort().values.equal(torch.arange(2000)) for part in rows.split(2000))
+
+
+def test_networks_are_those_of_the_library(data):
+    for task in (mlp_task(20, 1, data), conv_task(20, 1, data)):
+        vae, (encoder, decoder) = ours.pair(task), task.networks()
+        x, z = task.data[:3], torch.randn(3, 50)
+        torch.testing.assert_close(vae.guide.encoder(x).flatten(1), encoder(x))
+        torch.testing.assert_close(vae.model.decoder(z), decoder(z))
