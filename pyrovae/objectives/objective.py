@@ -5,20 +5,16 @@ An objective says two things. Its *bound* is the value it reports, a lower bound
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from pyro.infer import ELBO as PyroELBO
-from pyro.infer.elbo import ELBOModule
 from pyro.infer.enum import get_importance_trace
-from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.parameters import Program, as_parameters, owner, parameter_store
+from pyrovae.pair import Pair
+from pyrovae.parameters import Program
 from pyrovae.weights import LogWeights, Plates, find_plates, weigh
 
 
@@ -107,23 +103,12 @@ class Objective(PyroELBO):
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
 
 
-class ObjectiveModule(ELBOModule):
-    """An objective on a pair: ``module(x)`` is the loss, a scalar tensor.
-
-    The parameters are those of the two programs where these are modules, or methods of one. Those that plain functions
-    keep in ``pyro.param`` and ``pyro.module`` statements join at the first call, so call it once before you hand
-    ``parameters()`` to an optimiser. ``unknown`` then names the classes of networks that the programs call without having
-    named them to Pyro: their parameters are not among these.
-    """
+class ObjectiveModule(Pair):
+    """An objective on a pair: ``module(x)`` is the loss, a scalar tensor; ``module.elbo`` is the objective."""
 
     def __init__(self, model: Program, guide: Program, objective: Objective) -> None:
-        super().__init__(model, guide, objective)  # pyright: ignore[reportArgumentType]
-        self.plates: Plates | None = None
-        self.stored = nn.ParameterDict()
-        self._constraints: dict[str, Any] = {}
-        self.others = nn.ModuleList()
-        self.unknown: list[str] = []
-        self._adopt(owner(program) for program in (model, guide))
+        super().__init__(model, guide)
+        self.elbo = objective
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over the data, in nats."""
@@ -133,77 +118,12 @@ class ObjectiveModule(ELBOModule):
         """The loss and, for each datum, bound, reconstruction and KL."""
         if self.plates is None and not torch.compiler.is_compiling():
             self.start(*args, **kwargs)
-        with self._open() as (model, guide):
-            objective: Any = self.elbo
-            return objective.measure(model, guide, *args, plates=self.plates, **kwargs)
+        with self.opened() as (model, guide):
+            return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)
 
     def weights(self, *args: Any, **kwargs: Any) -> LogWeights:
         """The log weights that the objective is made of, at its number of particles."""
-        with self._open() as (model, guide):
-            return weigh(model, guide, args, kwargs, self.elbo.num_particles, self.plates)
-
-    def check(self, *args: Any, **kwargs: Any) -> None:
-        """Run the pair once with validation on: every error of :func:`pyrovae.weights.find_plates`."""
-        with self._open() as (model, guide):
-            find_plates(model, guide, *args, **kwargs)
-
-    def start(self, *args: Any, **kwargs: Any) -> None:
-        """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
-        store = parameter_store(self.model, self.guide)
-        with _modules_called() as called, _Entered() as entered, store as (model, guide):
-            self.plates = find_plates(model, guide, *args, **kwargs)
-        values = {value for _, value in entered.values}
-        self._adopt(module for module in called if _trained(module) and _trained(module) <= values)
-        mine = set(self.parameters()) - set(self.stored.parameters())
-        left = {name: value for name, value in entered.values if value not in mine}
-        state = as_parameters(left)
-        self._constraints = state["constraints"]
-        kept = {name: value for name, value in left.items() if isinstance(value, nn.Parameter)} | state["params"]
-        self.stored = nn.ParameterDict({_key(name): value for name, value in kept.items()})
-        known = set(self.parameters())
-        self.unknown = sorted({type(module).__name__ for module in called if not _trained(module) <= known})
-
-    def _adopt(self, modules: Iterable[Any]) -> None:
-        """Make the parameters of modules that the programs run, without being them, parameters of this one."""
-        for module in modules:
-            if isinstance(module, nn.Module) and module not in set(self.modules()):
-                self.others.append(module)
-
-    def _open(self) -> AbstractContextManager[tuple[Program, Program]]:
-        params = {name: self.stored[_key(name)] for name in self._constraints}
-        return parameter_store(self.model, self.guide, {"params": params, "constraints": self._constraints})
-
-
-class _Entered(Messenger):
-    """The unconstrained values of all ``pyro.param`` statements meanwhile, with their names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: list[tuple[str, Tensor]] = []
-
-    def _pyro_post_param(self, msg: Any) -> None:
-        value = msg["value"]
-        self.values.append((msg["name"], value.unconstrained() if hasattr(value, "unconstrained") else value))
-
-
-@contextmanager
-def _modules_called() -> Iterator[list[nn.Module]]:
-    """The modules that are called meanwhile, the outer before the inner."""
-    called: list[nn.Module] = []
-    hook = register_module_forward_pre_hook(lambda module, _: called.append(module))
-    try:
-        yield called
-    finally:
-        hook.remove()
-
-
-def _trained(module: nn.Module) -> set[nn.Parameter]:
-    return {value for value in module.parameters() if value.requires_grad}
-
-
-def _key(name: str) -> str:
-    """A name of Pyro's store as a name of torch's, in which a full stop parts modules."""
-    return f"param:{name}".replace(".", ":")
+        return self.weigh(self.elbo.num_particles, *args, **kwargs)
 
 
 def _require_reparameterized(objective: str, weights: LogWeights) -> None:

@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 import pytest
+
 from benchmarks.__main__ import main, measurements
 
 

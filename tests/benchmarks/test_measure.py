@@ -4,7 +4,8 @@ from time import sleep
 
 import pytest
 import torch
-from benchmarks.measure import Settings, compare, interleaved, machine, measurement, ratio
+
+from benchmarks.measure import Settings, compare, interleaved, machine, measurement, ratio, version
 
 
 def test_a_ratio_pairs_the_blocks_of_a_round():
@@ -41,4 +42,4 @@ def test_the_table_shows_the_ratio_to_ours_and_who_is_absent(capsys, markdown):
 
 
 def test_the_machine_is_named_with_its_versions():
-    assert f"torch {torch.__version__}" in machine(Settings(torch.device("cpu")))
+    assert f"torch {version('torch')}" in machine(Settings(torch.device("cpu")))

@@ -1,0 +1,57 @@
+"""In what precision networks compute: that of their numbers, or a faster one inside their matrix products."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from pyrovae.errors import InputError
+
+Precision = Literal["highest", "high", "medium", "bfloat16"]
+precisions = ("highest", "high", "medium", "bfloat16")
+_layers = {
+    functional.linear,
+    *(functional.conv1d, functional.conv2d, functional.conv3d),
+    *(functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d),
+}
+
+
+@contextmanager
+def computing_in(precision: Precision) -> Iterator[None]:
+    """Let networks of float32 compute in this precision; densities and log weights stay float32.
+
+    ``highest`` is float32. ``high`` and ``medium`` are torch's settings of that name for float32 matrix products (TF32, and
+    bfloat16 where the processor has it, on what hardware has them). ``bfloat16`` hands every linear and convolutional
+    layer its input and its weights in bfloat16, whatever hardware, and takes its output as float32: a relative error of
+    2^-9 a number.
+
+    Raises:
+        InputError: for another word.
+    """
+    if precision not in precisions:
+        raise InputError(f"precision is {precision!r}; expected one of {', '.join(map(repr, precisions))}")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest" if precision == "bfloat16" else precision)
+    try:
+        with _Bfloat16Layers() if precision == "bfloat16" else nullcontext():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Bfloat16Layers(TorchFunctionMode):
+    """Linear and convolutional layers of float32 compute in bfloat16."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _layers:
+            return func(*args, **(kwargs or {}))
+        narrow = [_narrow(value) for value in args]
+        return func(*narrow, **{name: _narrow(value) for name, value in (kwargs or {}).items()}).float()
+
+
+def _narrow(value: Any) -> Any:
+    return value.bfloat16() if isinstance(value, Tensor) and value.dtype == torch.float32 else value
