@@ -50,7 +50,8 @@ class _Bfloat16Layers(TorchFunctionMode):
         if func not in _layers:
             return func(*args, **(kwargs or {}))
         narrow = [_narrow(value) for value in args]
-        return func(*narrow, **{name: _narrow(value) for name, value in (kwargs or {}).items()}).float()
+        result = func(*narrow, **{name: _narrow(value) for name, value in (kwargs or {}).items()})
+        return result if args[0].dtype == result.dtype else result.to(args[0].dtype)
 
 
 def _narrow(value: Any) -> Any:

@@ -236,7 +236,8 @@ def test_no_run_has_more_rows_than_asked_for(num_samples, max_rows):
     x = torch.randn(10, 3)
     log_likelihood(model, GaussianGuide(model, diagonal=True), x, num_samples, max_rows=max_rows)
     assert max(model.rows) <= max_rows
-    assert sum(model.rows) == num_samples * len(x) + min(len(x), max_rows)
+    needed = num_samples * len(x)
+    assert needed <= sum(model.rows[1:]) < 1.01 * needed
 
 
 def test_plates_are_found_once():

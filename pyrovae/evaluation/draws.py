@@ -1,0 +1,140 @@
+"""Many log weights of many data, a piece at a time: every piece of one shape, so that the programs are recorded once."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from pyrovae.batches import batches, size
+from pyrovae.errors import InputError
+from pyrovae.evaluation.limits import MAX_ROWS, rows_that_fit
+from pyrovae.pair import Pair
+from pyrovae.parameters import Program
+from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
+from pyrovae.weights import Plates
+
+
+class Draws:
+    """``number`` log weights of each datum, in the memory that ``max_rows`` and ``max_weights`` set.
+
+    Args:
+        model: the model.
+        guide: its proposal.
+        data: the data.
+        number: of draws a datum.
+        device: where the programs run.
+        compile: whether to record and fuse them.
+        max_rows: the most draws times data of one run of the programs; measured if None.
+        max_weights: the most weights that are held together.
+
+    Raises:
+        InputError: where the pair, or the first of the data, cannot be weighed.
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        data: Tensor | Dataset,
+        number: int,
+        device: torch.device,
+        compile: bool,
+        max_rows: int | None,
+        max_weights: int,
+    ) -> None:
+        self.number = number
+        self._data, self._device = data, device
+        self._pair = Pair(model, guide)
+        self._batch_size = _even(size(data), max(1, min(max_weights // number, max_rows or MAX_ROWS)))
+        first = next(self.batches())
+        self._pair.start(first)
+        max_rows = max_rows or rows_that_fit(device, lambda rows: self._pair.weigh(max(1, rows // len(first)), first))
+        self._at_once = _even(number, max(1, max_rows // self._batch_size))
+        self._weigh: Callable[[Tensor], Tensor] = self._checked
+        self._compile = compile
+
+    @property
+    def number_of_batches(self) -> int:
+        """How many batches the data make."""
+        return math.ceil(size(self._data) / self._batch_size)
+
+    def batches(self) -> Iterator[Tensor]:
+        """The data, in their order."""
+        return batches(self._data, self._batch_size, device=self._device)
+
+    def of(self, x: Tensor) -> Tensor:
+        """The log weights of a batch, shape ``(number, len(x))``, float64.
+
+        Raises:
+            InputError: for a weight that is not a number, and where weights are not densities of single data.
+        """
+        filled = torch.cat([x, x[-1:].expand(self._batch_size - len(x), *x.shape[1:])])
+        if self._compile:
+            self._weigh, self._compile = self._fused(filled), False
+        pieces = math.ceil(self.number / self._at_once)
+        weights = torch.empty(pieces * self._at_once, self._batch_size, dtype=torch.float64, device=x.device)
+        noise = _noise(x.device)
+        for rows in weights.split(self._at_once):
+            rows.copy_(self._weigh(filled))
+        weights = weights[: self.number, : len(x)]
+        if weights.isnan().any():
+            self._name_the_site(filled, noise)
+        return weights
+
+    def _checked(self, x: Tensor) -> Tensor:
+        weights = self._pair.weigh(self._at_once, x)
+        weights.require_densities("the log likelihood")
+        _require_every_datum(weights.total.shape[1], len(x), weights.plates)
+        return weights.total
+
+    def _fused(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        try:
+            recording = Recording(_Weights(self._checked, self._pair), (x,))
+            tensors = [tensor.detach() for tensor in recording.tensors]
+            fused = fuse(lambda *inputs: [recording(inputs[:-1], inputs[-1])], [*tensors, x])
+        except NotRecordedError as error:
+            warnings.warn(f"the programs run eagerly: they cannot be recorded: {error}", NotCompiledWarning, stacklevel=4)
+            return self._checked
+        return lambda x: fused(*tensors, x)[0]
+
+    def _name_the_site(self, x: Tensor, noise: Callable[[], None]) -> None:
+        """Draw again what was not a number, and raise the InputError that says where it comes from."""
+        noise()
+        for _ in range(math.ceil(self.number / self._at_once)):
+            self._pair.weigh(self._at_once, x).require_numbers()
+
+
+class _Weights(nn.Module):
+    """Log weights as the output of a module, which has the parameters of the pair."""
+
+    def __init__(self, weigh: Callable[[Tensor], Tensor], pair: Pair) -> None:
+        super().__init__()
+        self.pair = pair
+        self._weigh = weigh
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._weigh(x)
+
+
+def _even(total: int, most: int) -> int:
+    """The size of pieces, at most ``most``, that fill ``total`` with the least left over."""
+    return math.ceil(total / math.ceil(total / most))
+
+
+def _noise(device: torch.device) -> Callable[[], None]:
+    """What sets the device's random generator back to where it is now."""
+    if device.type == "cuda":
+        return partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
+    return partial(torch.set_rng_state, torch.get_rng_state())
+
+
+def _require_every_datum(found: int, expected: int, plates: Plates) -> None:
+    if found != expected:
+        raise InputError(
+            f"plate {plates.data!r} holds {found} data where the batch has {expected}; each datum needs weights of its "
+            f'own: use pyro.plate("{plates.data}", len(x)), without subsampling'
+        )
