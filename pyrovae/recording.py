@@ -6,6 +6,7 @@ the order in which the recorded Python drew them: the same seed gives the same d
 """
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.errors import InputError
+from pyrovae.parameters import same_random_numbers
 
 _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
 _not_the_users = tuple(map(str, [*_packages, Path(__file__).parent]))
@@ -42,7 +44,7 @@ class Recording:
     """
 
     def __init__(self, module: nn.Module, args: Sequence[Tensor]) -> None:
-        with torch.enable_grad(), _refused():
+        with torch.enable_grad(), same_random_numbers(*args), _refused():
             self._graph = torch.export.export(module, tuple(args), strict=False).module()
         named = [*self._graph.named_parameters(), *self._graph.named_buffers()]
         self._names = [name for name, _ in named]
@@ -59,7 +61,8 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
     Raises:
         NotRecordedError: where it, or what it calls, looks at the numbers in a tensor.
     """
-    with torch.no_grad(), _refused():
+    with torch.no_grad(), same_random_numbers(*inputs), _refused(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's of its own deprecated functions
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         fused = torch._inductor.compile(graph, inputs, options=_options(inputs[0].device))
     return torch.no_grad()(fused)

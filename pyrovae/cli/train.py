@@ -37,8 +37,9 @@ def _train(experiment: Experiment, run: Run) -> None:
     began = perf_counter()
     history = fit(vae.model, vae.guide, data.train, data.validation, objective=experiment.objective, run=run, **settings)
     print(
-        f"{len(history.metrics)} epochs in {perf_counter() - began:.1f} s; the best validation bound was in epoch "
-        f"{history.best_epoch}, whose parameters are kept\n"
+        f"{len(history.metrics)} epochs in {perf_counter() - began:.1f} s, the first step after "
+        f"{history.seconds_to_first_step:.1f} s; the best validation bound was in epoch {history.best_epoch}, whose "
+        "parameters are kept\n"
     )
 
 

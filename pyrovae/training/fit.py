@@ -26,6 +26,7 @@ from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded, set_seed
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
 from pyrovae.parameters import Program, owner
+from pyrovae.precision import Precision, computing_in
 from pyrovae.training.checkpoint import save_checkpoint
 from pyrovae.training.checks import Noise, UnmovedParameterWarning, blame
 from pyrovae.training.compiled import compile as compile_objective
@@ -80,6 +81,7 @@ def fit(
     clip_norm: float | None = None,
     patience: int | None = None,
     compile: bool | None = None,
+    precision: Precision = "highest",
     seed: int = 0,
     device: str | None = None,
     workers: int = 0,
@@ -106,6 +108,7 @@ def fit(
         compile: record the programs and fuse the step (:mod:`pyrovae.training.steps`), which takes seconds before the
             first step and leaves a run as it would have been but for rounding; if null, where the run has 1,000 steps
             or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
+        precision: in what the networks compute (:func:`pyrovae.precision.computing_in`); densities are float32 or more.
         seed: fixes the order of the data, their binarisation and the latent draws; torch's generators are left as found.
         device: where to train; where the data are if not given. Data in memory go there as a whole where they fit, and
             else batch by batch, ahead of their use.
@@ -139,7 +142,7 @@ def fit(
     run = Run(run) if isinstance(run, str) else run
     module = objective(model, guide)
     place = home(train.x, device)
-    with seeded(_seed(seed, 0), place), evaluating(model, guide):
+    with seeded(_seed(seed, 0), place), evaluating(model, guide), computing_in(precision):
         _start(module, train, batch_size)
         module.to(device)
         parts = [_moved(part, place) for part in (train, held_out) if part is not None]

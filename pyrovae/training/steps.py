@@ -16,6 +16,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
+from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import NotRecordedError, fuse
 from pyrovae.training.captured import Captured
 from pyrovae.training.checks import MovedParameters, Noise, blame
@@ -94,7 +95,7 @@ class Steps:
         self.clip_norm = clip_norm
         self.compile = compile
         self.seconds_to_first_step: float | None = None
-        self._parameters = [value for group in optimizer.param_groups for value in group["params"]]
+        self._parameters = [value for group in optimizer.param_groups for value in group["params"] if value.requires_grad]
         self._device = self._parameters[0].device
         self._state = State.zero(self._device)
         self._fused: dict[Rows, Callable[..., Gradients] | None] = {}
@@ -202,7 +203,8 @@ class Steps:
         return self._fused[rows]
 
     def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
-        recording = record(self.module, (self.draw(rows(*inputs)),))
+        with same_random_numbers(self._device):
+            recording = record(self.module, (self.draw(rows(*inputs)),))
         own, wanted = len(recording.tensors), [tensor.requires_grad for tensor in recording.tensors]
         places = [_place(value, recording.tensors) for value in self._parameters]
 

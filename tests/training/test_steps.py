@@ -1,0 +1,345 @@
+import math
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from checks import members
+from programs import GaussianGuide as Proposal
+from programs import LinearGaussian, functions
+from torch import Tensor, nn
+from user_network import Normalised
+
+import pyrovae.guides
+import pyrovae.likelihoods
+import pyrovae.networks
+import pyrovae.objectives
+import pyrovae.priors
+from pyrovae import IWAE, VAE, InputError
+from pyrovae.data import Binarize
+from pyrovae.guides import Guide
+from pyrovae.likelihoods import Likelihood
+from pyrovae.networks import MLP
+from pyrovae.networks.network import Network
+from pyrovae.objectives import Objective
+from pyrovae.priors import Prior
+from pyrovae.training import checks
+from pyrovae.training import steps as steps_module
+from pyrovae.training.steps import Steps
+
+SHAPE = (4, 4)
+small = partial(MLP, hidden=(3,))
+adam = partial(torch.optim.Adam, lr=1e-2)
+dynamic = Binarize.parse("dynamic").draw
+
+
+def swapped(**parts) -> VAE:
+    torch.manual_seed(0)
+    return VAE(SHAPE, latent_dim=2, **{"encoder": small, "decoder": small, **parts})
+
+
+def image_network(cls: type) -> dict[str, type]:
+    """The network in the place where its shapes are: a decoder if it makes pictures of vectors, else an encoder."""
+    try:
+        cls((2,), SHAPE)
+    except InputError:
+        return {"encoder": cls}
+    return {"decoder": cls}
+
+
+parts = [
+    *({"prior": cls} for cls in members(pyrovae.priors, Prior)),
+    *({"likelihood": cls} for cls in members(pyrovae.likelihoods, Likelihood)),
+    *({"guide": cls} for cls in members(pyrovae.guides, Guide)),
+    *(image_network(cls) for cls in members(pyrovae.networks, Network)),
+]
+objectives = [cls(num_particles=2) for cls in members(pyrovae.objectives, Objective)]
+
+
+def grey(number: int = 11) -> Tensor:
+    return torch.rand(number, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def trained(
+    pair: VAE, data: Tensor, objective: Objective, *, compile: bool, optimizer=adam, **settings
+) -> dict[str, Tensor]:
+    """What two batches of four and a short one make of the pair's state, with the means that they report."""
+    module = objective(pair.model, pair.guide)
+    module.start(dynamic(data[:4]))
+    pyro.set_rng_seed(2)
+    steps = Steps(module, optimizer(module.parameters()), batch_size=4, compile=compile, **{"draw": dynamic, **settings})
+    means = steps.walk(data, torch.randperm(len(data)))
+    return {**module.state_dict(), "sums": means.sums, "state": torch.get_rng_state()}
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("objective", objectives, ids=lambda objective: type(objective).__name__)
+def test_compiled_steps_are_eager_steps_for_every_objective(objective, float64):
+    eager, fused = (trained(swapped(), grey(), objective, compile=compile) for compile in (False, True))
+    assert_same(eager, fused)
+    assert not torch.equal(fused["model.decoder.layers.0.weight"], swapped().model.decoder.layers[0].weight)
+
+
+@pytest.mark.parametrize("part", parts, ids=lambda part: "-".join(f"{key}-{cls.__name__}" for key, cls in part.items()))
+def test_compiled_steps_are_eager_steps_for_every_part(part, float64):
+    assert_same(*(trained(swapped(**part), grey(), IWAE(2), compile=compile) for compile in (False, True)))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.RMSprop, lr=1e-3)]
+)
+def test_clipping_and_other_optimisers(optimizer, float64):
+    settings = {"optimizer": optimizer, "clip_norm": 0.5}
+    assert_same(*(trained(swapped(), grey(), IWAE(2), compile=compile, **settings) for compile in (False, True)))
+
+
+def test_a_clipped_step_is_torchs(float64):
+    pair, copy, x = swapped(), swapped(), grey(4).round()
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    trained(pair, x, IWAE(2), compile=False, optimizer=sgd, clip_norm=0.5, draw=lambda x: x)
+    module = IWAE(2)(copy.model, copy.guide)
+    module.start(x)
+    pyro.set_rng_seed(2)
+    (module(x[torch.randperm(4)]) / 4).backward()
+    assert nn.utils.clip_grad_norm_(copy.parameters(), 0.5) > 0.5
+    sgd(copy.parameters()).step()
+    torch.testing.assert_close([*pair.parameters()], [*copy.parameters()], rtol=0, atol=1e-12)
+
+
+def test_the_same_seed_and_a_restored_generator_give_the_same_run(float64):
+    def run(interrupted: bool) -> tuple[Tensor, Tensor]:
+        pair = swapped()
+        module = IWAE(2)(pair.model, pair.guide)
+        module.start(dynamic(grey()))
+        steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
+        pyro.set_rng_seed(3)
+        first = steps.walk(grey(8)).sums
+        if interrupted:
+            state = torch.get_rng_state()
+            torch.rand(100)
+            torch.set_rng_state(state)
+        return first, steps.walk(grey(8)).sums
+
+    (first, second), again, interrupted = run(False), run(False), run(True)
+    assert not torch.equal(first, second)
+    assert torch.equal(again[1], second)
+    assert torch.equal(interrupted[1], second)
+
+
+def test_statistics_of_the_batches_change_as_they_do_eagerly(float64):
+    def pair() -> VAE:
+        torch.manual_seed(0)
+        return VAE((4,), latent_dim=2, encoder=Normalised, decoder=small)
+
+    data = torch.rand(11, 4)
+    eager, fused = (trained(pair(), data, IWAE(2), compile=compile) for compile in (False, True))
+    assert_same(eager, fused)
+    assert not torch.equal(fused["guide.encoder.norm.running_mean"], torch.zeros(4))
+
+
+def test_parameters_that_are_frozen_or_unused_stay(float64):
+    class Idle(nn.Module):
+        def __init__(self, *_) -> None:
+            super().__init__()
+            self.frozen, self.used, self.idle = (nn.Linear(2, n) for n in (2, 16, 16))
+            self.frozen.requires_grad_(False)
+
+        def forward(self, z):
+            return self.used(self.frozen(z)).unflatten(-1, SHAPE)
+
+    pair, before = swapped(decoder=Idle), swapped(decoder=Idle)
+    with pytest.warns(UserWarning, match=r"idle\.weight \(no gradient reached it\)"):
+        trained(pair, grey(), IWAE(2), compile=True)
+    decoder, old = pair.model.decoder, before.model.decoder
+    assert torch.equal(decoder.frozen.weight, old.frozen.weight)
+    assert torch.equal(decoder.idle.weight, old.idle.weight)
+    assert not torch.equal(decoder.used.weight, old.used.weight)
+
+
+def test_parameters_of_plain_functions_are_trained_compiled_as_eagerly(float64):
+    def run(compile: bool) -> dict[str, Tensor]:
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        linear = LinearGaussian()
+        module, x = IWAE(2)(*functions(linear, Proposal(linear, shift=0.3))), torch.randn(8, 3)
+        module.start(x)
+        Steps(module, adam(module.parameters()), batch_size=4, compile=compile).walk(x)
+        return {name: value.detach().clone() for name, value in pyro.get_param_store().items()} | module.state_dict()
+
+    eager, fused = run(False), run(True)
+    assert {"noise", "slope", "offset", "factor"} <= eager.keys()
+    assert_same(eager, fused)
+
+
+class Root(nn.Module):
+    """A decoder whose gradient is infinite for data in which a pixel is 9: the root of 0 then stands in its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 4)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        far = (x > 5).any(-1, keepdim=True)
+        return self.linear(z) + torch.where(far, self.linear(z) * 0, 1.0).sqrt()
+
+
+def rooted(root: Root, bad: float = 0.0) -> tuple:
+    """A pair whose loss is ``bad`` too, where that is not 0, for those data."""
+
+    def model(x):
+        pyro.module("root", root)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            loc = root(x, z) + torch.where(x > 5, bad, 0.0)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.ones(2)), 0.1).to_event(1))
+
+    return model, guide
+
+
+class Running:
+    """In the place of ``Captured``, where there is no CUDA: the function is run whenever a graph of it would be."""
+
+    def __init__(self, function) -> None:
+        self._function = function
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            self._function()
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("bad", [0.0, math.nan])
+def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured, monkeypatch):
+    def run(data: Tensor) -> list[Tensor]:
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        module = IWAE(2)(*rooted(Root(), bad))
+        module.start(data[:4])
+        steps = Steps(module, adam(module.parameters()), batch_size=4)
+        steps._capturable = captured
+        parameters = [*module.parameters()]
+        steps.walk(data)
+        return parameters
+
+    monkeypatch.setattr(steps_module, "Captured", Running)
+    kept: list[Tensor] = []
+    monkeypatch.setattr(steps_module, "blame", lambda module, x: kept.extend(module.parameters()) or checks.blame(module, x))
+    data = torch.zeros(12, 4)
+    good = run(data[:4])
+    data[5] = 9.0
+    named = "the log density of site 'x' of the model is nan for datum 1" if bad else r"not the gradient of .*linear\.weight"
+    with pytest.raises(InputError, match=named):
+        run(data)
+    assert len(kept) == len(good) == 3
+    for after, expected in zip(kept, good, strict=True):
+        torch.testing.assert_close(after, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_replayed_steps_are_steps(rate, monkeypatch):
+    """The bookkeeping around replays, on a CPU; ``rate`` changes the learning rate between two epochs."""
+
+    def run(captured: bool) -> dict[str, Tensor]:
+        pair = swapped()
+        module = IWAE(2)(pair.model, pair.guide)
+        module.start(dynamic(grey()))
+        steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
+        steps._capturable = captured
+        pyro.set_rng_seed(3)
+        steps.walk(grey(), torch.randperm(11))
+        if rate is not None:
+            steps.optimizer.param_groups[0]["lr"] *= rate
+        sums = steps.walk(grey(), torch.randperm(11)).sums
+        sums += steps.stream(grey().split(4)).sums
+        return {**module.state_dict(), "sums": sums}
+
+    monkeypatch.setattr(steps_module, "Captured", Running)
+    assert_same(run(False), run(True))
+
+
+def test_a_stream_of_the_same_batches_is_the_same_run(float64):
+    def run(streamed: bool) -> dict[str, Tensor]:
+        pair = swapped()
+        module = IWAE(2)(pair.model, pair.guide)
+        module.start(dynamic(grey()))
+        steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
+        pyro.set_rng_seed(3)
+        means = steps.stream(grey().split(4)) if streamed else steps.walk(grey())
+        return {**module.state_dict(), "sums": means.sums, "count": torch.tensor(means.count)}
+
+    assert_same(run(False), run(True))
+
+
+def on_cuda(compile: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    pair = swapped().cuda()
+    module, data = IWAE(2)(pair.model, pair.guide), grey(200).cuda()
+    module.start(dynamic(data))
+    steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic, compile=compile)
+    torch.cuda.manual_seed(3)
+    read = []
+    for epoch in range(3):
+        steps.optimizer.param_groups[0]["lr"] = 1e-2 / (1 + epoch // 2)
+        order = torch.randperm(200, generator=torch.Generator().manual_seed(epoch))
+        read.append(steps.walk(data, order).read("train"))
+    read.append(steps.stream(grey(200).cuda().split(4)).read("train"))
+    return module.state_dict(), read
+
+
+@pytest.mark.cuda
+def test_captured_steps_are_eager_steps(float64):
+    (eager, means), (captured, other_means) = on_cuda(False), on_cuda(True)
+    assert_same(eager, captured)
+    for one, other in zip(means, other_means, strict=True):
+        assert one == pytest.approx(other, abs=1e-9)
+
+
+@pytest.mark.cuda
+def test_nothing_waits_for_the_device_within_an_epoch():
+    pair = swapped().cuda()
+    module, data = IWAE(2)(pair.model, pair.guide), grey(200).cuda()
+    module.start(dynamic(data))
+    steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
+    order = torch.randperm(200).cuda()
+    steps.walk(data, order)
+    body, began = order.view(50, 4), torch.cuda.current_stream()
+    began.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps._replay(data, body)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+def test_a_replayed_step_that_is_not_finite_moves_nothing():
+    data = torch.zeros(400, 4)
+    data[205] = 9.0
+    root = Root().cuda()
+
+    def model(x):
+        pyro.module("root", root)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(root(x, z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", x.new_ones(2)), 0.1).to_event(1))
+
+    module = IWAE(2)(model, guide)
+    module.start(data[:4].cuda())
+    steps = Steps(module, adam(module.parameters()), batch_size=4)
+    with pytest.raises(InputError, match=r"not the gradient of .*linear\.weight"):
+        steps.walk(data.cuda())
+    assert int(steps._state.steps) == 51
+    assert all(value.isfinite().all() for value in module.parameters())
