@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from importlib import import_module
 
 import pyro
 import pyro.distributions as dist
@@ -15,7 +16,9 @@ from pyrovae import ELBO, VAE, InputError, fit, log_weights
 from pyrovae.data import Binarize, Digits, Split
 from pyrovae.training import Run
 from pyrovae.training.checks import UnmovedParameterWarning
+from pyrovae.training.steps import Steps
 
+fitting = import_module("pyrovae.training.fit")  # `pyrovae.training.fit` is also its function
 quiet = partial(fit, progress=False, compile=False)
 sgd = partial(torch.optim.SGD, lr=0.1)
 
@@ -431,3 +434,32 @@ def test_trains_on_cuda():
     history = quiet(pair.model, pair.guide, data.train, data.validation, epochs=3, device="cuda")
     assert history.metrics[-1]["validation_bound"] > history.metrics[0]["validation_bound"]
     assert next(pair.parameters()).is_cuda
+
+
+def test_compiled_training_is_eager_training(float64):
+    """The whole run: validation, the best epoch, a schedule, a stream of data."""
+    settings = {"epochs": 4, "batch_size": 16, "scheduler": partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)}
+
+    def train(compile: bool, wrap) -> tuple[Tensor, list[dict[str, float]]]:
+        pair = vae()
+        history = fit(pair.model, pair.guide, wrap(binary()), binary(35), compile=compile, progress=False, **settings)
+        assert math.isfinite(history.seconds_to_first_step)
+        return parameters(pair), [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.metrics]
+
+    for wrap in (lambda x: x, torch.utils.data.TensorDataset):
+        (eager, metrics), (fused, fused_metrics) = (train(compile, wrap) for compile in (False, True))
+        torch.testing.assert_close(eager, fused, rtol=0, atol=1e-10)
+        for one, other in zip(metrics, fused_metrics, strict=True):
+            assert one == pytest.approx(other, abs=1e-9)
+
+
+@pytest.mark.parametrize(("epochs", "compiles"), [(2, False), (7, True)])
+def test_only_runs_that_are_long_enough_are_compiled_unasked(epochs, compiles, monkeypatch):
+    monkeypatch.setattr(fitting, "WORTHWHILE", 20)
+    asked = []
+    monkeypatch.setattr(
+        fitting, "Steps", lambda *args, compile, **rest: asked.append(compile) or steps(*args, compile=False, **rest)
+    )
+    pair, steps = vae(), Steps
+    fit(pair.model, pair.guide, binary(), epochs=epochs, batch_size=16, progress=False)
+    assert asked == [compiles]
