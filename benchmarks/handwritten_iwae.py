@@ -7,49 +7,14 @@ same pixels and are tested on the same draw of the test set.
 """
 
 import argparse
-import itertools
 import math
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from benchmarks.networks import mlp
+from benchmarks.peers.by_hand import binarize, bound, log_likelihood, log_weights
 from pyrovae.data import MNIST
-
-
-def network(*widths: int) -> nn.Sequential:
-    """Linear layers with tanh between them."""
-    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
-    return nn.Sequential(*[part for layer in layers[:-1] for part in (layer, nn.Tanh())], layers[-1])
-
-
-def log_weights(encoder: nn.Module, decoder: nn.Module, x: Tensor, particles: int) -> Tensor:
-    """log p(x, z) - log q(z | x), shape ``(K, B)``, for x of shape ``(B, 784)``."""
-    loc, raw = encoder(x).chunk(2, -1)
-    scale = softplus(raw) + 1e-6
-    noise = torch.randn(particles, *loc.shape)
-    z = loc + scale * noise
-    log_p_z = -0.5 * (z**2).sum(-1)
-    log_q_z = (-0.5 * noise**2 - scale.log()).sum(-1)
-    logits = decoder(z)
-    log_p_x = -binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
-    return log_p_x + log_p_z - log_q_z
-
-
-def bound(weights: Tensor) -> Tensor:
-    """The importance-weighted bound of each datum."""
-    return weights.logsumexp(0) - math.log(len(weights))
-
-
-@torch.no_grad()
-def log_likelihood(encoder: nn.Module, decoder: nn.Module, x: Tensor, samples: int) -> Tensor:
-    """log p(x) of each datum by importance sampling, in pieces of 100 samples for 100 data."""
-    pieces = [
-        torch.stack([log_weights(encoder, decoder, batch, 100).logsumexp(0) for _ in range(samples // 100)]).logsumexp(0)
-        for batch in x.split(100)
-    ]
-    return torch.cat(pieces) - math.log(samples)
 
 
 def main() -> None:
@@ -64,7 +29,7 @@ def main() -> None:
     data = MNIST(asked.root, binarize="dynamic")
     train = data.train.x.flatten(1)
     torch.manual_seed(asked.seed)
-    encoder, decoder = network(784, 200, 200, 100), network(50, 200, 200, 784)
+    encoder, decoder = mlp(784, 200, 200, 100), mlp(50, 200, 200, 784)
     with torch.no_grad():
         decoder[-1].bias.copy_(train.mean(0).clamp(1e-3, 1 - 1e-3).logit())
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
@@ -72,7 +37,7 @@ def main() -> None:
     for epoch in range(1, asked.epochs + 1):
         total = 0.0
         for indices in torch.randperm(len(train)).split(100):
-            loss = -bound(log_weights(encoder, decoder, train[indices].bernoulli(), asked.particles)).mean()
+            loss = -bound(log_weights(encoder, decoder, binarize(train[indices]), asked.particles)).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -1,8 +1,11 @@
-"""A function captured in CUDA graphs, to be replayed without the host's work."""
+"""Functions whose work on tensors is done again without their Python: in CUDA graphs, or from a tape of operations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 RUNS_A_REPLAY = 8
 """Runs of the function in the larger of its two graphs."""
@@ -50,3 +53,39 @@ class Captured:
                     self._function()
             self._graphs[size] = graph
         return self._graphs[size]
+
+
+class Tape(TorchDispatchMode):
+    """Within it, in-place operations are noted as they run, to be run again on other tensors in the place of ``given``.
+
+    Attributes:
+        complete: whether there is nothing but operations that change tensors which stay, and give nothing back. Only then
+            is playing the tape what running the Python again would be.
+    """
+
+    def __init__(self, given: Sequence[Tensor | None]) -> None:
+        super().__init__()
+        self.complete = True
+        self._places = {id(value): place for place, value in enumerate(given) if value is not None}
+        self._calls: list[tuple[Callable[..., Any], list[Any], dict[str, Any], list[tuple[int, list[int]]]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "aten":
+            self.complete &= func._schema.is_mutable and not func._schema.returns
+            slots = [(i, self._slots(arg)) for i, arg in enumerate(args) if isinstance(arg, list) and self._slots(arg)]
+            self._calls.append((func, list(args), kwargs or {}, slots))
+        return func(*args, **(kwargs or {}))
+
+    def play(self, given: Sequence[Tensor | None]) -> None:
+        """Run the operations again."""
+        for func, args, kwargs, slots in self._calls:
+            for position, places in slots:
+                args[position] = [given[place] for place in places]
+            func(*args, **kwargs)
+
+    def _slots(self, arg: list[Any]) -> list[int]:
+        """The places of the given tensors of which a list consists."""
+        places = [self._places.get(id(value)) for value in arg]
+        given = [place for place in places if place is not None]
+        self.complete &= len(given) in (0, len(places))
+        return given

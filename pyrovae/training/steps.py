@@ -6,6 +6,7 @@ The random numbers are the same whichever way a step runs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,7 +19,7 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import NotRecordedError, fuse
-from pyrovae.training.captured import Captured
+from pyrovae.training.captured import Captured, Tape
 from pyrovae.training.checks import MovedParameters, Noise, blame
 from pyrovae.training.compiled import leaves, record, warn_of_eager
 from pyrovae.training.metrics import Means, sums
@@ -100,7 +101,10 @@ class Steps:
         self._state = State.zero(self._device)
         self._fused: dict[Rows, Callable[..., Gradients] | None] = {}
         self._captured: dict[Any, tuple[Captured, list[Tensor]]] = {}
-        self._capturable = _use_fused_kernels(optimizer) and self._device.type == "cuda" and compile
+        self._settings: list[dict[str, Any]] = []
+        self._tape: Tape | None = None
+        fused = _use_fused_kernels(optimizer) and compile
+        self._capturable, self._noting = fused and self._device.type == "cuda", fused and self._device.type == "cpu"
         self._began = perf_counter()
 
     def walk(self, data: Tensor, order: Tensor | None = None) -> Means:
@@ -135,6 +139,8 @@ class Steps:
 
     def _begin(self) -> None:
         self.module.train()
+        if (settings := self._read_settings()) != self._settings:  # a schedule has stepped
+            self._settings, self._tape, self._captured = settings, None, {}
         for value in self._state:
             value.zero_()
 
@@ -176,13 +182,24 @@ class Steps:
         return [None if value is None else value * factor for value in gradients], finite
 
     def _update(self, gradients: Gradients) -> None:
+        """The optimiser's step; on a CPU from the tape of an earlier one, where its kernels are fused."""
+        if self._tape is not None:
+            self._tape.play(gradients)
+        elif self.seconds_to_first_step is None:
+            self._first_update(gradients)
+        else:
+            with Tape(gradients) if self._noting else nullcontext() as tape:
+                self._plain_update(gradients)
+            self._tape = tape if tape and tape.complete else None
+
+    def _plain_update(self, gradients: Gradients) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        if self.seconds_to_first_step is not None:
-            self.optimizer.step()
-            return
-        watched = MovedParameters(self.module)
         self.optimizer.step()
+
+    def _first_update(self, gradients: Gradients) -> None:
+        watched = MovedParameters(self.module)
+        self._plain_update(gradients)
         self.seconds_to_first_step = perf_counter() - self._began
         if any(group["lr"] for group in self.optimizer.param_groups):
             watched.warn(self.module)
@@ -251,17 +268,18 @@ class Steps:
         here.copy_(x)
         captured.run(1)
 
-    def _capture(
-        self, what: Any, make: Callable[[], tuple[Callable[[], None], list[Tensor]]]
-    ) -> tuple[Captured, list[Tensor]]:
-        """A step, captured for the settings that the optimiser has now, and the tensors that it reads."""
-        groups = self.optimizer.param_groups
-        key = what, str([{name: value for name, value in group.items() if name != "params"} for group in groups])
-        if key not in self._captured:
+    def _capture(self, what: Any, make: Callable[[], Replayable]) -> tuple[Captured, list[Tensor]]:
+        """A step, captured, and the tensors that it reads."""
+        if what not in self._captured:
             self.optimizer.found_inf = self._state.failed  # pyright: ignore  # at 1, its fused kernels leave everything alone
             function, tensors = make()
-            self._captured = {key: (Captured(function), tensors)}
-        return self._captured[key]
+            self._captured = {what: (Captured(function), tensors)}
+        return self._captured[what]
+
+    def _read_settings(self) -> list[dict[str, Any]]:
+        """The optimiser's, which captured graphs and tapes have in them."""
+        groups = self.optimizer.param_groups
+        return [{name: value for name, value in group.items() if name != "params"} for group in groups]
 
 
 def _use_fused_kernels(optimizer: Optimizer) -> bool:

@@ -1,0 +1,57 @@
+"""Measure this library beside its peers.
+
+    python -m benchmarks --quick              every measurement, small: minutes
+    python -m benchmarks step --root data     one, on MNIST
+    python -m benchmarks --device cuda --markdown
+
+A measurement is a file of this folder with a function ``run(settings)``, and its name in ``measurements`` below.
+"""
+
+import argparse
+import ast
+import os
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import Settings, machine
+
+measurements = ("step", "runs", "programs")
+
+
+def main() -> None:
+    """Run what the command line names, everything if it names nothing."""
+    asked = _parser().parse_args()
+    settings = Settings(torch.device(asked.device), asked.quick, asked.root, asked.markdown)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    print(machine(settings), flush=True)
+    for name in measurements if "all" in asked.measurement else asked.measurement:
+        import_module(f"benchmarks.{name}").run(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("benchmarks", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("measurement", nargs="*", choices=[*measurements, "all"], default="all", help=_first_lines())
+    parser.add_argument("--device", default="cpu", help="where everything runs: cpu or cuda")
+    parser.add_argument("--quick", action="store_true", help="a small setting, to see that all works")
+    parser.add_argument("--root", default=os.environ.get("PYROVAE_DATA"), help="the folder that holds MNIST/raw")
+    parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
+    return parser
+
+
+def _first_lines() -> str:
+    return "\n".join(f"{name:10} {_first_line(name)}" for name in measurements)
+
+
+def _first_line(name: str) -> str:
+    """The first line of a measurement's docstring, without importing it."""
+    spec = find_spec(f"benchmarks.{name}")
+    text = Path(spec.origin).read_text() if spec and spec.origin else ""
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Stock Pyro, as its VAE tutorial has it: functions with ``pyro.module`` statements, and ``SVI.step``.
+
+Validation is off, which its example recommends for speed.
+"""
+
+from itertools import count
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from benchmarks.peers import Stepper
+from benchmarks.peers.by_hand import binarize
+from benchmarks.task import Task, latent_dim
+
+_number = count()
+
+
+def svi(task: Task) -> Stepper:
+    """``SVI`` with ``Trace_ELBO``, and with more than one particle ``RenyiELBO(alpha=0)``."""
+    inference = SVI(*_programs(task), pyro.optim.Adam({"lr": task.learning_rate}), _elbo(task.particles))
+    order = task.order()
+
+    def run(steps: int) -> float:
+        with pyro.validation_enabled(False):
+            rows = order.take(steps * task.batch_size).split(task.batch_size)
+            return sum(inference.step(binarize(task.data[some])) for some in rows) / (steps * task.batch_size)
+
+    return run
+
+
+def _elbo(particles: int) -> Trace_ELBO | RenyiELBO:
+    if particles == 1:
+        return Trace_ELBO(max_plate_nesting=1)
+    return RenyiELBO(alpha=0, num_particles=particles, vectorize_particles=True, max_plate_nesting=1)
+
+
+def _programs(task: Task):
+    """Model and guide; their names in Pyro's store are their own, so that two such pairs can be timed in turn."""
+    encoder, decoder = task.networks()
+    number, event_dims = next(_number), task.data.dim() - 1
+    origin = torch.zeros(latent_dim, device=task.data.device)
+
+    def model(x: Tensor) -> None:
+        pyro.module(f"decoder {number}", decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(origin, 1.0).to_event(1))
+            logits = decoder(z.reshape(-1, latent_dim)).reshape(*z.shape[:-1], *x.shape[1:])
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(event_dims), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.module(f"encoder {number}", encoder)
+        with pyro.plate("data", len(x)):
+            loc, raw = encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, softplus(raw) + 1e-6).to_event(1))
+
+    return model, guide
