@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.measure import Settings, machine
 
-measurements = ("step", "runs", "programs")
+measurements = ("step", "profile", "programs", "runs", "likelihood", "scaling", "precision", "stream", "startup")
 
 
 def main() -> None:

@@ -169,7 +169,7 @@ def with_numpyro(work: Work) -> Estimate:
     Raises:
         AbsentError: where NumPyro, or jax on the device, is missing.
     """
-    numpyro_svi._require()
+    numpyro_svi.require()
     import jax
     import jax.numpy as jnp
     from jax import lax, random
@@ -177,8 +177,8 @@ def with_numpyro(work: Work) -> Estimate:
     from numpyro.handlers import seed, substitute
     from numpyro.infer.util import log_density
 
-    place = numpyro_svi._device(work.x.device.type)
-    model, guide = numpyro_svi._programs(work.task)
+    place = numpyro_svi.device_of(work.x.device.type)
+    model, guide = numpyro_svi.programs(work.task)
     shape = work.samples // work.at_once, len(work.x), work.at_once
 
     def log_weight(x: Any, key: Any) -> Any:

@@ -34,7 +34,7 @@ def run(settings: Settings) -> None:
         measure(settings, mlp_task(100, 1, train[:5000]), test[:1000], epochs=2, rounds=1)
         return
     for particles in (1, 5):
-        measure(settings, mlp_task(100, particles, train), test, epochs=5, rounds=3)
+        measure(settings, mlp_task(100, particles, train), test, epochs=3, rounds=2)
 
 
 def measure(settings: Settings, task: Task, test: Tensor, *, epochs: int, rounds: int) -> None:

@@ -72,12 +72,13 @@ def prefetched(stream: Iterator[Tensor], device: torch.device) -> Iterator[Tenso
         return
     side = torch.cuda.Stream(device)
 
-    def read() -> tuple[Tensor, torch.cuda.Event] | None:
+    def read() -> tuple[Tensor, Any] | None:
         x = next(stream, None)
         if x is None:
             return None
         with torch.cuda.stream(side):
-            return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True), side.record_event()
+            waiting = x.pin_memory() if x.device.type == "cpu" and not x.is_pinned() else x
+            return waiting.to(device, non_blocking=True), side.record_event()
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read)

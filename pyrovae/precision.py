@@ -25,7 +25,7 @@ def computing_in(precision: Precision) -> Iterator[None]:
     """Let networks of float32 compute in this precision; densities and log weights stay float32.
 
     ``highest`` is float32. ``high`` and ``medium`` are torch's settings of that name for float32 matrix products (TF32, and
-    bfloat16 where the processor has it, on what hardware has them). ``bfloat16`` hands every linear and convolutional
+    bfloat16 where the processor has it), with TF32 in convolutions. ``bfloat16`` hands every linear and convolutional
     layer its input and its weights in bfloat16, whatever hardware, and takes its output as float32: a relative error of
     2^-9 a number.
 
@@ -34,13 +34,30 @@ def computing_in(precision: Precision) -> Iterator[None]:
     """
     if precision not in precisions:
         raise InputError(f"precision is {precision!r}; expected one of {', '.join(map(repr, precisions))}")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest" if precision == "bfloat16" else precision)
+    exact = precision in ("highest", "bfloat16")
+    with _products("highest" if exact else precision), _Bfloat16Layers() if precision == "bfloat16" else nullcontext():
+        yield
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Torch's setting for products of float32 matrices, and with it that for convolutions."""
     try:
-        with _Bfloat16Layers() if precision == "bfloat16" else nullcontext():
-            yield
+        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError as error:  # they are mixed with torch's newer settings, which are then left as they are
+        if precision != "highest":
+            raise InputError(
+                f"precision is {precision!r}, and torch's fp32_precision has been set too; set one of the two"
+            ) from error
+        yield
+        return
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    try:
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 class _Bfloat16Layers(TorchFunctionMode):
@@ -49,9 +66,9 @@ class _Bfloat16Layers(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in _layers:
             return func(*args, **(kwargs or {}))
-        narrow = [_narrow(value) for value in args]
-        result = func(*narrow, **{name: _narrow(value) for name, value in (kwargs or {}).items()})
-        return result if args[0].dtype == result.dtype else result.to(args[0].dtype)
+        kwargs = kwargs or {}
+        result = func(*map(_narrow, args), **{name: _narrow(value) for name, value in kwargs.items()})
+        return result.to((args[0] if args else kwargs["input"]).dtype)
 
 
 def _narrow(value: Any) -> Any:

@@ -5,6 +5,7 @@ inductor turns the result into kernels. Random numbers stay those of torch's gen
 the order in which the recorded Python drew them: the same seed gives the same draws, recorded or not.
 """
 
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,7 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
     with torch.no_grad(), same_random_numbers(*inputs), _refused(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's of its own deprecated functions
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
-        fused = torch._inductor.compile(graph, inputs, options=_options(inputs[0].device))
+        fused: Any = torch._inductor.compile(graph, [*inputs], options=_options(inputs[0].device))
     return torch.no_grad()(fused)
 
 
@@ -86,7 +87,12 @@ def _refused() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What went wrong, and the last line of the user's own code on the way there."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_not_the_users)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_the_users(frame.filename)]
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     where = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
     return f"{type(error).__name__}{where}: {first}"
+
+
+def _is_the_users(filename: str) -> bool:
+    standard = filename.startswith(sysconfig.get_paths()["stdlib"]) and "site-packages" not in filename
+    return not standard and not filename.startswith((*_not_the_users, "<"))

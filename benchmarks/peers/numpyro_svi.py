@@ -18,11 +18,11 @@ from benchmarks.task import Task, latent_dim
 
 def svi(task: Task) -> Stepper:
     """``Trace_ELBO``, and with more than one particle ``RenyiELBO(alpha=0)``."""
-    _require()
+    require()
     import jax
     import jax.numpy as jnp
 
-    device, order, inference = _device(task.data.device.type), task.order(), _inference(task)
+    device, order, inference = device_of(task.data.device.type), task.order(), _inference(task)
     with jax.default_device(device), jax.default_matmul_precision("highest"):
         data = jnp.asarray(task.data.cpu().numpy())
         state = inference.init(jax.random.key(0), data[: task.batch_size]), jax.random.key(1)
@@ -79,13 +79,13 @@ def _looped(step: Callable[..., Any]) -> Callable[..., Any]:
     return walk
 
 
-def _require() -> None:
+def require() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave torch its memory
     if find_spec("numpyro") is None:
         raise AbsentError("not installed")
 
 
-def _device(kind: str) -> Any:
+def device_of(kind: str) -> Any:
     import jax
 
     try:
@@ -99,10 +99,10 @@ def _inference(task: Task) -> Any:
     from numpyro.infer import SVI, RenyiELBO, Trace_ELBO
 
     elbo = Trace_ELBO() if task.particles == 1 else RenyiELBO(alpha=0, num_particles=task.particles)
-    return SVI(*_programs(task), numpyro.optim.Adam(task.learning_rate), elbo)
+    return SVI(*programs(task), numpyro.optim.Adam(task.learning_rate), elbo)
 
 
-def _programs(task: Task) -> Any:
+def programs(task: Task) -> Any:
     import jax
     import jax.numpy as jnp
     import numpyro

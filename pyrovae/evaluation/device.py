@@ -6,7 +6,8 @@ from torch.utils.data import Dataset
 
 
 def home(data: Tensor | Dataset, device: torch.device | str | None) -> torch.device:
-    """The device asked for, or else the one where the data lie."""
-    if device is not None:
-        return torch.device(device)
-    return data.device if isinstance(data, Tensor) else torch.device("cpu")
+    """The device asked for, or else the one where the data lie; a CUDA device with its number."""
+    if device is None:
+        return data.device if isinstance(data, Tensor) else torch.device("cpu")
+    device = torch.device(device)
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device

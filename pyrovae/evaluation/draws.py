@@ -52,7 +52,7 @@ class Draws:
         self._batch_size = _even(size(data), max(1, min(max_weights // number, max_rows or MAX_ROWS)))
         first = next(self.batches())
         self._pair.start(first)
-        max_rows = max_rows or rows_that_fit(device, lambda rows: self._pair.weigh(max(1, rows // len(first)), first))
+        max_rows = max_rows or rows_that_fit(device, lambda: self._pair.weigh(4, first).total.numel())
         self._at_once = _even(number, max(1, max_rows // self._batch_size))
         self._weigh: Callable[[Tensor], Tensor] = self._checked
         self._compile = compile
@@ -106,6 +106,7 @@ class Draws:
         noise()
         for _ in range(math.ceil(self.number / self._at_once)):
             self._pair.weigh(self._at_once, x).require_numbers()
+        raise InputError("a weight is not a number, and was when it was drawn again eagerly; pass compile=False")
 
 
 class _Weights(nn.Module):

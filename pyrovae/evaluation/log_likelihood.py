@@ -63,7 +63,7 @@ def log_likelihood(
         precision: in what the networks compute (:func:`pyrovae.precision.computing_in`); the weights are float32 or more.
         progress: whether to show a progress bar over data.
         max_rows: the most particles times data of one run of the programs; if null, 4,096 on a CPU, and on a CUDA device
-            as many as take half of the memory that is free.
+            as many as take half of the memory that is free, which other programs there may change.
         max_weights: the most weights to hold; with more draws than this, data are taken one at a time.
 
     Returns:

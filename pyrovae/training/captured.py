@@ -1,11 +1,14 @@
 """Functions whose work on tensors is done again without their Python: in CUDA graphs, or from a tape of operations."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyrovae.recording import NotCompiledWarning
 
 RUNS_A_REPLAY = 8
 """Runs of the function in the larger of its two graphs."""
@@ -14,45 +17,66 @@ WARM_UP = 3
 
 
 class Captured:
-    """A function of no arguments that only launches work on the current CUDA device, from and to tensors that stay.
+    """A function of no arguments that only launches work on a CUDA device, from and to tensors that stay.
 
     Its first runs are not captured; the runs after them are replays of one graph with several runs and one with a single
-    run. Random numbers go on from replay to replay as they would from run to run.
+    run. Random numbers go on from replay to replay as they would from run to run. Where a capture fails (a library waited
+    for the device, say), there is a warning, and the function is run without one.
 
     Args:
-        function: what is captured; it must not wait for the device.
+        function: what is captured.
+        device: where.
     """
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], None], device: torch.device) -> None:
         self._function = function
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._cold = WARM_UP
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._sizes: tuple[int, ...] = (RUNS_A_REPLAY, 1)
 
     def run(self, times: int) -> None:
         """Run the function so many times."""
-        if not self._graphs:
-            times -= self._warm_up(min(WARM_UP, times))
-        for size in (RUNS_A_REPLAY, 1):
-            for _ in range(times // size):
-                self._graph(size).replay()
-            times %= size
+        with torch.cuda.device(self._device):
+            times -= self._warm_up(min(self._cold, times))
+            for size in self._sizes:
+                while times >= size and (graph := self._graph(size)):
+                    graph.replay()
+                    times -= size
+            for _ in range(times):  # none are left where there are graphs
+                self._function()
 
     def _warm_up(self, times: int) -> int:
-        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(times):
-                self._function()
-        current.wait_stream(side)
+        """Run it on a stream of its own, as captures do, and return how often."""
+        if times:
+            current = torch.cuda.current_stream()
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                for _ in range(times):
+                    self._function()
+            current.wait_stream(self._stream)
+            self._cold -= times
         return times
 
-    def _graph(self, size: int) -> torch.cuda.CUDAGraph:
-        if size not in self._graphs:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+    def _graph(self, size: int) -> torch.cuda.CUDAGraph | None:
+        """So many runs as one graph; None where they cannot be captured."""
+        if size in self._graphs or not self._sizes:
+            return self._graphs.get(size)
+        graph = torch.cuda.CUDAGraph()
+        try:  # another thread may be reading data ahead, hence the mode
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 for _ in range(size):
                     self._function()
-            self._graphs[size] = graph
-        return self._graphs[size]
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(
+                f"steps run without a CUDA graph: they cannot be captured ({reason})", NotCompiledWarning, stacklevel=2
+            )
+            self._sizes = ()
+            return None
+        self._graphs[size] = graph
+        return graph
 
 
 class Tape(TorchDispatchMode):
@@ -66,6 +90,7 @@ class Tape(TorchDispatchMode):
     def __init__(self, given: Sequence[Tensor | None]) -> None:
         super().__init__()
         self.complete = True
+        self._absent = [value is None for value in given]
         self._places = {id(value): place for place, value in enumerate(given) if value is not None}
         self._calls: list[tuple[Callable[..., Any], list[Any], dict[str, Any], list[tuple[int, list[int]]]]] = []
 
@@ -75,6 +100,10 @@ class Tape(TorchDispatchMode):
             slots = [(i, self._slots(arg)) for i, arg in enumerate(args) if isinstance(arg, list) and self._slots(arg)]
             self._calls.append((func, list(args), kwargs or {}, slots))
         return func(*args, **(kwargs or {}))
+
+    def fits(self, given: Sequence[Tensor | None]) -> bool:
+        """Whether the operations can be run on these: they are complete, and the same of them are missing."""
+        return self.complete and self._absent == [value is None for value in given]
 
     def play(self, given: Sequence[Tensor | None]) -> None:
         """Run the operations again."""

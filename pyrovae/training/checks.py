@@ -64,7 +64,9 @@ def blame(module: ObjectiveModule, x: Tensor | None) -> str:
         x: the batch, as the programs see it; None where it is not at hand any more.
     """
     loss, blamed = (math.nan, None) if x is None else _blame(module, x)
-    if blamed is None:
+    if x is None:
+        what = "not finite, for a batch that is not at hand any more (compile=False looks at every step)"
+    elif blamed is None:
         what = "not finite: with other random numbers the densities of that batch, and their gradient, are"
     else:
         what = f"{loss:g}: {blamed}"

@@ -36,7 +36,9 @@ class CompiledObjective(nn.Module):
 
     def _graph(self, args: tuple[Tensor, ...]) -> Callable[..., Measurement] | None:
         shapes = tuple((value.shape, value.dtype, value.device, value.requires_grad) for value in args)
-        key = (shapes, self.module.training, torch.is_grad_enabled())
+        wanted = tuple(value.requires_grad for value in self.module.parameters())
+        training = tuple(module.training for module in self.module.modules())
+        key = (shapes, wanted, training, torch.is_grad_enabled())
         if key not in self._graphs:
             self._graphs[key] = self._record(args)
         return self._graphs[key]
@@ -60,7 +62,8 @@ def compile(module: ObjectiveModule, *example: Tensor) -> CompiledObjective:
     tens of seconds, less where torch's cache on disk has it.
 
     A program whose Python branches on values of tensors, or that cannot be recorded for another reason, runs eagerly,
-    after one :class:`NotCompiledWarning` that names line and reason.
+    after a :class:`NotCompiledWarning` that names line and reason. What Python decides without a tensor is decided when the
+    program is recorded: a weight that a schedule changes must be a buffer or another tensor of a module, changed in place.
 
     Args:
         module: what an objective returns for a pair, ``IWAE(5)(model, guide)``.
@@ -115,10 +118,9 @@ class _Measure(nn.Module):
 
 
 def _undifferentiable(recording: Recording, args: tuple[Tensor, ...]) -> Callable[..., Measurement]:
-    tensors = [tensor.detach() for tensor in recording.tensors]
-    count = len(tensors)
-    fused = fuse(lambda *inputs: list(recording(inputs[:count], *inputs[count:])), [*tensors, *args])
-    return lambda *args: Measurement(*fused(*tensors, *args))
+    count = len(recording.tensors)
+    fused = fuse(lambda *inputs: list(recording(inputs[:count], *inputs[count:])), detached(*recording.tensors, *args))
+    return lambda *args: Measurement(*fused(*detached(*recording.tensors, *args)))
 
 
 def _differentiable(recording: Recording, args: tuple[Tensor, ...]) -> Callable[..., Measurement]:
@@ -130,10 +132,15 @@ def _differentiable(recording: Recording, args: tuple[Tensor, ...]) -> Callable[
         inputs = leaves(inputs, wanted)
         measured = Measurement(*recording(inputs[:count], *inputs[count:]))
         gradients = torch.autograd.grad(measured.loss, [x for x in inputs if x.requires_grad], allow_unused=True)
-        return [*(value.detach() for value in measured), *gradients]  # pyright: ignore
+        return [*detached(*measured), *gradients]  # pyright: ignore
 
-    fused = fuse(measure, [tensor.detach() for tensor in (*recording.tensors, *args)])
+    fused = fuse(measure, detached(*recording.tensors, *args))
     return lambda *args: Measurement(*_WithGradient.apply(fused, *recording.tensors, *args))  # pyright: ignore
+
+
+def detached(*tensors: Tensor) -> list[Tensor]:
+    """The same numbers, outside of any graph of derivatives."""
+    return [tensor.detach() for tensor in tensors]
 
 
 def leaves(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor, ...]:
@@ -147,7 +154,7 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, fused: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = fused(*(value.detach() for value in inputs))
+        outputs = fused(*detached(*inputs))
         terms, gradients = outputs[: len(Measurement._fields)], outputs[len(Measurement._fields) :]
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(*terms[1:])

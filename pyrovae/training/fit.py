@@ -107,7 +107,8 @@ def fit(
         patience: stop when the validation bound has not improved for this many epochs.
         compile: record the programs and fuse the step (:mod:`pyrovae.training.steps`), which takes seconds before the
             first step and leaves a run as it would have been but for rounding; if null, where the run has 1,000 steps
-            or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
+            or more to win them back. Programs that cannot be recorded, or whose Python numbers change, run eagerly, after
+            a warning.
         precision: in what the networks compute (:func:`pyrovae.precision.computing_in`); densities are float32 or more.
         seed: fixes the order of the data, their binarisation and the latent draws; torch's generators are left as found.
         device: where to train; where the data are if not given. Data in memory go there as a whole where they fit, and
@@ -161,6 +162,7 @@ def _loop(trainer: "_Trainer", *, epochs: int, patience: int | None, run: Run | 
     module = trainer.steps.module
     history, best = History(module), {}
     with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
+        bar.set_postfix_str("recording and fusing the step" if trainer.steps.compile else "")
         for epoch in range(1, epochs + 1):
             history.metrics.append({"epoch": epoch, **trainer.epoch(epoch)})
             history.seconds_to_first_step = trainer.steps.seconds_to_first_step or math.nan
@@ -172,6 +174,7 @@ def _loop(trainer: "_Trainer", *, epochs: int, patience: int | None, run: Run | 
             bar.update()
             if patience is not None and epoch - history.best_epoch >= patience:
                 break
+    trainer.steps.close()
     if best:
         module.load_state_dict(best)
     return history
@@ -246,7 +249,9 @@ class _Trainer:
 
     def _read(self, split: Split, order: Tensor | None = None) -> Iterator[Tensor]:
         """Batches of the data as they are kept."""
-        return prefetched(batches(split.x, self.steps.batch_size, order=order, workers=self.workers), self.device)
+        stream = batches(split.x, self.steps.batch_size, order=order, workers=self.workers)
+        here = isinstance(split.x, Tensor) and split.x.device == self.device
+        return stream if here else prefetched(stream, self.device)
 
     @torch.no_grad()
     def _validate(self, held_out: Split) -> dict[str, float]:

@@ -6,7 +6,6 @@ The random numbers are the same whichever way a step runs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from time import perf_counter
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,8 +20,13 @@ from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import NotRecordedError, fuse
 from pyrovae.training.captured import Captured, Tape
 from pyrovae.training.checks import MovedParameters, Noise, blame
-from pyrovae.training.compiled import leaves, record, warn_of_eager
+from pyrovae.training.compiled import detached, leaves, record, warn_of_eager
 from pyrovae.training.metrics import Means, sums
+
+CHECK_EVERY = 100
+"""Steps after which a recorded step is compared with an eager one again."""
+TOLERANCE = 1e-3
+"""Of that comparison, relative: rounding stays well below it, in bfloat16 too."""
 
 Gradients = Sequence[Tensor | None]
 Replayable = tuple[Callable[[], None], list[Tensor]]
@@ -99,11 +103,12 @@ class Steps:
         self._parameters = [value for group in optimizer.param_groups for value in group["params"] if value.requires_grad]
         self._device = self._parameters[0].device
         self._state = State.zero(self._device)
-        self._fused: dict[Rows, Callable[..., Gradients] | None] = {}
+        self._fused: dict[Any, Callable[..., Gradients] | None] = {}
         self._captured: dict[Any, tuple[Captured, list[Tensor]]] = {}
         self._settings: list[dict[str, Any]] = []
         self._tape: Tape | None = None
-        fused = _use_fused_kernels(optimizer) and compile
+        self._unchecked = CHECK_EVERY
+        fused = _use_fused_kernels(optimizer) and compile and not _has_hooks(optimizer)
         self._capturable, self._noting = fused and self._device.type == "cuda", fused and self._device.type == "cpu"
         self._began = perf_counter()
 
@@ -118,6 +123,8 @@ class Steps:
         batches = order.split(self.batch_size)
         full = len(order) // self.batch_size
         self._begin()
+        if full and self._is_due(full):
+            self._check(in_memory, data, batches[0])
         if full and self._can_capture(in_memory, data, batches[0]):
             self._replay(data, order[: full * self.batch_size].view(full, self.batch_size))
             batches = batches[full:]
@@ -128,21 +135,36 @@ class Steps:
     def stream(self, batches: Iterable[Tensor]) -> Means:
         """One step for each batch, wherever they come from; the same errors."""
         self._begin()
-        count, last = 0, None
+        count = 0
         for x in batches:
-            count, last = count + len(x), x
+            count += len(x)
+            if len(x) == self.batch_size and self._is_due(1):
+                self._check(as_given, x)
             if len(x) == self.batch_size and self._can_capture(as_given, x):
                 self._replay_on(x)
             else:
                 self._step(as_given, x)
-        return self._end(count, lambda _: last)
+        return self._end(count, lambda _: None)
+
+    def _is_due(self, steps: int) -> bool:
+        """Whether, before so many steps, it is time again to look whether the recorded programs are still the programs."""
+        due = self.compile and self._unchecked >= CHECK_EVERY
+        self._unchecked = steps if due else self._unchecked + steps
+        return due
 
     def _begin(self) -> None:
         self.module.train()
-        if (settings := self._read_settings()) != self._settings:  # a schedule has stepped
-            self._settings, self._tape, self._captured = settings, None, {}
         for value in self._state:
             value.zero_()
+        self._tape = None
+        if (settings := self._read_settings()) != self._settings:  # a schedule has stepped
+            self._settings, self._captured = settings, {}
+
+    def close(self) -> None:
+        """Let go of graphs, and of the memory that is theirs."""
+        self._captured, self._tape = {}, None
+        self.optimizer.zero_grad()
+        vars(self.optimizer).pop("found_inf", None)
 
     def _end(self, count: int, rows: Callable[[int], Tensor | None]) -> Means:
         """The means of the epoch. Steps that were replayed are looked at only here."""
@@ -173,7 +195,8 @@ class Steps:
     def _gradients(self, measured: Measurement, parameters: Sequence[Tensor]) -> tuple[Gradients, Tensor]:
         """The gradient of the mean loss, clipped, and whether both are finite."""
         loss = measured.loss / (measured.scale * measured.bound.numel())
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = [_laid_out(gradient, parameter) for gradient, parameter in zip(found, parameters, strict=True)]
         norm = get_total_norm([value for value in gradients if value is not None])
         finite = torch.isfinite(loss.detach() + norm)
         if self.clip_norm is None:
@@ -183,14 +206,16 @@ class Steps:
 
     def _update(self, gradients: Gradients) -> None:
         """The optimiser's step; on a CPU from the tape of an earlier one, where its kernels are fused."""
-        if self._tape is not None:
-            self._tape.play(gradients)
-        elif self.seconds_to_first_step is None:
+        if self.seconds_to_first_step is None:
             self._first_update(gradients)
-        else:
-            with Tape(gradients) if self._noting else nullcontext() as tape:
+        elif self._tape is not None and self._tape.fits(gradients):
+            self._tape.play(gradients)
+        elif self._noting:
+            with Tape(gradients) as self._tape:
                 self._plain_update(gradients)
-            self._tape = tape if tape and tape.complete else None
+            self._noting = self._tape.complete
+        else:
+            self._plain_update(gradients)
 
     def _plain_update(self, gradients: Gradients) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
@@ -212,12 +237,41 @@ class Steps:
         """From a step's tensors to its gradients, fused; ``None`` where steps run eagerly."""
         if not self.compile:
             return None
-        if rows not in self._fused:
+        key = rows, tuple((value.shape, value.dtype) for value in inputs)
+        if key not in self._fused:
             try:
-                self._fused[rows] = self._fuse(rows, inputs)
+                self._fused[key] = self._fuse(rows, inputs)
             except NotRecordedError as error:
-                self._fused[rows] = warn_of_eager(f"they cannot be recorded: {error}")
-        return self._fused[rows]
+                self._fused[key] = warn_of_eager(f"they cannot be recorded: {error}")
+        return self._fused[key]
+
+    def _check(self, rows: Rows, *inputs: Tensor) -> None:
+        """Compare the fused step with an eager one from the same random numbers, and go on eagerly where they differ.
+
+        They do where Python numbers in the programs, which are recorded as they were, have changed since.
+        """
+        fused = self._function(rows, *inputs)
+        if fused is None:
+            return
+        eager = self._tried(lambda: self._eager(rows(*inputs)))
+        again = self._tried(lambda: fused(*inputs))
+        if not torch.allclose(eager, again, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            self.compile = self._capturable = False
+            warn_of_eager(
+                "they are not what was recorded any more: what changes within a run must be a tensor of a module (a buffer, "
+                "say) that is changed in place, not a Python number"
+            )
+
+    def _tried(self, step: Callable[[], Any]) -> Tensor:
+        """The sums that a step adds up; buffers, random generators and sums are left as they were."""
+        kept = [(value, value.clone()) for value in (*self.module.buffers(), *self._state)]
+        with same_random_numbers(self._device):
+            step()
+        sums = self._state.sums.clone()
+        with torch.no_grad():
+            for value, before in kept:
+                value.copy_(before)
+        return sums
 
     def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
         with same_random_numbers(self._device):
@@ -233,7 +287,7 @@ class Steps:
             State(*state).add(measured, finite)
             return gradients
 
-        fixed = [*(tensor.detach() for tensor in recording.tensors), *self._state]
+        fixed = [*detached(*recording.tensors), *self._state]
         fused = fuse(step, [*fixed, *inputs])
         return lambda *inputs: fused(*fixed, *inputs)
 
@@ -242,29 +296,31 @@ class Steps:
 
     def _replay(self, data: Tensor, order: Tensor) -> None:
         """Steps over data in memory, ``order`` having a row a step."""
+        fused: Any = self._function(in_memory, data, order[0])
 
         def make() -> Replayable:
             indices, place = torch.empty_like(order), torch.zeros(1, dtype=torch.int64, device=order.device)
 
             def step() -> None:
-                self._update(self._fused[in_memory](data, indices.index_select(0, place).squeeze(0)))  # pyright: ignore
+                self._update(fused(data, indices.index_select(0, place).squeeze(0)))
                 place.add_(1)
 
             return step, [indices, place]
 
-        captured, (indices, place) = self._capture((in_memory, data.data_ptr(), order.shape), make)
+        captured, (indices, place) = self._capture((in_memory, data.data_ptr(), data.shape, data.dtype, order.shape), make)
         indices.copy_(order)
         place.zero_()
         captured.run(len(order))
 
     def _replay_on(self, x: Tensor) -> None:
         """A step on one batch."""
+        fused: Any = self._function(as_given, x)
 
         def make() -> Replayable:
             here = torch.empty_like(x)
-            return lambda: self._update(self._fused[as_given](here)), [here]  # pyright: ignore
+            return lambda: self._update(fused(here)), [here]
 
-        captured, (here,) = self._capture((as_given, x.shape), make)
+        captured, (here,) = self._capture((as_given, x.shape, x.dtype), make)
         here.copy_(x)
         captured.run(1)
 
@@ -273,7 +329,7 @@ class Steps:
         if what not in self._captured:
             self.optimizer.found_inf = self._state.failed  # pyright: ignore  # at 1, its fused kernels leave everything alone
             function, tensors = make()
-            self._captured = {what: (Captured(function), tensors)}
+            self._captured = {what: (Captured(function, self._device), tensors)}
         return self._captured[what]
 
     def _read_settings(self) -> list[dict[str, Any]]:
@@ -295,5 +351,20 @@ def _use_fused_kernels(optimizer: Optimizer) -> bool:
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
+def _has_hooks(optimizer: Optimizer) -> bool:
+    """Whether somebody wants to be called at each step of the optimiser."""
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
+def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """The gradient with the strides of its parameter, on which torch's fused kernels rely."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
 def _place(value: Tensor, tensors: list[Tensor]) -> int:
-    return next(i for i, tensor in enumerate(tensors) if tensor is value)
+    places = [i for i, tensor in enumerate(tensors) if tensor is value]
+    if not places:
+        raise NotRecordedError("the optimiser has a parameter that the programs have not")
+    return places[0]

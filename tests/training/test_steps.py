@@ -1,5 +1,7 @@
 import math
+from contextlib import nullcontext
 from functools import partial
+from unittest.mock import MagicMock
 
 import pyro
 import pyro.distributions as dist
@@ -24,8 +26,10 @@ from pyrovae.networks import MLP
 from pyrovae.networks.network import Network
 from pyrovae.objectives import Objective
 from pyrovae.priors import Prior
+from pyrovae.recording import NotCompiledWarning
 from pyrovae.training import checks
 from pyrovae.training import steps as steps_module
+from pyrovae.training.captured import Captured
 from pyrovae.training.steps import Steps
 
 SHAPE = (4, 4)
@@ -73,10 +77,10 @@ def trained(
     return {**module.state_dict(), "sums": means.sums, "state": torch.get_rng_state()}
 
 
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 1e-10) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(value, other[name], rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("objective", objectives, ids=lambda objective: type(objective).__name__)
@@ -209,7 +213,7 @@ def rooted(root: Root, bad: float = 0.0) -> tuple:
 class Running:
     """In the place of ``Captured``, where there is no CUDA: the function is run whenever a graph of it would be."""
 
-    def __init__(self, function) -> None:
+    def __init__(self, function, device) -> None:
         self._function = function
 
     def run(self, times: int) -> None:
@@ -267,6 +271,100 @@ def test_replayed_steps_are_steps(rate, monkeypatch):
     assert_same(run(False), run(True))
 
 
+class Einsum(nn.Module):
+    """A decoder whose weight has a gradient with the strides of its transpose."""
+
+    def __init__(self, *_) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, 2))
+
+    def forward(self, z):
+        return torch.einsum("...i,oi->...o", z, self.weight).unflatten(-1, SHAPE)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_steps_are_backward_and_a_plain_optimiser(compile, float64):
+    pair, copy, x = swapped(decoder=Einsum), swapped(decoder=Einsum), grey(8).round()
+    copy.load_state_dict(pair.state_dict())
+    trained(pair, x, IWAE(2), compile=compile, draw=lambda x: x)
+    module, optimizer = IWAE(2)(copy.model, copy.guide), adam(copy.parameters(), fused=False)
+    module.start(x)
+    pyro.set_rng_seed(2)
+    for batch in x[torch.randperm(8)].split(4):
+        optimizer.zero_grad()
+        (module(batch) / 4).backward()
+        optimizer.step()
+    torch.testing.assert_close([*pair.parameters()], [*copy.parameters()], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch):
+    """The weight of a warm-up as a Python number: recorded as it was, and noticed when it changes."""
+
+    def run(compile: bool) -> dict[str, Tensor]:
+        weight = 1.0
+        decoder = nn.Linear(2, 3)
+
+        def model(x):
+            pyro.module("decoder", decoder)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(weight * decoder(z), 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(2)), 1.0).to_event(1))
+
+        module, x = IWAE(2)(model, guide), torch.ones(8, 3)
+        module.start(x)
+        steps = Steps(module, adam(module.parameters()), batch_size=4, compile=compile)
+        steps._capturable = captured and compile
+        steps.walk(x)
+        weight = 1.1
+        steps.walk(x)
+        return module.state_dict()
+
+    monkeypatch.setattr(steps_module, "Captured", Running)
+    monkeypatch.setattr(steps_module, "CHECK_EVERY", 2)
+    torch.set_default_dtype(
+        torch.float32 if captured else torch.float64
+    )  # torch's fused Adam on a CPU skips in float32 only
+    pyro.set_rng_seed(0)
+    eager = run(False)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pytest.warns(NotCompiledWarning, match="not what was recorded any more"):
+        assert_same(eager, run(True), 1e-5 if captured else 1e-10)
+
+
+def test_parameters_without_a_gradient_now_and_then():
+    """Adam leaves them alone then, and only then; a tape of its operations must not be played there."""
+    module = IWAE(2)(*rooted(Root()))
+    module.start(torch.zeros(4, 4))
+    steps = Steps(module, adam(module.parameters()), batch_size=4)
+    moved = [torch.ones_like(value) for value in steps._parameters]
+    steps._update(moved)
+    steps._update(moved)
+    steps._update(moved)
+    before = [value.clone() for value in steps._parameters]
+    steps._update([None, *moved[1:]])
+    steps._update([None, *moved[1:]])
+    assert torch.equal(steps._parameters[0], before[0])
+    assert not torch.equal(steps._parameters[1], before[1])
+    steps._update(moved)
+    assert not torch.equal(steps._parameters[0], before[0])
+
+
+def test_hooks_of_an_optimiser_are_called():
+    pair, called = swapped(), []
+    module = IWAE(2)(pair.model, pair.guide)
+    module.start(grey(4).round())
+    optimizer = adam(module.parameters())
+    optimizer.register_step_post_hook(lambda *_: called.append(1))
+    Steps(module, optimizer, batch_size=4).walk(grey(16).round())
+    assert len(called) == 4
+
+
 def test_a_stream_of_the_same_batches_is_the_same_run(float64):
     def run(streamed: bool) -> dict[str, Tensor]:
         pair = swapped()
@@ -293,6 +391,56 @@ def on_cuda(compile: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
         read.append(steps.walk(data, order).read("train"))
     read.append(steps.stream(grey(200).cuda().split(4)).read("train"))
     return module.state_dict(), read
+
+
+class Graph:
+    """In the place of a CUDA graph: it counts what would be replayed."""
+
+    replayed: list[int]
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def replay(self) -> None:
+        Graph.replayed.append(self.size)
+
+
+@pytest.mark.parametrize(
+    ("calls", "runs", "replays"),
+    [((30,), 3 + 8 + 1, [8, 8, 8, 1, 1, 1]), ((1, 1, 1, 1, 1), 3 + 1, [1, 1]), ((3, 8), 3 + 8, [8]), ((2,), 2, [])],
+)
+def test_a_captured_function_runs_as_often_as_it_was_asked_to(calls, runs, replays, monkeypatch):
+    """The count of what is warmed up, captured and replayed, without a device."""
+    run: list[int] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: MagicMock())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    for name in ("graph", "stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
+    Graph.replayed = []
+    captured = Captured(lambda: run.append(1), torch.device("cuda", 0))
+    for times in calls:
+        captured.run(times)
+    for size, graph in captured._graphs.items():
+        graph.size = size
+    assert len(run) == runs
+    assert len(Graph.replayed) == len(replays)
+    assert sorted(captured._graphs) == sorted(set(replays))
+
+
+def test_what_cannot_be_captured_runs_all_the_same(monkeypatch):
+    run: list[int] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: MagicMock())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", MagicMock(side_effect=RuntimeError("operation not permitted")))
+    for name in ("stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
+    captured = Captured(lambda: run.append(1), torch.device("cuda", 0))
+    with pytest.warns(NotCompiledWarning, match=r"without a CUDA graph: .* \(operation not permitted\)"):
+        captured.run(10)
+    captured.run(5)
+    assert len(run) == 15
 
 
 @pytest.mark.cuda
