@@ -58,7 +58,7 @@ def fitted(task: Task, epochs: int) -> Trained:
         epochs=epochs,
         batch_size=task.batch_size,
         optimizer=partial(torch.optim.Adam, lr=task.learning_rate),
-        compile=True,  # by default only where there are 1,000 steps, which a small setting has not
+        compile=True,  # by default only where there are 3,000 steps, which a small setting has not
         progress=False,
     )
     return Trained(partial(proposal, nn.Sequential(vae.guide.encoder, nn.Flatten())), vae.model.decoder)

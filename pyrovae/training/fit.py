@@ -34,7 +34,7 @@ from pyrovae.training.metrics import Means
 from pyrovae.training.run import Run
 from pyrovae.training.steps import Steps
 
-WORTHWHILE = 1000
+WORTHWHILE = 3000
 """The number of steps from which on recording and fusing them is expected to save time."""
 
 
@@ -106,7 +106,7 @@ def fit(
         clip_norm: the largest norm of a step's gradient, all parameters together; a longer one is scaled down to it.
         patience: stop when the validation bound has not improved for this many epochs.
         compile: record the programs and fuse the step (:mod:`pyrovae.training.steps`), which takes seconds before the
-            first step and leaves a run as it would have been but for rounding; if null, where the run has 1,000 steps
+            first step and leaves a run as it would have been but for rounding; if null, where the run has 3,000 steps
             or more to win them back. Programs that cannot be recorded, or whose Python numbers change, run eagerly, after
             a warning.
         precision: in what the networks compute (:func:`pyrovae.precision.computing_in`); densities are float32 or more.
