@@ -45,7 +45,7 @@ class Recording:
     """
 
     def __init__(self, module: nn.Module, args: Sequence[Tensor]) -> None:
-        with torch.enable_grad(), same_random_numbers(*args), _refused():
+        with torch.enable_grad(), same_random_numbers(*args), _refused(), _torch_undisturbed():
             self._graph = torch.export.export(module, tuple(args), strict=False).module()
         named = [*self._graph.named_parameters(), *self._graph.named_buffers()]
         self._names = [name for name, _ in named]
@@ -62,8 +62,7 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
     Raises:
         NotRecordedError: where it, or what it calls, looks at the numbers in a tensor.
     """
-    with torch.no_grad(), same_random_numbers(*inputs), _refused(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's of its own deprecated functions
+    with torch.no_grad(), same_random_numbers(*inputs), _refused(), _torch_undisturbed():
         graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         fused: Any = torch._inductor.compile(graph, [*inputs], options=_options(inputs[0].device))
     return torch.no_grad()(fused)
@@ -71,7 +70,17 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
 
 def _options(device: torch.device) -> dict[str, Any]:
     """Inductor's: torch's own random numbers, and on a CPU no Python between the kernels."""
-    return {"fallback_random": True, "cpp_wrapper": device.type == "cpu"}
+    in_order = {"reorder_for_peak_memory": False, "reorder_for_locality": False}  # random numbers must be drawn in theirs
+    return {"fallback_random": True, "cpp_wrapper": device.type == "cpu", **in_order}
+
+
+@contextmanager
+def _torch_undisturbed() -> Iterator[None]:
+    """Let torch use its own deprecated functions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 @contextmanager

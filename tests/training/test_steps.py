@@ -187,10 +187,11 @@ class Root(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(2, 4)
+        self.register_buffer("zero", torch.zeros(()))  # a number would be folded away
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         far = (x > 5).any(-1, keepdim=True)
-        return self.linear(z) + torch.where(far, self.linear(z) * 0, 1.0).sqrt()
+        return self.linear(z) + torch.where(far, self.linear(z) * self.zero, 1.0).sqrt()
 
 
 def rooted(root: Root, bad: float = 0.0) -> tuple:
