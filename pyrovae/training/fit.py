@@ -223,8 +223,7 @@ class _Trainer:
         self.seed = seed
         self.device = device
         self.workers = workers
-        module = steps.module
-        self._measure = compile_objective(module).measure if steps.compile else module.measure
+        self._fused = compile_objective(steps.module)
 
     def epoch(self, number: int) -> dict[str, float]:
         """One pass over the training data and one over the held-out data; the means of both."""
@@ -259,7 +258,8 @@ class _Trainer:
         module, means = self.steps.module.eval(), Means(self.device)
         set_seed(_seed(self.seed, 0), self.device)
         for x in self._read(held_out):
-            means.add((self._measure if len(x) == self.steps.batch_size else module.measure)(x))
+            recorded = self.steps.compile and len(x) == self.steps.batch_size
+            means.add((self._fused if recorded else module).measure(x))
         if not means.sums[0].isfinite():
             self._find_the_fault(held_out)
         return means.read("validation")

@@ -463,3 +463,36 @@ def test_only_runs_that_are_long_enough_are_compiled_unasked(epochs, compiles, m
     pair, steps = vae(), Steps
     fit(pair.model, pair.guide, binary(), epochs=epochs, batch_size=16, progress=False)
     assert asked == [compiles]
+
+
+def test_validation_follows_a_program_whose_python_changes(float64, monkeypatch):
+    """As a warm-up's weight may: once training has noticed, validation does not use what was recorded either."""
+    monkeypatch.setattr("pyrovae.training.steps.CHECK_EVERY", 1)
+
+    def train(compile: bool) -> list[float]:
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        decoder, now = nn.Linear(2, 3), {"weight": 1.0}
+
+        def model(x):
+            pyro.module("decoder", decoder)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(now["weight"] * decoder(z), 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(2)), 1.0).to_event(1))
+
+        def rate(epoch: int) -> float:
+            now["weight"] = 1.0 + epoch
+            return 1.0
+
+        schedule = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=rate)
+        x = torch.ones(8, 3)
+        history = fit(model, guide, x, x, epochs=3, batch_size=4, scheduler=schedule, compile=compile, progress=False)
+        return [epoch["validation_bound"] for epoch in history.metrics]
+
+    eager = train(False)
+    with pytest.warns(UserWarning, match="not what was recorded any more"):
+        assert train(True) == pytest.approx(eager, abs=1e-9)
