@@ -19,13 +19,13 @@ import torch
 
 from benchmarks.measure import Settings, machine
 
-measurements = ("step", "profile", "programs", "runs", "likelihood", "scaling", "precision", "stream", "startup")
+measurements = ("step", "profile", "programs", "runs", "bounds", "likelihood", "scaling", "precision", "stream", "startup")
 
 
 def main() -> None:
     """Run what the command line names, everything if it names nothing."""
     asked = _parser().parse_args()
-    settings = Settings(torch.device(asked.device), asked.quick, asked.root, asked.markdown)
+    settings = Settings(torch.device(asked.device), asked.quick, asked.root, asked.markdown, asked.keep)
     warnings.filterwarnings("ignore", category=FutureWarning)
     print(machine(settings), flush=True)
     for name in measurements if "all" in asked.measurement else asked.measurement:
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a small setting, to see that all works")
     parser.add_argument("--root", default=os.environ.get("PYROVAE_DATA"), help="the folder that holds MNIST/raw")
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
+    parser.add_argument("--keep", help="a folder in which results of hours are kept, to go on from")
     return parser
 
 

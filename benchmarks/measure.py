@@ -46,12 +46,14 @@ class Settings:
         quick: a small setting, to see that all works.
         root: the folder that holds MNIST; random pixels if None.
         markdown: print tables as Markdown.
+        keep: a folder for what takes hours, to go on from; nothing is kept if None.
     """
 
     device: torch.device
     quick: bool = False
     root: str | None = None
     markdown: bool = False
+    keep: str | None = None
 
     @property
     def rounds(self) -> int:

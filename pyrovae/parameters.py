@@ -20,6 +20,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 _CONSTRAINED = "_unconstrained"
 """How PyroModule ends the name of the free value behind a parameter with a constraint."""
@@ -40,7 +41,7 @@ def parameter_store(model: Program, guide: Program, state: State | None = None) 
     outside: Any = store.get_state()
     inside: Any = _filtered(outside, lambda name, _: not _of_module(name)) if state is None else _filtered(state)
     with store.scope(inside):
-        yield _keeping_its_own(model), _keeping_its_own(guide)
+        yield keeping_its_own(model), keeping_its_own(guide)
     added: Any = _filtered(inside, lambda name, _: not _of_module(name) and name not in outside["params"])
     store.set_state(added)
 
@@ -62,7 +63,8 @@ def owner(program: Program) -> Any:
     """What a program runs, under Pyro's handlers, partial arguments and methods: a module, an object or a function."""
     while isinstance(program, partial):
         handled = program.args and isinstance(program.args[0], Messenger)
-        program = program.args[1] if handled else program.func
+        kept = program.func is _run_keeping_its_own
+        program = program.args[1] if handled else program.args[0] if kept else program.func
     return getattr(program, "__self__", program)
 
 
@@ -86,27 +88,36 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return module.named_parameters(prefix=prefix)
 
 
-def _keeping_its_own(program: Program) -> Program:
+def keeping_its_own(program: Program) -> Program:
     """The program, run without other entries under its modules' names; on leaving, it takes its modules' entries along."""
+    return partial(_run_keeping_its_own, program) if isinstance(owner(program), nn.Module) else program
+
+
+def _run_keeping_its_own(program: Program, *args: Any, **kwargs: Any) -> Any:
     module = owner(program)
-    if not isinstance(module, nn.Module):
-        return program
+    store, names, parameters = pyro.get_param_store(), _names(module), set(module.parameters())
+    before: Any = store.get_state()
+    _replace(_filtered(before, lambda name, _: name not in names))
+    with _frozen_stay_frozen(module):
+        result = program(*args, **kwargs)
+    after = _filtered(
+        store.get_state(),  # pyright: ignore[reportArgumentType]
+        lambda name, value: value not in parameters and name.replace("$$$", ".") not in names,
+    )
+    hidden = _filtered(before, lambda name, _: name in names)
+    _replace({part: {**after[part], **hidden[part]} for part in after})
+    return result
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        store, names, parameters = pyro.get_param_store(), _names(module), set(module.parameters())
-        before: Any = store.get_state()
-        _replace(_filtered(before, lambda name, _: name not in names))
-        with _frozen_stay_frozen(module):
-            result = program(*args, **kwargs)
-        after = _filtered(
-            store.get_state(),  # pyright: ignore[reportArgumentType]
-            lambda name, value: value not in parameters and name.replace("$$$", ".") not in names,
-        )
-        hidden = _filtered(before, lambda name, _: name in names)
-        _replace({part: {**after[part], **hidden[part]} for part in after})
-        return result
 
-    return run
+@contextmanager
+def modules_called() -> Iterator[list[nn.Module]]:
+    """The modules that are called meanwhile, the outer before the inner."""
+    called: list[nn.Module] = []
+    hook = register_module_forward_pre_hook(lambda module, _: called.append(module))
+    try:
+        yield called
+    finally:
+        hook.remove()
 
 
 def _replace(state: State) -> None:

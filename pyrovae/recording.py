@@ -26,6 +26,10 @@ _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
 _not_the_users = tuple(map(str, [*_packages, Path(__file__).parent]))
 
 
+decompositions: dict[Any, Callable[..., Any]] = {}
+"""Operators of this library's own, by what they are made of where they are fused."""
+
+
 class NotCompiledWarning(UserWarning):
     """A program could not be recorded, or came in too many shapes, and runs eagerly."""
 
@@ -63,7 +67,7 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
         NotRecordedError: where it, or what it calls, looks at the numbers in a tensor.
     """
     with torch.no_grad(), same_random_numbers(*inputs), _refused(), _torch_undisturbed():
-        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        graph = make_fx(function, decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         fused: Any = torch._inductor.compile(graph, [*inputs], options=_options(inputs[0].device))
     return torch.no_grad()(fused)
 

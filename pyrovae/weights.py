@@ -27,7 +27,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution, Independent, constraints
 
 from pyrovae.errors import InputError
 from pyrovae.parameters import Program, parameter_store, same_random_numbers
@@ -85,9 +85,14 @@ class LogWeights:
         return _sum(self.proposal_terms) if self.proposal_terms else torch.zeros_like(self.observed)
 
     @property
+    def joint(self) -> Tensor:
+        r""":math:`\log p(x, z)`, shape ``(K, B)``."""
+        return self.latent + self.observed
+
+    @property
     def total(self) -> Tensor:
         r""":math:`\log w`, shape ``(K, B)``."""
-        return self.latent + self.observed - self.proposal
+        return self.joint - self.proposal
 
     def require_numbers(self) -> None:
         """Raise an InputError that names the site and the datum where a weight is not a number."""
@@ -144,16 +149,87 @@ def log_weights(
 
 def weigh(model: Program, guide: Program, args: tuple, kwargs: dict, particles: int, plates: Plates | None) -> LogWeights:
     """:func:`log_weights` in the store that is open, without a look at the numbers: no host synchronisation."""
-    nesting = 1 if plates is None else plates.nesting
-    with pyro.validation_enabled(False):
-        model_trace, guide_trace = _run(model, guide, args, kwargs, particles, nesting)
-        found = _plates(model_trace, guide_trace, plates)
-        if found.nesting > nesting:
+    call = Call(model, guide, args, kwargs, particles, plates)
+    return call.weigh(call.draw())
+
+
+@dataclass(frozen=True)
+class Call:
+    """A pair of programs called on one batch, in the store that is open: the two halves of :func:`weigh`.
+
+    Attributes:
+        model: the model.
+        guide: its proposal.
+        args: what both are called with.
+        kwargs: what both are called with, by name.
+        particles: the number K of draws a datum.
+        plates: where the data lie, if that is known.
+    """
+
+    model: Program
+    guide: Program
+    args: tuple
+    kwargs: dict
+    particles: int
+    plates: Plates | None
+
+    @property
+    def nesting(self) -> int:
+        """How deep plates nest; the dimension of the particles is the next."""
+        return 1 if self.plates is None else self.plates.nesting
+
+    def draw(self) -> Trace:
+        """The guide's trace: the draws, with sites of subsampled plates."""
+        return self._trace(self._within_particles(self.guide))
+
+    def weigh(self, draws: Trace, at: Trace | None = None) -> LogWeights:
+        """The weights of draws, the model being run ``at`` other tensors of the same values where these are given."""
+        return self.compose(self.observe(draws if at is None else at), draws)
+
+    def observe(self, draws: Trace) -> Trace:
+        """The model's trace at the draws."""
+        return self._trace(poutine.replay(self._within_particles(self.model), trace=draws))
+
+    def propose(self, draws: Trace) -> Trace:
+        """The guide's trace at values that were drawn before."""
+        return self._trace(poutine.replay(self._within_particles(self.guide), trace=draws))
+
+    def simulate(self) -> Trace:
+        """The model's trace with nothing observed; what was to be is under ``obs`` in the ``infer`` of its site."""
+        return self._trace(self._within_particles(poutine.uncondition(self.model)))
+
+    def compose(self, model_trace: Trace, draws: Trace) -> LogWeights:
+        """The weights that the traces of model and guide make."""
+        model_trace, guide_trace = prune_subsample_sites(model_trace), prune_subsample_sites(draws)
+        found = _plates(model_trace, guide_trace, self.plates)
+        if found.nesting > self.nesting:
             raise InputError(
-                f"plates nest {found.nesting} deep, where {nesting} was expected; call find_plates(model, guide, x), "
+                f"plates nest {found.nesting} deep, where {self.nesting} was expected; call find_plates(model, guide, x), "
                 "or the objective's module once, before recording the program"
             )
-        return _terms(model_trace, guide_trace, particles, plates or found)
+        with pyro.validation_enabled(False):
+            return _terms(model_trace, guide_trace, self.particles, self.plates or found)
+
+    def density(self, proposed: Trace, plates: Plates) -> Tensor:
+        r""":math:`\log q` of a guide's trace, shape ``(K, B)``."""
+        return self._density(density_sites(prune_subsample_sites(proposed)), plates)
+
+    def joint(self, model_trace: Trace, draws: Trace, plates: Plates) -> Tensor:
+        r""":math:`\log p(x, z)` of a model's trace at these draws, shape ``(K, B)``."""
+        model_trace = prune_subsample_sites(model_trace)
+        return self._density([*_latents(model_trace, draws), *_observed(model_trace)], plates)
+
+    def _density(self, sites: list[Site], plates: Plates) -> Tensor:
+        with pyro.validation_enabled(False):
+            terms = [_term(site, self.particles, plates, _scale_of_its_own(site, plates)) for site in sites]
+        return reduce(add, terms, torch.zeros(()))
+
+    def _within_particles(self, program: Program) -> Program:
+        return pyro.plate(_PARTICLES, self.particles, dim=-1 - self.nesting)(program)
+
+    def _trace(self, program: Program) -> Trace:
+        with pyro.validation_enabled(False):
+            return _trace(program, self.args, self.kwargs)
 
 
 def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Plates:
@@ -178,7 +254,7 @@ def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> P
         model_trace, guide_trace = _run(model, guide, args, kwargs)
         _check_support(model_trace)
         plates = _plates(model_trace, guide_trace)
-        for site in [*_sites(model_trace), *_sites(guide_trace)]:
+        for site in [*density_sites(model_trace), *density_sites(guide_trace)]:
             site["log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
             check_site_shape(site, plates.nesting)
     return plates
@@ -192,24 +268,21 @@ def _name_the_site(model: Program, guide: Program, args: tuple, kwargs: dict) ->
         _terms(model_trace, guide_trace, 1, _plates(model_trace, guide_trace)).require_numbers()
 
 
-def _run(
-    model: Program, guide: Program, args: tuple, kwargs: dict, particles: int | None = None, nesting: int = 0
-) -> tuple[Trace, Trace]:
-    """The traces of model and guide, within a plate of particles where one is asked for."""
-
-    def within(program: Program) -> Program:
-        return program if particles is None else pyro.plate(_PARTICLES, particles, dim=-1 - nesting)(program)
-
-    try:
-        guide_trace = poutine.trace(within(guide)).get_trace(*args, **kwargs)
-        replayed = poutine.replay(within(model), trace=guide_trace)
-        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
-    except InputError as error:  # Pyro has added a table of shapes to the message
-        raise InputError(str(error).partition("\n")[0]) from error
+def _run(model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+    """The traces of model and guide, without particles."""
+    guide_trace = _trace(guide, args, kwargs)
+    model_trace = _trace(poutine.replay(model, trace=guide_trace), args, kwargs)
     return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
 
-def _sites(trace: Trace) -> list[Site]:
+def _trace(program: Program, args: tuple, kwargs: dict) -> Trace:
+    try:
+        return poutine.trace(program).get_trace(*args, **kwargs)
+    except InputError as error:  # Pyro has added a table of shapes to the message
+        raise InputError(str(error).partition("\n")[0]) from error
+
+
+def density_sites(trace: Trace) -> list[Site]:
     """The sites that carry a density: ``pyro.deterministic`` does not."""
     sites: list[Site] = list(trace.nodes.values())
     return [site for site in sites if site["type"] == "sample" and not site["infer"].get("_deterministic")]
@@ -217,7 +290,7 @@ def _sites(trace: Trace) -> list[Site]:
 
 def _latents(model: Trace, guide: Trace) -> list[Site]:
     """The latent sites of the model, less the imputed part of a site with ``obs_mask`` that the guide leaves to it."""
-    sites = [site for site in _sites(model) if not site["is_observed"]]
+    sites = [site for site in density_sites(model) if not site["is_observed"]]
     return [site for site in sites if site["name"] in guide or not _is_imputed(site["name"], model)]
 
 
@@ -227,7 +300,7 @@ def _is_imputed(name: str, model: Trace) -> bool:
 
 
 def _observed(trace: Trace) -> list[Site]:
-    return [site for site in _sites(trace) if site["is_observed"]]
+    return [site for site in density_sites(trace) if site["is_observed"]]
 
 
 def _frames(site: Site) -> list[Any]:
@@ -245,7 +318,7 @@ def _plates(model: Trace, guide: Trace, told: Plates | None = None) -> Plates:
     if not counts:
         names = ", ".join(repr(site["name"]) for site in sites)
         raise InputError(f'no plate encloses {names}; put them in `with pyro.plate("data", len(x)):`')
-    every = [*sites, *_sites(guide)]
+    every = [*sites, *density_sites(guide)]
     data = told.data if told else _sole(_enclosing(every)) or counts.most_common(1)[0][0]
     for site in every:
         _data_frame(site, data)
@@ -298,7 +371,7 @@ def _is_joint(site: Site) -> bool:
 
 
 def _check_match(model: Trace, guide: Trace) -> None:
-    if _sites(model) and not _observed(model):
+    if density_sites(model) and not _observed(model):
         raise InputError("the model observes nothing; pass obs=x to one of its sites (or are model and guide swapped?)")
     for site in _observed(guide):
         if not site["infer"].get("is_auxiliary"):
@@ -307,7 +380,7 @@ def _check_match(model: Trace, guide: Trace) -> None:
                 "model's (or are model and guide swapped?)"
             )
     latents = {site["name"] for site in _latents(model, guide)}
-    proposed = {site["name"]: site for site in _sites(guide) if not site["is_observed"]}
+    proposed = {site["name"]: site for site in density_sites(guide) if not site["is_observed"]}
     auxiliary = {name for name, site in proposed.items() if site["infer"].get("is_auxiliary")}
     for name in sorted(latents - proposed.keys()):
         raise InputError(
@@ -322,9 +395,8 @@ def _check_match(model: Trace, guide: Trace) -> None:
 
 
 def _terms(model: Trace, guide: Trace, particles: int, plates: Plates) -> LogWeights:
-    sites = [*_latents(model, guide), *_observed(model), *_sites(guide)]
-    scales = [_data_scale(site, plates) for site in sites]
-    residuals = {id(site): _residual(site["scale"], scale) for site, scale in zip(sites, scales, strict=True)}
+    sites = [*_latents(model, guide), *_observed(model), *density_sites(guide)]
+    residuals = {id(site): _scale_of_its_own(site, plates) for site in sites}
 
     def terms(group: list[Site]) -> dict[str, Tensor]:
         return {site["name"]: _term(site, particles, plates, residuals[id(site)]) for site in group}
@@ -332,8 +404,8 @@ def _terms(model: Trace, guide: Trace, particles: int, plates: Plates) -> LogWei
     return LogWeights(
         latent_terms=terms(_latents(model, guide)),
         observed_terms=terms(_observed(model)),
-        proposal_terms=terms(_sites(guide)),
-        scale=scales[0],
+        proposal_terms=terms(density_sites(guide)),
+        scale=_data_scale(sites[0], plates),
         rescaled=tuple(site["name"] for site in sites if residuals[id(site)] is not _ONE),
         plates=plates,
         model=model,
@@ -349,11 +421,10 @@ def _data_scale(site: Site, plates: Plates) -> float:
     return (frame.full_size or frame.size) / frame.size
 
 
-def _residual(scale: float | Tensor, data_scale: float) -> float | Tensor:
+def _scale_of_its_own(site: Site, plates: Plates) -> float | Tensor:
     """The part of a site's scale that is not the data plate's; ``_ONE`` itself where there is none."""
-    if isinstance(scale, Tensor):
-        return scale / data_scale
-    return _ONE if abs(scale / data_scale - 1.0) < 1e-9 else scale / data_scale
+    residual = site["scale"] / _data_scale(site, plates)
+    return residual if isinstance(residual, Tensor) or abs(residual - 1.0) >= 1e-9 else _ONE
 
 
 def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) -> Tensor:
@@ -366,11 +437,30 @@ def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) 
 def per_datum(values: Tensor, site: Site, particles: int, plates: Plates) -> Tensor:
     """The values, of the batch shape of a site, summed over all plates but particles and data: shape ``(K, B)``."""
     data = _data_frame(site, plates.data)
-    shape = [1] * (plates.nesting + 1)
-    shape[0], shape[data.dim] = particles, data.size
+    shape = _batch_shape(site, particles, plates)
     values = values.expand(torch.broadcast_shapes(values.shape, shape))
     inner = [dim for dim in range(-plates.nesting, 0) if dim != data.dim]
     return values.sum(inner) if inner else values
+
+
+def spread(values: Tensor, site: Site, plates: Plates) -> Tensor:
+    """Values of shape ``(K, B)`` along the dimensions that particles and data have at a site."""
+    return values.reshape(_batch_shape(site, len(values), plates))
+
+
+def _batch_shape(site: Site, particles: int, plates: Plates) -> list[int]:
+    """The shape of a site's batch with inner plates of size 1."""
+    data = _data_frame(site, plates.data)
+    shape = [1] * (plates.nesting + 1)
+    shape[0], shape[data.dim] = particles, data.size
+    return shape
+
+
+def base_distribution(distribution: Distribution) -> Distribution:
+    """The distribution of the scalars, or of the vectors, that an independent one is made of."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _sum(terms: Mapping[str, Tensor]) -> Tensor:

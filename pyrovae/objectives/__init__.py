@@ -1,7 +1,39 @@
 """Objectives: log importance weights to a loss, one bound a file."""
 
+from pyrovae.objectives.ciwae import CIWAE
+from pyrovae.objectives.cubo import CUBO
 from pyrovae.objectives.elbo import ELBO
+from pyrovae.objectives.eubo import EUBO
 from pyrovae.objectives.iwae import IWAE
-from pyrovae.objectives.objective import Measurement, Objective, ObjectiveModule
+from pyrovae.objectives.miwae import MIWAE
+from pyrovae.objectives.objective import Evaluation, Measurement, Objective, ObjectiveModule
+from pyrovae.objectives.piwae import PIWAE
+from pyrovae.objectives.renyi import Renyi
+from pyrovae.objectives.reweighted_wake_sleep import ReweightedWakeSleep
+from pyrovae.objectives.tail_adaptive import TailAdaptive
+from pyrovae.objectives.thermodynamic_elbo import ThermodynamicELBO
+from pyrovae.objectives.vimco import VIMCO
+from pyrovae.objectives.wake_sleep import WakeSleep
+from pyrovae.objectives.weight_bound import Estimator, WeightBound
 
-__all__ = ["ELBO", "IWAE", "Measurement", "Objective", "ObjectiveModule"]
+__all__ = [
+    "CIWAE",
+    "CUBO",
+    "ELBO",
+    "EUBO",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
+    "VIMCO",
+    "Estimator",
+    "Evaluation",
+    "Measurement",
+    "Objective",
+    "ObjectiveModule",
+    "Renyi",
+    "ReweightedWakeSleep",
+    "TailAdaptive",
+    "ThermodynamicELBO",
+    "WakeSleep",
+    "WeightBound",
+]

@@ -3,13 +3,16 @@
 import torch
 from pyro.distributions import Delta, MaskedDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import kl_divergence
 
-from pyrovae.objectives.objective import Objective
-from pyrovae.weights import LogWeights, Site, per_datum
+from pyrovae.errors import InputError
+from pyrovae.objectives.objective import Evaluation, require_reparameterized
+from pyrovae.objectives.power_mean import PowerMean
+from pyrovae.objectives.weight_bound import Estimator
+from pyrovae.weights import Call, LogWeights, Site, base_distribution, per_datum
 
 
-class ELBO(Objective):
+class ELBO(PowerMean):
     r"""The evidence lower bound, reconstruction minus KL.
 
     .. math::
@@ -25,48 +28,79 @@ class ELBO(Objective):
     Args:
         num_particles: the number :math:`K` of draws a datum; more of them lower the variance, not the value.
         analytic_kl: take the KL from formulas where there are some.
+        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`); ``reparameterized`` with ``analytic_kl``.
 
     Raises:
-        InputError: in training, for a guide that cannot be reparameterised.
+        InputError: in training, for a guide that the estimator cannot differentiate; for another estimator with
+            ``analytic_kl``.
 
     References:
         | Auto-Encoding Variational Bayes (Kingma & Welling, 2014), equations 3 and 7
         | https://arxiv.org/abs/1312.6114
     """
 
-    def __init__(self, num_particles: int = 1, analytic_kl: bool = False) -> None:
-        super().__init__(num_particles)
+    power = 0.0
+
+    def __init__(self, num_particles: int = 1, analytic_kl: bool = False, estimator: Estimator = "reparameterized") -> None:
+        if analytic_kl and estimator != "reparameterized":
+            raise InputError(
+                f"estimator is {estimator!r}, which is made of log weights, and analytic_kl=True puts a formula in the "
+                'place of a part of these; take estimator="reparameterized", or analytic_kl=False'
+            )
+        super().__init__(num_particles, 1, estimator)
         self.analytic_kl = analytic_kl
 
-    def bound(self, weights: LogWeights) -> Tensor:
+    def check(self, weights: LogWeights) -> None:
+        """Scales are no matter where the densities are only added up."""
+        if self.estimator in ("score_function", "resampled"):
+            super().check(weights)
+
+    def evaluate(self, call: Call) -> Evaluation:
         """The mean of log w over particles, with the analytic KL in its place where asked for."""
         if not self.analytic_kl:
-            return weights.total.mean(0)
-        return weights.observed.mean(0) - self.kl(weights)
+            return super().evaluate(call)
+        weights = call.weigh(call.draw())
+        require_reparameterized(self, weights)
+        bound = weights.observed.mean(0) - self.kl(weights)
+        return Evaluation(weights, bound, bound)
 
     def kl(self, weights: LogWeights) -> Tensor:
         """The KL, analytic where asked for and known."""
         if not self.analytic_kl:
             return super().kl(weights)
-        analytic = _analytic_kls(weights)
-        sampled = [term for name, term in weights.proposal_terms.items() if name not in analytic]
-        sampled += [-term for name, term in weights.latent_terms.items() if name not in analytic]
-        return sum([*analytic.values(), *sampled], torch.zeros_like(weights.observed)).mean(0)
+        return sum(kl_terms(weights).values(), torch.zeros_like(weights.observed)).mean(0)
+
+
+def kl_terms(weights: LogWeights) -> dict[str, Tensor]:
+    """The KL at each site, shape ``(K, B)``, by name: analytic where there is a formula, else a draw of it.
+
+    They add up to ``log q(z | x) - log p(z)`` in the mean over draws.
+    """
+    terms = _analytic_kls(weights)
+    for name in [*weights.latent_terms, *weights.proposal_terms]:
+        if name not in terms:
+            terms[name] = weights.proposal_terms.get(name, 0.0) - weights.latent_terms.get(name, torch.zeros(()))
+    return terms
 
 
 def _analytic_kls(weights: LogWeights) -> dict[str, Tensor]:
     """``KL(q || p)`` of each latent site for which there is a formula, shape ``(K, B)``, by name."""
-    if [*weights.latent_terms] != [name for name in weights.proposal_terms if name in weights.latent_terms]:
+    if not same_order(weights):
         return {}
     kls = {name: _analytic_kl(name, weights) for name in weights.latent_terms}
     return {name: kl for name, kl in kls.items() if kl is not None}
 
 
+def same_order(weights: LogWeights) -> bool:
+    """Whether both programs draw their latents in one order, so that each site's KL is given the same others."""
+    return [*weights.latent_terms] == [name for name in weights.proposal_terms if name in weights.latent_terms]
+
+
 def _analytic_kl(name: str, weights: LogWeights) -> Tensor | None:
     q: Site = weights.guide.nodes[name]
     p: Site = weights.model.nodes[name]
-    if name in weights.rescaled or _is_masked(q) or _is_masked(p) or isinstance(_base(q["fn"]), Delta):
-        return None  # Pyro's formula for a Delta forgets its log_density
+    if not has_formula(name, weights):
+        return None
     try:
         kl = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:  # torch has no formula for these two families
@@ -74,11 +108,13 @@ def _analytic_kl(name: str, weights: LogWeights) -> Tensor | None:
     return per_datum(kl, q, len(weights.total), weights.plates)
 
 
+def has_formula(name: str, weights: LogWeights) -> bool:
+    """Whether nothing but the two families stands in the way of an analytic KL at a site."""
+    q: Site = weights.guide.nodes[name]
+    p: Site = weights.model.nodes[name]
+    delta = isinstance(base_distribution(q["fn"]), Delta)  # Pyro's formula for it forgets its log_density
+    return not (name in weights.rescaled or _is_masked(q) or _is_masked(p) or delta)
+
+
 def _is_masked(site: Site) -> bool:
-    return site["mask"] is not None or isinstance(_base(site["fn"]), MaskedDistribution)
-
-
-def _base(distribution: Distribution) -> Distribution:
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution
+    return site["mask"] is not None or isinstance(base_distribution(site["fn"]), MaskedDistribution)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from pyrovae.objectives import ObjectiveModule
+from pyrovae.parameters import same_random_numbers
 from pyrovae.weights import LogWeights
 
 
@@ -78,8 +79,9 @@ def blame(module: ObjectiveModule, x: Tensor | None) -> str:
 
 @torch.enable_grad()
 def _blame(module: ObjectiveModule, x: Tensor) -> tuple[float, str | None]:
+    with same_random_numbers(x):
+        loss = module.measure(x).loss
     weights = module.weights(x)
-    loss = -module.elbo.bound(weights).sum()  # pyright: ignore
     return loss.item(), _site(weights) or (_gradient(module, loss) if loss.requires_grad else None)
 
 

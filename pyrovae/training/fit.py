@@ -255,7 +255,7 @@ class _Trainer:
     @torch.no_grad()
     def _validate(self, held_out: Split) -> dict[str, float]:
         """The means over held-out data, with the same noise in every epoch."""
-        module, means = self.steps.module.eval(), Means(self.device)
+        module, means = self.steps.module.eval(), Means(self.steps.module.elbo, self.device)
         set_seed(_seed(self.seed, 0), self.device)
         for x in self._read(held_out):
             recorded = self.steps.compile and len(x) == self.steps.batch_size

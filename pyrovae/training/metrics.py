@@ -3,22 +3,28 @@
 import torch
 from torch import Tensor
 
-from pyrovae.objectives import Measurement
+from pyrovae.objectives import Measurement, Objective
 
 _names = ("bound", "reconstruction", "kl")
 
 
+def number(objective: Objective) -> int:
+    """How many means an objective has: of bound, reconstruction, KL and its parts."""
+    return len(_names) + len(objective.parts)
+
+
 class Means:
-    """The means over data of bound, reconstruction and KL; sums stay on the device until they are read.
+    """The means over data of bound, reconstruction, KL and the objective's parts; sums stay on the device until read.
 
     Attributes:
-        sums: the three sums so far, float64.
+        sums: the sums so far, float64.
         count: of how many data.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(len(_names), dtype=torch.float64, device=device)
+    def __init__(self, objective: Objective, device: torch.device) -> None:
+        self.sums = torch.zeros(number(objective), dtype=torch.float64, device=device)
         self.count = 0
+        self._names = (*_names, *objective.parts)
 
     def add(self, measured: Measurement) -> None:
         """Add the data of one batch."""
@@ -28,9 +34,10 @@ class Means:
     def read(self, part: str) -> dict[str, float]:
         """The means, by names that begin with ``part``; nothing where there are no data."""
         means = (self.sums / self.count).tolist() if self.count else []
-        return {f"{part}_{name}": mean for name, mean in zip(_names, means, strict=bool(means))}
+        return {f"{part}_{name}": mean for name, mean in zip(self._names, means, strict=bool(means))}
 
 
 def sums(measured: Measurement) -> Tensor:
-    """Of bound, reconstruction and KL over the data of a batch."""
-    return torch.stack([measured.bound, measured.reconstruction, measured.kl]).double().sum(1)
+    """Of bound, reconstruction, KL and the objective's parts over the data of a batch."""
+    terms = torch.stack([measured.bound, measured.reconstruction, measured.kl])
+    return torch.cat([terms, measured.parts]).double().sum(1)

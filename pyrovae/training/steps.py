@@ -15,13 +15,13 @@ from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.errors import InputError
-from pyrovae.objectives import Measurement, ObjectiveModule
+from pyrovae.objectives import Measurement, Objective, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import NotRecordedError, fuse
 from pyrovae.training.captured import Captured, Tape
 from pyrovae.training.checks import MovedParameters, Noise, blame
 from pyrovae.training.compiled import detached, leaves, record, warn_of_eager
-from pyrovae.training.metrics import Means, sums
+from pyrovae.training.metrics import Means, number, sums
 
 CHECK_EVERY = 100
 """Steps after which a recorded step is compared with an eager one again."""
@@ -49,7 +49,7 @@ class State(NamedTuple):
     """What steps add up where the parameters are, to be read when an epoch is over.
 
     Attributes:
-        sums: of bound, reconstruction and KL over data, float64.
+        sums: of bound, reconstruction, KL and the objective's parts over data, float64.
         steps: the number of steps whose loss and gradient were finite.
         failed: 1 once a step's were not, and from then on no parameter moves.
     """
@@ -59,9 +59,9 @@ class State(NamedTuple):
     failed: Tensor
 
     @classmethod
-    def zero(cls, device: torch.device) -> "State":
+    def zero(cls, objective: Objective, device: torch.device) -> "State":
         """The state at the beginning of an epoch."""
-        sums = torch.zeros(3, dtype=torch.float64, device=device)
+        sums = torch.zeros(number(objective), dtype=torch.float64, device=device)
         return cls(sums, torch.zeros((), dtype=torch.int64, device=device), torch.zeros((), device=device))
 
     def add(self, measured: Measurement, finite: Tensor) -> None:
@@ -102,7 +102,7 @@ class Steps:
         self.seconds_to_first_step: float | None = None
         self._parameters = [value for group in optimizer.param_groups for value in group["params"] if value.requires_grad]
         self._device = self._parameters[0].device
-        self._state = State.zero(self._device)
+        self._state = State.zero(module.elbo, self._device)
         self._fused: dict[Any, Callable[..., Gradients] | None] = {}
         self._captured: dict[Any, tuple[Captured, list[Tensor]]] = {}
         self._settings: list[dict[str, Any]] = []
@@ -170,7 +170,7 @@ class Steps:
         """The means of the epoch. Steps that were replayed are looked at only here."""
         if self._captured and self._state.failed:
             self._refuse(rows(int(self._state.steps)))
-        means = Means(self._device)
+        means = Means(self.module.elbo, self._device)
         means.sums, means.count = self._state.sums.clone(), count
         return means
 

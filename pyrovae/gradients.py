@@ -1,0 +1,290 @@
+r"""Where gradients flow between the guide and its weights, for any pair of programs.
+
+A draw carries the gradient of a weight back to the guide's parameters, :math:`z = z(\varphi, \varepsilon)`, and the density
+:math:`q_\varphi(z \mid x)` has another of its own. Estimators of a bound's gradient differ in which of the two they keep:
+draws may be stopped, the density's parameters may be stopped while the draws are alive, and the gradient that reaches a
+draw may be multiplied by a factor of its particle and datum. And a model may dream: data of its own, with their latents.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pyrovae.errors import InputError
+from pyrovae.parameters import keeping_its_own, modules_called, owner
+from pyrovae.recording import decompositions
+from pyrovae.weights import Call, LogWeights, Site, base_distribution, density_sites, per_datum, spread
+
+
+def draw_stopped(call: Call) -> Trace:
+    """The guide's draws, through which no gradient flows but that of a ``Delta``, which is no draw."""
+    with _DrawsStopped():
+        return call.draw()
+
+
+def density_of_draws(weights: LogWeights) -> Tensor:
+    r""":math:`\log q` of what the guide draws, without the terms of its ``Delta`` sites, shape ``(K, B)``."""
+    drawn = {name for name, site in weights.guide.nodes.items() if site["type"] == "sample" and _is_drawn(site)}
+    terms = [term for name, term in weights.proposal_terms.items() if name in drawn]
+    return sum(terms, torch.zeros_like(weights.proposal))
+
+
+def require_density(objective: str, weights: LogWeights) -> None:
+    """Raise an InputError where the guide puts a latent at a point, so that there is no density to fit to draws."""
+    for name, site in weights.guide.nodes.items():
+        if site["type"] == "sample" and not site["is_observed"] and not _is_drawn(site):
+            raise InputError(
+                f"site {name!r} of the guide is a Delta, a point and no density, so that {objective} cannot fit it to given "
+                "draws; take a distribution with a density there, or ELBO or IWAE"
+            )
+
+
+class _DrawsStopped(Messenger):
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if _is_drawn(msg):
+            msg["value"] = msg["value"].detach()
+
+
+def _is_drawn(site: Site) -> bool:
+    return not site["is_observed"] and not isinstance(base_distribution(site["fn"]), dist.Delta)
+
+
+class Stopping:
+    """The density of a guide with its parameters stopped, at draws that are alive.
+
+    The guide runs again at its own draws. Its modules (those that it calls, where it is a function) have their parameters
+    replaced by the same numbers without a gradient meanwhile, and so have ``pyro.param`` statements.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        module = owner(call.guide)
+        self._modules: list[nn.Module] = [module] if isinstance(module, nn.Module) else []
+
+    def draw(self) -> Trace:
+        """The guide's draws."""
+        if self._modules:
+            return self._call.draw()
+        with modules_called() as self._modules:
+            return self._call.draw()
+
+    def density(self, draws: Trace, weights: LogWeights) -> Tensor:
+        r""":math:`\log q_{\bar\varphi}(z \mid x)`, shape ``(K, B)``.
+
+        Raises:
+            InputError: where it is another number than when the draws were made.
+        """
+        call = replace(self._call, guide=keeping_its_own(self._call.guide))
+        with _ParametersStopped(), _inverse_needed():
+            density = call.density(_run_stopped(self._modules, lambda: call.propose(draws)), weights.plates)
+        if not torch.compiler.is_compiling():
+            _require_equal(density, weights.proposal)
+        return density
+
+    def require_all_stopped(self) -> None:
+        """Raise an InputError where a parameter of the guide would be missed."""
+        draws = self.draw()
+        if self.density(stop_values(draws), self._call.weigh(draws)).requires_grad:
+            raise InputError(
+                "the guide has parameters that are out of sight (a network that it neither calls as a module nor names by "
+                "pyro.module, say), so that stl and dreg cannot stop them; make the guide a module, or take "
+                'estimator="reparameterized"'
+            )
+
+
+class _ParametersStopped(Messenger):
+    def _pyro_post_param(self, msg: Any) -> None:
+        msg["value"] = msg["value"].detach()
+
+
+class _Within(nn.Module):
+    """Runs a function; the modules are those whose parameters ``functional_call`` is to replace meanwhile."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        super().__init__()
+        self.inner = nn.ModuleList(modules)
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+
+def _run_stopped(modules: list[nn.Module], function: Callable[[], Any]) -> Any:
+    """The function, its modules' parameters stopped, and what it does to their buffers forgotten."""
+    within = _Within(modules)
+    parameters = {name: value.detach() for name, value in within.named_parameters()}
+    buffers = {name: value.clone() for name, value in within.named_buffers()}
+    return functional_call(within, parameters | buffers, (function,))
+
+
+@contextmanager
+def _inverse_needed() -> Iterator[None]:
+    """Say what is wrong with a flow that cannot be inverted."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise InputError(
+            f"the guide's density cannot be computed at given draws ({error}), which stl and dreg need: take a flow that "
+            'can be inverted, or estimator="reparameterized"'
+        ) from error
+
+
+def _require_equal(again: Tensor, before: Tensor) -> None:
+    if not torch.allclose(again, before, rtol=1e-2, atol=1e-2, equal_nan=True):
+        raise InputError(
+            f"the guide, run again at its own draws, has other densities (they differ by {(again - before).abs().max():.3g} "
+            "nats): it is random beyond its sample sites (dropout?), and stl and dreg cannot stop that; call eval() on "
+            'that layer, or take estimator="reparameterized"'
+        )
+
+
+@torch.library.custom_op("pyrovae::tap", mutates_args=())
+def _tap(z: Tensor, event_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """z, and two zeros a draw; the gradient of z is multiplied by the quotient of theirs."""
+    return _tapped(z, event_dim)
+
+
+def _tapped(z: Tensor, event_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    shape = z.shape[: z.dim() - event_dim]
+    return z.clone(), z.new_zeros(shape), z.new_zeros(shape)
+
+
+def _multiplied(ctx: Any, of_z: Tensor, numerator: Tensor, denominator: Tensor) -> tuple[Tensor, None]:
+    factor = torch.where(denominator == 0.0, 0.0, numerator / denominator)
+    return of_z * factor[(..., *[None] * ctx.event_dim)], None
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, int], output: Any) -> None:
+    ctx.event_dim = inputs[1]
+
+
+_tap.register_fake(_tapped)
+_tap.register_autograd(_multiplied, setup_context=_remember)
+decompositions[torch.ops.pyrovae.tap.default] = _tapped
+
+
+class Tapped:
+    r"""Draws whose gradients can be multiplied, once the weights are known, by factors of particle and datum.
+
+    The factors arrive on the way back: each draw comes with two zeros, of which :meth:`scaled` makes a zero whose gradient
+    with respect to them is the factor and 1, whatever the loss is multiplied by later on.
+
+    Attributes:
+        trace: the guide's trace with these draws in the place of its own.
+    """
+
+    def __init__(self, draws: Trace) -> None:
+        values: dict[str, Tensor] = {}
+        self._zeros: list[tuple[Site, Tensor, Tensor]] = []
+        for site in density_sites(prune_subsample_sites(draws)):
+            if not site["is_observed"] and site["value"].requires_grad:
+                value, *zeros = torch.ops.pyrovae.tap(site["value"], site["fn"].event_dim)
+                values[site["name"]] = value
+                self._zeros.append((site, *zeros))
+        self.trace = _with_values(draws, values)
+
+    def scaled(self, factors: Tensor, weights: LogWeights) -> Tensor:
+        """Zero for each datum; added to what is differentiated, it multiplies the draws' gradients by ``(K, B)`` factors."""
+        terms = torch.zeros_like(factors)
+        for site, numerator, denominator in self._zeros:
+            terms = terms + per_datum(
+                numerator * spread(factors, site, weights.plates) + denominator, site, len(factors), weights.plates
+            )
+        return terms.sum(0)
+
+
+def observe_apart(call: Call, draws: Trace) -> tuple[LogWeights, Tensor]:
+    r"""The weights with the draws stopped, and :math:`\log p(x, z)` with the draws alive and the model's parameters stopped.
+
+    So the gradients of the model's and of the guide's parameters can be given different factors.
+    """
+    module, stopped = owner(call.model), stop_values(draws)
+    if isinstance(module, nn.Module):
+        modules, weights = [module], call.weigh(draws, at=stopped)
+    else:
+        with modules_called() as modules:
+            weights = call.weigh(draws, at=stopped)
+    again = replace(call, model=keeping_its_own(call.model))
+    with _ParametersStopped():
+        trace = _run_stopped(modules, lambda: again.observe(draws))
+    return weights, call.joint(trace, draws, weights.plates)
+
+
+def choose(draws: Trace, index: Tensor, weights: LogWeights) -> Trace:
+    """The draws of one particle a datum, ``index`` of shape ``(B,)``, as the trace of a single particle."""
+    values = {}
+    for site in density_sites(prune_subsample_sites(draws)):
+        if not site["is_observed"]:
+            value = site["value"]
+            place = spread(index[None], site, weights.plates)[(..., *[None] * site["fn"].event_dim)]
+            values[site["name"]] = value.gather(0, place.expand(1, *value.shape[1:]))
+    return _with_values(draws, values)
+
+
+def stop_values(draws: Trace) -> Trace:
+    """The same draws, carrying no gradient at all."""
+    drawn = [site for site in density_sites(draws) if isinstance(site["value"], Tensor)]
+    return _with_values(draws, {site["name"]: site["value"].detach() for site in drawn})
+
+
+def _with_values(trace: Trace, values: dict[str, Tensor]) -> Trace:
+    """The trace with other values at some sites."""
+    changed = trace.copy()
+    for name, value in values.items():
+        changed.nodes[name] = {**trace.nodes[name], "value": value}
+    return changed
+
+
+def dream(call: Call) -> tuple[Call, Trace]:
+    """One datum drawn from the model in the place of each of the batch, and the guide's trace at the latents that made it.
+
+    Raises:
+        InputError: where the model does not observe just what it is called with, where it adds a ``pyro.factor``, and where
+            the guide draws something beside the latents.
+    """
+    call = replace(call, particles=1)
+    with torch.no_grad():
+        dreamt = call.simulate()
+    drawn = {site["name"]: site for site in density_sites(prune_subsample_sites(dreamt))}
+    observed = [site for site in drawn.values() if site["infer"].get("was_observed")]
+    _require_simple(observed, call.args)
+    x = observed[0]["value"].reshape(call.args[0].shape)
+    awake = replace(call, args=(x, *call.args[1:]))
+    draws = awake.propose(dreamt)
+    for site in density_sites(prune_subsample_sites(draws)):
+        if site["name"] not in drawn:
+            raise InputError(
+                f"the guide draws {site['name']!r}, which is no latent site of the model, so that its density at what the "
+                "model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
+            )
+    return awake, draws
+
+
+def _require_simple(observed: list[Site], args: tuple) -> None:
+    names = ", ".join(repr(site["name"]) for site in observed)
+    if len(observed) != 1 or isinstance(observed[0]["fn"], dist.Unit):
+        raise InputError(
+            f"the model observes {names}; to dream data it must observe one site, and no pyro.factor, so that what it draws "
+            "there can be handed to the guide"
+        )
+    x, seen = (args or [None])[0], observed[0]["infer"]["obs"]
+    if seen is not x and not _is_same(seen, x):
+        raise InputError(
+            f"the model observes at {names} something else than what it is called with, so that what it dreams there cannot "
+            "be handed to the guide in the place of x; observe x itself: pyro.sample(..., obs=x)"
+        )
+
+
+def _is_same(seen: Any, x: Any) -> bool:
+    """Whether two tensors are the same numbers, or of the same shape where there are no numbers to look at."""
+    if not isinstance(seen, Tensor) or not isinstance(x, Tensor) or seen.shape != x.shape:
+        return False
+    return torch.compiler.is_compiling() or torch.equal(seen, x)

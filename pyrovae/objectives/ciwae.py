@@ -1,0 +1,57 @@
+"""A convex combination of ELBO and IWAE."""
+
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.objectives.elbo import ELBO
+from pyrovae.objectives.iwae import IWAE
+from pyrovae.objectives.weight_bound import Estimator, WeightBound
+
+
+class CIWAE(WeightBound):
+    r"""A convex combination of the ELBO and the importance-weighted bound, from the same particles.
+
+    .. math::
+        \mathcal L(x) = E \Big[ \beta\, \frac1K \sum_k \log w_k + (1 - \beta) \log \frac1K \sum_k w_k \Big]
+
+    of each datum, shape ``(K, B) -> (B,)``, in nats; between the two.
+
+    Args:
+        beta: the part of the ELBO, from 0 to 1.
+        num_particles: the number K of draws a datum.
+        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
+
+    Raises:
+        InputError: for a beta outside [0, 1]; in training, for a guide that the estimator cannot differentiate; for a site
+            with a scale of its own.
+
+    References:
+        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), equation 10
+        | https://arxiv.org/abs/1802.04537
+    """
+
+    def __init__(self, beta: float = 0.5, num_particles: int = 5, estimator: Estimator = "reparameterized") -> None:
+        if not 0.0 <= beta <= 1.0:
+            raise InputError(f"beta is {beta}; expected a number from 0, which is IWAE, to 1, which is the ELBO")
+        super().__init__(num_particles, estimator)
+        self.beta = beta
+        self._elbo, self._iwae = ELBO(num_particles), IWAE(num_particles)
+
+    def of(self, log_weights: Tensor) -> Tensor:
+        """The combination, shape ``(K, B) -> (B,)``."""
+        return self._mixed(self._elbo.of(log_weights), self._iwae.of(log_weights))
+
+    def slopes(self, log_weights: Tensor) -> Tensor:
+        """That of the slopes."""
+        return self._mixed(self._elbo.slopes(log_weights), self._iwae.slopes(log_weights))
+
+    def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
+        """That of the doubly reparameterised ones."""
+        return self._mixed(self._elbo.doubly_reparameterized(log_weights), self._iwae.doubly_reparameterized(log_weights))
+
+    def signals(self, log_weights: Tensor) -> Tensor:
+        """That of the signals."""
+        return self._mixed(self._elbo.signals(log_weights), self._iwae.signals(log_weights))
+
+    def _mixed(self, elbo: Tensor, iwae: Tensor) -> Tensor:
+        return self.beta * elbo + (1 - self.beta) * iwae

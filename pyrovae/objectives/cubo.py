@@ -1,0 +1,53 @@
+r"""The chi upper bound."""
+
+import math
+
+from pyrovae.errors import InputError
+from pyrovae.objectives.power_mean import PowerMean
+from pyrovae.objectives.upper_bound import require_fixed_model
+from pyrovae.objectives.weight_bound import Estimator, Evaluation
+from pyrovae.weights import Call
+
+
+class CUBO(PowerMean):
+    r"""The chi upper bound.
+
+    .. math::
+        \mathcal L_{\chi^n}(x) = \frac1n \log E_q \big[ w^n \big] \ge \log p(x), \qquad
+        \hat{\mathcal L}_{\chi^n} = \frac1n \log \frac1K \sum_{k=1}^K w_k^n
+
+    of each datum, shape ``(K, B) -> (B,)``, in nats. The estimate is a bound in the limit only: at a finite K its mean is
+    too low, and very much so where :math:`w^n` has a heavy tail; look at it at several K.
+
+    It is meant for evaluation. With the model's parameters frozen it also trains a guide, which lowers it.
+
+    Args:
+        n: the power, at least 1.
+        num_particles: the number K of draws a datum.
+        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
+
+    Raises:
+        InputError: for n below 1; in training, for a model that is not frozen and a guide that the estimator cannot
+            differentiate; for a site with a scale of its own.
+
+    References:
+        | Variational Inference via chi Upper Bound Minimization (Dieng et al., 2017), equation 2
+        | https://arxiv.org/abs/1611.00328
+    """
+
+    is_maximized = False
+
+    def __init__(self, n: float = 2.0, num_particles: int = 50, estimator: Estimator = "reparameterized") -> None:
+        if not 1.0 <= n < math.inf:
+            raise InputError(f"n is {n}; CUBO is an upper bound for n of at least 1 (for powers below it take Renyi)")
+        super().__init__(1, num_particles, estimator)
+        self.n = n
+
+    @property
+    def power(self) -> float:
+        return self.n
+
+    def evaluate(self, call: Call) -> Evaluation:
+        """The bound, for a model whose parameters rest."""
+        require_fixed_model("CUBO", call)
+        return super().evaluate(call)

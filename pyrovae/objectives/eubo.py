@@ -1,0 +1,80 @@
+"""The evidence upper bound."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.gradients import dream
+from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.thermodynamic_elbo import tilted_mean
+from pyrovae.objectives.upper_bound import require_fixed_model
+from pyrovae.weights import Call, LogWeights
+
+Posterior = Literal["resampled", "simulated"]
+
+
+class EUBO(Objective):
+    r"""The evidence upper bound.
+
+    .. math::
+        \mathcal U(x) = E_{p(z \mid x)}[\log p(x, z) - \log q(z \mid x)]
+        = \log p(x) + KL(p(z \mid x) \,\|\, q(z \mid x)) \ge \log p(x)
+
+    of each datum, shape ``(K, B) -> (B,)``, in nats. It needs draws from the posterior, and there are two ways to them:
+
+    ``resampled``
+        the K draws of the guide with their normalised weights, :math:`\sum_k \tilde w_k \log w_k`. A bound in the limit of
+        K only: at a finite K its mean is too low.
+    ``simulated``
+        the batch is replaced by data that the model dreams, whose latents are exact draws from the posterior. The mean over
+        the batch is an upper bound at once, on :math:`\log p` of *dreamt* data: what it lacks against an ELBO of such data
+        tells how good the guide is, and how far estimates on real data may be trusted. One draw a datum.
+
+    It is meant for evaluation. With the model's parameters frozen it also trains a guide, which lowers it.
+
+    Args:
+        num_particles: the number K of draws a datum; 1 for ``simulated``.
+        posterior: where its draws come from.
+
+    Raises:
+        InputError: in training, for a model that is not frozen and, resampled, for a guide that cannot be reparameterised;
+            for a site with a scale of its own; for ``simulated``, of a model that cannot dream what it is called with.
+
+    References:
+        | Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse, Ghahramani & Adams, 2015), section 3
+        | https://arxiv.org/abs/1511.02543
+    """
+
+    is_maximized = False
+
+    def __init__(self, num_particles: int | None = None, posterior: Posterior = "resampled") -> None:
+        if posterior not in ("resampled", "simulated"):
+            raise InputError(f"posterior is {posterior!r}; expected 'resampled' or 'simulated'")
+        default = 50 if posterior == "resampled" else 1
+        super().__init__(default if num_particles is None else num_particles)
+        if posterior == "simulated" and self.num_particles != 1:
+            raise InputError(f"num_particles is {num_particles}; a dreamt datum has one exact draw of its latents: pass 1")
+        self.posterior: Posterior = posterior
+
+    def evaluate(self, call: Call) -> Evaluation:
+        """The bound, for a model whose parameters rest."""
+        require_fixed_model("EUBO", call)
+        weights = self._weigh(call)
+        weights.require_densities("EUBO")
+        bound = self.of(weights.total)
+        return Evaluation(weights, bound, bound)
+
+    def of(self, log_weights: Tensor) -> Tensor:
+        """The mean log weight, the draws counted by their weights, shape ``(K, B) -> (B,)``."""
+        return tilted_mean(log_weights, 1.0)
+
+    def _weigh(self, call: Call) -> LogWeights:
+        if self.posterior == "simulated":
+            dreamt, draws = dream(call)
+            return dreamt.weigh(draws)
+        weights = call.weigh(call.draw())
+        if torch.is_grad_enabled():
+            require_reparameterized(self, weights)
+        return weights

@@ -1,0 +1,62 @@
+"""IWAE for the model, its lower-variance relative MIWAE for the guide."""
+
+import torch
+
+from pyrovae.gradients import Stopping, observe_apart
+from pyrovae.objectives.iwae import IWAE
+from pyrovae.objectives.miwae import MIWAE
+from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.weights import Call
+
+
+class PIWAE(Objective):
+    r"""IWAE of all particles for the model, MIWAE of the same ones for the guide.
+
+    .. math::
+        \theta:\ \log \frac1{M K} \sum_{m, k} w_{mk}, \qquad
+        \varphi:\ \frac1M \sum_m \log \frac1K \sum_k w_{mk}
+
+    so that the model has the tightest bound that M K particles give, and the guide's gradient keeps its signal-to-noise
+    ratio. What is reported is the first, shape ``(M K, B) -> (B,)``, in nats.
+
+    Args:
+        num_groups: the number M of bounds that are averaged for the guide.
+        group_size: the number K of draws in each.
+        doubly_reparameterized: estimate the guide's gradient by ``dreg`` (:mod:`pyrovae.objectives.weight_bound`).
+
+    Raises:
+        InputError: in training, for a guide that cannot be reparameterised; for a site with a scale of its own.
+
+    References:
+        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), section 4.3
+        | https://arxiv.org/abs/1802.04537
+    """
+
+    def __init__(self, num_groups: int = 4, group_size: int = 5, doubly_reparameterized: bool = False) -> None:
+        self._of_guide = MIWAE(num_groups, group_size)
+        super().__init__(self._of_guide.num_particles)
+        self._of_model = IWAE(self.num_particles)
+        self.doubly_reparameterized = doubly_reparameterized
+
+    def evaluate(self, call: Call) -> Evaluation:
+        """The bound of the model, and the two gradients."""
+        if not torch.is_grad_enabled():
+            return self._of_model.evaluate(call)
+        stopping = Stopping(call)
+        draws = stopping.draw()
+        weights, alive = observe_apart(call, draws)
+        weights.require_densities("PIWAE")
+        require_reparameterized(self, weights)
+        log_weights = weights.total.detach()
+        of_model = self._of_model.slopes(log_weights) * weights.joint
+        if self.doubly_reparameterized:
+            proposal, slopes = stopping.density(draws, weights), self._of_guide.doubly_reparameterized(log_weights)
+        else:
+            proposal, slopes = weights.proposal, self._of_guide.slopes(log_weights)
+        surrogate = (of_model + slopes * (alive - proposal)).sum(0)
+        return Evaluation(weights, self._of_model.of(log_weights), surrogate)
+
+    def examine(self, call: Call) -> None:
+        """Raise an InputError where a parameter of the guide would escape being stopped."""
+        if self.doubly_reparameterized:
+            Stopping(call).require_all_stopped()

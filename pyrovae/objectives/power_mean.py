@@ -1,0 +1,86 @@
+r"""Power means of importance weights, of which most bounds are made."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.objectives.weight_bound import Estimator, WeightBound
+
+_LINEAR = 1e-2
+"""Below this power the mean is computed as a correction to that of the logarithms, which rounding would swallow."""
+
+
+def log_power_mean(log_weights: Tensor, power: float) -> Tensor:
+    r""":math:`\frac1\gamma \log \frac1K \sum_k w_k^\gamma` over the first dimension; the mean of :math:`\log w` at 0."""
+    mean = log_weights.mean(0)
+    if power == 0.0:
+        return mean
+    if abs(power) < _LINEAR:
+        return mean + torch.expm1(power * (log_weights - mean)).mean(0).log1p() / power
+    return ((power * log_weights).logsumexp(0) - math.log(len(log_weights))) / power
+
+
+class PowerMean(WeightBound):
+    r"""The mean over groups of particles of the log power mean of their weights.
+
+    .. math::
+        F = \frac1M \sum_{m=1}^M \frac1\gamma \log \frac1K \sum_{k=1}^K w_{mk}^\gamma
+
+    With :math:`s_{mk} = w_{mk}^\gamma / \sum_j w_{mj}^\gamma`, the slopes are :math:`c_{mk} = s_{mk} / M` and the doubly
+    reparameterised ones :math:`d_{mk} = c_{mk} (1 - \gamma + \gamma s_{mk})`.
+
+    A subclass says what :attr:`power` is.
+
+    Args:
+        num_groups: the number M of groups.
+        group_size: the number K of particles in each.
+        estimator: of the gradient.
+    """
+
+    def __init__(self, num_groups: int, group_size: int, estimator: Estimator) -> None:
+        super().__init__(num_groups * group_size, estimator)
+        self._groups = num_groups
+
+    @property
+    @abstractmethod
+    def power(self) -> float:
+        r""":math:`\gamma`."""
+
+    def of(self, log_weights: Tensor) -> Tensor:
+        """F, shape ``(M K, B) -> (B,)``."""
+        return self._of_groups(log_weights).mean(0)
+
+    def slopes(self, log_weights: Tensor) -> Tensor:
+        """The normalised powers of the weights, of each group by itself, over the number of groups."""
+        return self._normalized(log_weights).flatten(0, 1) / self._groups
+
+    def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
+        r""":math:`c (1 - \gamma + \gamma s)`."""
+        normalized = self._normalized(log_weights)
+        return (normalized * (1 - self.power + self.power * normalized)).flatten(0, 1) / self._groups
+
+    def signals(self, log_weights: Tensor) -> Tensor:
+        """The value of a particle's group less the mean of the other groups', over the number of groups."""
+        values = self._of_groups(log_weights)
+        others = (values.sum(0) - values) / max(1, self._groups - 1)
+        signals = (values - others) / self._groups
+        return signals.repeat_interleave(len(log_weights) // self._groups, 0)
+
+    def _of_groups(self, log_weights: Tensor) -> Tensor:
+        return log_power_mean(self._grouped(log_weights).transpose(0, 1), self.power)
+
+    def _normalized(self, log_weights: Tensor) -> Tensor:
+        return (self.power * self._grouped(log_weights)).softmax(1)
+
+    def _grouped(self, log_weights: Tensor) -> Tensor:
+        return log_weights.unflatten(0, (self._groups, -1))
+
+
+def require_groups(bound: str, num_groups: int, group_size: int) -> None:
+    """Raise an InputError where there is no group, or nothing in it."""
+    for name, number in (("num_groups", num_groups), ("group_size", group_size)):
+        if number < 1:
+            raise InputError(f"{name} is {number}; {bound} needs at least 1")

@@ -1,0 +1,50 @@
+"""The importance-weighted bound for guides that cannot be reparameterised."""
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.objectives.power_mean import PowerMean
+
+
+class VIMCO(PowerMean):
+    r"""The importance-weighted bound for guides that cannot be reparameterised.
+
+    The bound is IWAE's. Its gradient is that of the score function with a baseline for each particle, made of the others:
+
+    .. math::
+        \sum_k \big( \hat{\mathcal L} - \hat{\mathcal L}_{-k} \big)\, \partial_\varphi \log q(z_k \mid x)
+        + \sum_k \tilde w_k\, \partial \log w_k, \qquad
+        \hat{\mathcal L}_{-k} = \log \frac1K \Big( \sum_{j \ne k} w_j + \exp \frac1{K - 1} \sum_{j \ne k} \log w_j \Big)
+
+    with normalised weights :math:`\tilde w`. No gradient flows through the draws, be they discrete or not; shape
+    ``(K, B) -> (B,)``, in nats.
+
+    Args:
+        num_particles: the number K of draws a datum, at least 2.
+
+    Raises:
+        InputError: for fewer than two particles; for a site with a scale of its own.
+
+    References:
+        | Variational Inference for Monte Carlo Objectives (Mnih & Rezende, 2016), equations 7 to 10
+        | https://arxiv.org/abs/1602.06725
+    """
+
+    power = 1.0
+
+    def __init__(self, num_particles: int = 5) -> None:
+        if num_particles == 1:
+            raise InputError("num_particles is 1; VIMCO needs at least 2, since each is judged by the others")
+        super().__init__(1, num_particles, "score_function")
+
+    def signals(self, log_weights: Tensor) -> Tensor:
+        """The bound less what it would be with a particle's weight the geometric mean of the others'."""
+        geometric = (log_weights.sum(0) - log_weights) / (len(log_weights) - 1)
+        return self.of(log_weights) - self._of_replaced(log_weights, geometric)
+
+    def _of_replaced(self, log_weights: Tensor, replacement: Tensor) -> Tensor:
+        """The bound with one log weight after the other replaced, shape ``(K, B)``."""
+        everything = log_weights[None].expand(len(log_weights), *log_weights.shape)
+        mine = torch.eye(len(log_weights), dtype=torch.bool, device=log_weights.device)[..., None]
+        return self.of(torch.where(mine, replacement[None], everything).transpose(0, 1))

@@ -1,0 +1,165 @@
+r"""Bounds that are functions :math:`F` of the log weights alone, and the estimators of their gradient.
+
+With :math:`h_k = \log w_k`, :math:`c_k = \partial F / \partial h_k` and :math:`z_k = z(\varphi, \varepsilon_k)`, the
+gradient of :math:`E[F]` with respect to the model's parameters is
+:math:`E \sum_k c_k\, \partial_\theta \log p(x, z_k)`. For the guide's there are several estimators:
+
+======================  ============================================================================================
+``reparameterized``     autodiff of F through the draws and through :math:`\log q`
+``score_function``      the draws are stopped: :math:`\sum_k s_k\, \partial_\varphi \log q(z_k)` beside autodiff of F, with
+                        signals :math:`s_k`: F, less what does not depend on :math:`z_k`. Needs no reparameterisation
+``stl``                 the parameters of :math:`q` in F are stopped ("sticking the landing"). Unbiased for the ELBO; for
+                        other bounds of more than one particle it is not
+``dreg``                doubly reparameterised: :math:`\sum_k d_k\, \partial_{z} h_k\, \partial_\varphi z_k` with stopped
+                        :math:`q` and :math:`d_k = c_k - \partial c_k / \partial h_k`; unbiased, and the same as ``stl`` for
+                        the ELBO
+``resampled``           the gradient of a single :math:`h_k`, for a k that is drawn with the probabilities :math:`c`, for the
+                        model as well: unbiased, and the way back through the model costs one particle instead of K
+======================  ============================================================================================
+
+At an exact posterior ``stl`` and ``dreg`` give the guide a gradient of exactly 0.
+
+References:
+    | Auto-Encoding Variational Bayes (Kingma & Welling, 2014), section 2.4; https://arxiv.org/abs/1312.6114
+    | Sticking the Landing (Roeder, Wu & Duvenaud, 2017), equation 7; https://arxiv.org/abs/1703.09194
+    | Doubly Reparameterized Gradient Estimators (Tucker et al., 2019), equation 8; https://arxiv.org/abs/1810.04152
+    | Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), section 3; https://arxiv.org/abs/1509.00519
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.gradients import Stopping, Tapped, choose, density_of_draws, draw_stopped
+from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.weights import Call, LogWeights
+
+Estimator = Literal["reparameterized", "score_function", "stl", "dreg", "resampled"]
+
+
+class WeightBound(Objective):
+    """A bound that is a function F of the log weights alone, of shape ``(K, B)``; subclasses say which.
+
+    Args:
+        num_particles: the number K of draws a datum.
+        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
+    """
+
+    def __init__(self, num_particles: int, estimator: Estimator = "reparameterized") -> None:
+        super().__init__(num_particles)
+        if estimator not in get_args(Estimator):
+            raise InputError(f"estimator is {estimator!r}; expected one of {', '.join(map(repr, get_args(Estimator)))}")
+        self.estimator: Estimator = estimator
+
+    @abstractmethod
+    def of(self, log_weights: Tensor) -> Tensor:
+        """F, shape ``(K, B) -> (B,)``."""
+
+    @abstractmethod
+    def slopes(self, log_weights: Tensor) -> Tensor:
+        r""":math:`c_k = \partial F / \partial h_k`, shape ``(K, B)``."""
+
+    @abstractmethod
+    def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
+        r""":math:`d_k = c_k - \partial c_k / \partial h_k`, shape ``(K, B)``."""
+
+    def signals(self, log_weights: Tensor) -> Tensor:
+        r"""What multiplies :math:`\partial \log q(z_k)` in the score function, shape ``(K, B)``."""
+        return self.of(log_weights).expand_as(log_weights)
+
+    def check(self, weights: LogWeights) -> None:
+        """Raise an InputError where F would not be made of densities."""
+        weights.require_densities(type(self).__name__)
+
+    def evaluate(self, call: Call) -> Evaluation:
+        """F of the weights, with the surrogate of the estimator where gradients are wanted."""
+        if torch.is_grad_enabled():
+            return _estimators[self.estimator](self, call)
+        weights = call.weigh(call.draw())
+        self.check(weights)
+        bound = self.of(weights.total)
+        return Evaluation(weights, bound, bound)
+
+    def examine(self, call: Call) -> None:
+        """Raise an InputError where a parameter of the guide would escape being stopped."""
+        if self.estimator in ("stl", "dreg"):
+            Stopping(call).require_all_stopped()
+
+
+def _reparameterized(bound: WeightBound, call: Call) -> Evaluation:
+    weights = call.weigh(call.draw())
+    _check(bound, weights)
+    value = bound.of(weights.total)
+    return Evaluation(weights, value, value)
+
+
+def _score_function(bound: WeightBound, call: Call) -> Evaluation:
+    weights = call.weigh(draw_stopped(call))
+    bound.check(weights)
+    value = bound.of(weights.total)
+    signals = bound.signals(weights.total.detach())
+    return Evaluation(weights, value, value + (signals * density_of_draws(weights)).sum(0))
+
+
+def _stl(bound: WeightBound, call: Call) -> Evaluation:
+    stopping = Stopping(call)
+    draws = stopping.draw()
+    weights = call.weigh(draws)
+    _check(bound, weights)
+    surrogate = bound.of(weights.joint - stopping.density(draws, weights))
+    return Evaluation(weights, bound.of(weights.total), surrogate)
+
+
+def _dreg(bound: WeightBound, call: Call) -> Evaluation:
+    stopping = Stopping(call)
+    draws = stopping.draw()
+    tapped = Tapped(draws)
+    weights = call.weigh(draws, at=tapped.trace)
+    _check(bound, weights)
+    log_weights = weights.total.detach()
+    slopes = bound.slopes(log_weights)
+    factors = torch.where(slopes == 0.0, 0.0, bound.doubly_reparameterized(log_weights) / slopes)
+    landed = weights.joint - stopping.density(tapped.trace, weights)
+    surrogate = (slopes * landed).sum(0) + tapped.scaled(factors, weights)
+    return Evaluation(weights, bound.of(log_weights), surrogate)
+
+
+def _resampled(bound: WeightBound, call: Call) -> Evaluation:
+    draws = call.draw()
+    with torch.no_grad():
+        model_trace = call.observe(draws)
+    weights = call.compose(model_trace, draws)
+    _check(bound, weights)
+    log_weights = weights.total.detach()
+    index = _drawn(bound.slopes(log_weights))
+    one = replace(call, particles=1)
+    single = choose(draws, index, weights)
+    joint = one.joint(one.observe(single), single, weights.plates)
+    surrogate = joint[0] - weights.proposal.gather(0, index[None])[0]
+    return Evaluation(weights, bound.of(log_weights), surrogate)
+
+
+def _drawn(probabilities: Tensor) -> Tensor:
+    """An index for each datum, shape ``(B,)``, drawn with probabilities of shape ``(K, B)``."""
+    cumulative = probabilities.cumsum(0)
+    threshold = torch.rand_like(probabilities[0]) * cumulative[-1]
+    return (cumulative <= threshold).sum(0).clamp(max=len(probabilities) - 1)
+
+
+def _check(bound: WeightBound, weights: LogWeights) -> None:
+    bound.check(weights)
+    require_reparameterized(bound, weights)
+
+
+_estimators: dict[str, Callable[[WeightBound, Call], Evaluation]] = {
+    "reparameterized": _reparameterized,
+    "score_function": _score_function,
+    "stl": _stl,
+    "dreg": _dreg,
+    "resampled": _resampled,
+}
