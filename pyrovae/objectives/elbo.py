@@ -39,8 +39,6 @@ class ELBO(PowerMean):
         | https://arxiv.org/abs/1312.6114
     """
 
-    power = 0.0
-
     def __init__(self, num_particles: int = 1, analytic_kl: bool = False, estimator: Estimator = "reparameterized") -> None:
         if analytic_kl and estimator != "reparameterized":
             raise InputError(
@@ -49,6 +47,10 @@ class ELBO(PowerMean):
             )
         super().__init__(num_particles, 1, estimator)
         self.analytic_kl = analytic_kl
+
+    @property
+    def power(self) -> float:
+        return 0.0
 
     def check(self, weights: LogWeights) -> None:
         """Scales are no matter where the densities are only added up."""

@@ -27,7 +27,9 @@ class IWAE(PowerMean):
         | https://arxiv.org/abs/1509.00519
     """
 
-    power = 1.0
-
     def __init__(self, num_particles: int = 5, estimator: Estimator = "reparameterized") -> None:
         super().__init__(1, num_particles, estimator)
+
+    @property
+    def power(self) -> float:
+        return 1.0

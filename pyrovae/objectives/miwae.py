@@ -26,8 +26,10 @@ class MIWAE(PowerMean):
         | https://arxiv.org/abs/1802.04537
     """
 
-    power = 1.0
-
     def __init__(self, num_groups: int = 4, group_size: int = 5, estimator: Estimator = "reparameterized") -> None:
         require_groups("MIWAE", num_groups, group_size)
         super().__init__(num_groups, group_size, estimator)
+
+    @property
+    def power(self) -> float:
+        return 1.0

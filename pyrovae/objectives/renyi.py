@@ -25,7 +25,8 @@ class Renyi(PowerMean):
         estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
 
     Raises:
-        InputError: for an alpha that is not finite; in training, for a guide that the estimator cannot differentiate; for a site with a scale of its own.
+        InputError: for an alpha that is not finite; in training, for a guide that the estimator cannot differentiate; for a
+            site with a scale of its own.
 
     References:
         | Renyi Divergence Variational Inference (Li & Turner, 2016), equations 13 and 14

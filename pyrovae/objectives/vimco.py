@@ -31,12 +31,14 @@ class VIMCO(PowerMean):
         | https://arxiv.org/abs/1602.06725
     """
 
-    power = 1.0
-
     def __init__(self, num_particles: int = 5) -> None:
         if num_particles == 1:
             raise InputError("num_particles is 1; VIMCO needs at least 2, since each is judged by the others")
         super().__init__(1, num_particles, "score_function")
+
+    @property
+    def power(self) -> float:
+        return 1.0
 
     def signals(self, log_weights: Tensor) -> Tensor:
         """The bound less what it would be with a particle's weight the geometric mean of the others'."""
