@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyrovae.errors import InputError as InputError
+    from pyrovae.evaluation import BoundCurve as BoundCurve
+    from pyrovae.evaluation import GradientStatistics as GradientStatistics
     from pyrovae.evaluation import LogLikelihood as LogLikelihood
+    from pyrovae.evaluation import bound_curve as bound_curve
+    from pyrovae.evaluation import gradient_statistics as gradient_statistics
     from pyrovae.evaluation import log_likelihood as log_likelihood
     from pyrovae.objectives import ELBO as ELBO
     from pyrovae.objectives import IWAE as IWAE
@@ -20,16 +24,20 @@ if TYPE_CHECKING:
     from pyrovae.weights import log_weights as log_weights
 
 _homes = {
+    "BoundCurve": "evaluation",
     "ELBO": "objectives",
+    "GradientStatistics": "evaluation",
     "IWAE": "objectives",
     "InputError": "errors",
     "LogLikelihood": "evaluation",
     "LogWeights": "weights",
     "Plates": "weights",
     "VAE": "vae",
+    "bound_curve": "evaluation",
     "compile": "training",
     "find_plates": "weights",
     "fit": "training",
+    "gradient_statistics": "evaluation",
     "load": "training",
     "log_likelihood": "evaluation",
     "log_weights": "weights",

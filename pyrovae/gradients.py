@@ -6,10 +6,9 @@ draws may be stopped, the density's parameters may be stopped while the draws ar
 draw may be multiplied by a factor of its particle and datum. And a model may dream: data of its own, with their latents.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
@@ -17,10 +16,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
-from pyrovae.parameters import keeping_its_own, modules_called, owner
+from pyrovae.parameters import Program, keeping_its_own, owner, unregistered_is_meant
 from pyrovae.recording import decompositions
 from pyrovae.weights import Call, LogWeights, Site, base_distribution, density_sites, per_datum, spread
 
@@ -58,47 +57,83 @@ def _is_drawn(site: Site) -> bool:
     return not site["is_observed"] and not isinstance(base_distribution(site["fn"]), dist.Delta)
 
 
-class Stopping:
-    """The density of a guide with its parameters stopped, at draws that are alive.
+def stopped_density(call: Call, draws: Trace, weights: LogWeights) -> Tensor:
+    r""":math:`\log q_{\bar\varphi}(z \mid x)`, the parameters stopped and the draws alive, shape ``(K, B)``.
 
-    The guide runs again at its own draws. Its modules (those that it calls, where it is a function) have their parameters
-    replaced by the same numbers without a gradient meanwhile, and so have ``pyro.param`` statements.
+    The guide runs again at its own draws.
+
+    Raises:
+        InputError: where it has another density than when they were made, or cannot be run at given draws.
+    """
+    try:
+        density = call.density(_stopping_guide(call).propose(draws), weights.plates)
+    except NotImplementedError as error:
+        raise InputError(
+            f"the guide's density cannot be computed at given draws ({error}), which stl and dreg need: take a flow that "
+            'can be inverted, or estimator="reparameterized"'
+        ) from error
+    if not torch.compiler.is_compiling():
+        _require_equal(density, weights.proposal)
+    return density
+
+
+def require_guide_stops(call: Call) -> None:
+    """Raise an InputError where a parameter of the guide would escape :func:`stopped_density`."""
+    draws = call.draw()
+    weights = call.weigh(draws)
+    if stopped_density(call, stop_values(draws), weights).requires_grad:
+        raise InputError(_out_of_sight("guide", 'take estimator="reparameterized"'))
+
+
+def stopping_model(call: Call) -> Call:
+    """The call with the model's parameters stopped."""
+    return replace(call, model=_Stopped(call.model))
+
+
+def require_model_stops(call: Call) -> None:
+    """Raise an InputError where a parameter of the model would escape :func:`stopping_model`."""
+    draws = call.draw()
+    weights = stopping_model(call).weigh(draws, at=stop_values(draws))
+    if weights.joint.requires_grad:
+        raise InputError(_out_of_sight("model", "freeze them by requires_grad_(False)"))
+
+
+def observe_apart(call: Call, draws: Trace) -> tuple[LogWeights, Tensor]:
+    r"""The weights with the draws stopped, and :math:`\log p(x, z)` with the draws alive and the model's parameters stopped.
+
+    So the gradients of the model's and of the guide's parameters can be given different factors.
+    """
+    weights = call.weigh(draws, at=stop_values(draws))
+    return weights, call.joint(stopping_model(call).observe(draws), draws, weights.plates)
+
+
+def _stopping_guide(call: Call) -> Call:
+    return replace(call, guide=_Stopped(call.guide))
+
+
+def _out_of_sight(program: str, remedy: str) -> str:
+    return (
+        f"the {program} has parameters that are out of sight (a network that it neither calls as a module nor is itself), "
+        f"so that they cannot be stopped; make the {program} a module, or {remedy}"
+    )
+
+
+class _Stopped:
+    """A program whose parameters carry no gradient while it runs, and whose buffers are afterwards what they were.
+
+    These are the parameters of the module that the program is or belongs to, those of the modules that it calls, and its
+    ``pyro.param`` statements.
     """
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        module = owner(call.guide)
-        self._modules: list[nn.Module] = [module] if isinstance(module, nn.Module) else []
+    def __init__(self, program: Program) -> None:
+        self._program = keeping_its_own(program)
+        self._module = owner(program)
 
-    def draw(self) -> Trace:
-        """The guide's draws."""
-        if self._modules:
-            return self._call.draw()
-        with modules_called() as self._modules:
-            return self._call.draw()
-
-    def density(self, draws: Trace, weights: LogWeights) -> Tensor:
-        r""":math:`\log q_{\bar\varphi}(z \mid x)`, shape ``(K, B)``.
-
-        Raises:
-            InputError: where it is another number than when the draws were made.
-        """
-        call = replace(self._call, guide=keeping_its_own(self._call.guide))
-        with _ParametersStopped(), _inverse_needed():
-            density = call.density(_run_stopped(self._modules, lambda: call.propose(draws)), weights.plates)
-        if not torch.compiler.is_compiling():
-            _require_equal(density, weights.proposal)
-        return density
-
-    def require_all_stopped(self) -> None:
-        """Raise an InputError where a parameter of the guide would be missed."""
-        draws = self.draw()
-        if self.density(stop_values(draws), self._call.weigh(draws)).requires_grad:
-            raise InputError(
-                "the guide has parameters that are out of sight (a network that it neither calls as a module nor names by "
-                "pyro.module, say), so that stl and dreg cannot stop them; make the guide a module, or take "
-                'estimator="reparameterized"'
-            )
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _ParametersStopped(), _Swapped() as swapped, unregistered_is_meant():
+            if isinstance(self._module, nn.Module):
+                swapped.take(self._module)
+            return self._program(*args, **kwargs)
 
 
 class _ParametersStopped(Messenger):
@@ -106,35 +141,32 @@ class _ParametersStopped(Messenger):
         msg["value"] = msg["value"].detach()
 
 
-class _Within(nn.Module):
-    """Runs a function; the modules are those whose parameters ``functional_call`` is to replace meanwhile."""
+class _Swapped:
+    """Tensors without a gradient in the place of the parameters, and copies in that of the buffers, of modules called."""
 
-    def __init__(self, modules: list[nn.Module]) -> None:
-        super().__init__()
-        self.inner = nn.ModuleList(modules)
+    def __enter__(self) -> Self:
+        self._seen: set[nn.Module] = set()
+        self._kept: list[tuple[dict[str, Any], str, Tensor]] = []
+        self._hook = register_module_forward_pre_hook(lambda module, _: self.take(module))
+        return self
 
-    def forward(self, function: Callable[[], Any]) -> Any:
-        return function()
+    def take(self, module: nn.Module) -> None:
+        """Swap those of a module and of all within it."""
+        for part in module.modules():
+            if part not in self._seen:
+                self._seen.add(part)
+                self._swap(part._parameters, torch.Tensor.detach)
+                self._swap(part._buffers, torch.Tensor.clone)
 
+    def _swap(self, tensors: dict[str, Any], made: Callable[[Tensor], Tensor]) -> None:
+        present = [(name, value) for name, value in tensors.items() if value is not None]
+        self._kept += [(tensors, name, value) for name, value in present]
+        tensors.update({name: made(value) for name, value in present})
 
-def _run_stopped(modules: list[nn.Module], function: Callable[[], Any]) -> Any:
-    """The function, its modules' parameters stopped, and what it does to their buffers forgotten."""
-    within = _Within(modules)
-    parameters = {name: value.detach() for name, value in within.named_parameters()}
-    buffers = {name: value.clone() for name, value in within.named_buffers()}
-    return functional_call(within, parameters | buffers, (function,))
-
-
-@contextmanager
-def _inverse_needed() -> Iterator[None]:
-    """Say what is wrong with a flow that cannot be inverted."""
-    try:
-        yield
-    except NotImplementedError as error:
-        raise InputError(
-            f"the guide's density cannot be computed at given draws ({error}), which stl and dreg need: take a flow that "
-            'can be inverted, or estimator="reparameterized"'
-        ) from error
+    def __exit__(self, *_: Any) -> None:
+        self._hook.remove()
+        for tensors, name, value in self._kept:
+            tensors[name] = value
 
 
 def _require_equal(again: Tensor, before: Tensor) -> None:
@@ -199,23 +231,6 @@ class Tapped:
                 numerator * spread(factors, site, weights.plates) + denominator, site, len(factors), weights.plates
             )
         return terms.sum(0)
-
-
-def observe_apart(call: Call, draws: Trace) -> tuple[LogWeights, Tensor]:
-    r"""The weights with the draws stopped, and :math:`\log p(x, z)` with the draws alive and the model's parameters stopped.
-
-    So the gradients of the model's and of the guide's parameters can be given different factors.
-    """
-    module, stopped = owner(call.model), stop_values(draws)
-    if isinstance(module, nn.Module):
-        modules, weights = [module], call.weigh(draws, at=stopped)
-    else:
-        with modules_called() as modules:
-            weights = call.weigh(draws, at=stopped)
-    again = replace(call, model=keeping_its_own(call.model))
-    with _ParametersStopped():
-        trace = _run_stopped(modules, lambda: again.observe(draws))
-    return weights, call.joint(trace, draws, weights.plates)
 
 
 def choose(draws: Trace, index: Tensor, weights: LogWeights) -> Trace:

@@ -1,13 +1,14 @@
 """A pair of programs as one torch module: its parameters, wherever they are kept, and its log importance weights."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pyrovae.parameters import Program, as_parameters, modules_called, owner, parameter_store
+from pyrovae.parameters import Program, as_parameters, owner, parameter_store
 from pyrovae.weights import LogWeights, Plates, find_plates, weigh
 
 
@@ -44,7 +45,7 @@ class Pair(nn.Module):
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
         store = parameter_store(self.model, self.guide)
-        with modules_called() as called, _Entered() as entered, store as (model, guide):
+        with _modules_called() as called, _Entered() as entered, store as (model, guide):
             self.plates = find_plates(model, guide, *args, **kwargs)
         values = {value for _, value in entered.values}
         self._adopt(module for module in called if _trained(module) and _trained(module) <= values)
@@ -79,6 +80,17 @@ class _Entered(Messenger):
     def _pyro_post_param(self, msg: Any) -> None:
         value = msg["value"]
         self.values.append((msg["name"], value.unconstrained() if hasattr(value, "unconstrained") else value))
+
+
+@contextmanager
+def _modules_called() -> Iterator[list[nn.Module]]:
+    """The modules that are called meanwhile, the outer before the inner."""
+    called: list[nn.Module] = []
+    hook = register_module_forward_pre_hook(lambda module, _: called.append(module))
+    try:
+        yield called
+    finally:
+        hook.remove()
 
 
 def _trained(module: nn.Module) -> set[nn.Parameter]:

@@ -20,7 +20,6 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 _CONSTRAINED = "_unconstrained"
 """How PyroModule ends the name of the free value behind a parameter with a constraint."""
@@ -109,17 +108,6 @@ def _run_keeping_its_own(program: Program, *args: Any, **kwargs: Any) -> Any:
     return result
 
 
-@contextmanager
-def modules_called() -> Iterator[list[nn.Module]]:
-    """The modules that are called meanwhile, the outer before the inner."""
-    called: list[nn.Module] = []
-    hook = register_module_forward_pre_hook(lambda module, _: called.append(module))
-    try:
-        yield called
-    finally:
-        hook.remove()
-
-
 def _replace(state: State) -> None:
     store = pyro.get_param_store()
     store.clear()
@@ -136,6 +124,13 @@ def _frozen_stay_frozen(module: nn.Module) -> Iterator[None]:
     plain = {name: value for name, value in frozen.items() if not name.endswith(_CONSTRAINED)}
     params: dict[str, Tensor] = {**plain}
     pyro.get_param_store().set_state({"params": params, "constraints": dict.fromkeys(plain, constraints.real)})
+    with unregistered_is_meant():
+        yield
+
+
+@contextmanager
+def unregistered_is_meant() -> Iterator[None]:
+    """Let ``pyro.module`` leave out values without ``requires_grad`` in silence."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", ".* was not registered in the param store because requires_grad=False", UserWarning

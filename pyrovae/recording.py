@@ -26,8 +26,13 @@ _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
 _not_the_users = tuple(map(str, [*_packages, Path(__file__).parent]))
 
 
-decompositions: dict[Any, Callable[..., Any]] = {}
-"""Operators of this library's own, by what they are made of where they are fused."""
+def _bernoulli(probabilities: Tensor, **_: Any) -> Tensor:
+    """Zeros and ones from the numbers that torch draws for them: inductor's own way takes others in double precision."""
+    return torch.empty(probabilities.shape, dtype=probabilities.dtype, device=probabilities.device).bernoulli_(probabilities)
+
+
+decompositions: dict[Any, Callable[..., Any]] = {torch.ops.aten.bernoulli.default: _bernoulli}
+"""What operators are made of where they are fused; those of this library are added where they are defined."""
 
 
 class NotCompiledWarning(UserWarning):

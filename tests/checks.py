@@ -35,6 +35,13 @@ def measure(objective: Objective, model: Program, guide: Program, *args: Tensor,
     return module.measure(*args)
 
 
+def made(cls: type[Objective], particles: int) -> Objective:
+    """The objective of a class, of few particles, in two groups where it has groups."""
+    if "num_groups" in inspect.signature(cls).parameters:
+        return cls(num_groups=2, group_size=particles)  # pyright: ignore
+    return cls(num_particles=particles)
+
+
 def members(package: ModuleType, base: type) -> list[type]:
     """The public concrete subclasses of ``base`` in the files of ``package``: a new file is tested unasked."""
     files = [importlib.import_module(file.name) for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]

@@ -277,6 +277,8 @@ def functions(model: LinearGaussian, guide: GaussianGuide) -> tuple[Callable[...
         loc = x @ pyro.param("slope", slope).T + pyro.param("offset", offset)
         scale_tril = pyro.param("factor", factor).tril()
         with pyro.plate("data", len(x), dim=-1):
+            if guide.diagonal:
+                return pyro.sample("z", dist.Normal(loc, scale_tril.diagonal()).to_event(1))
             return pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=scale_tril))
 
     return model_function, guide_function

@@ -3,8 +3,8 @@ r"""The chi upper bound."""
 import math
 
 from pyrovae.errors import InputError
+from pyrovae.gradients import require_model_stops, stopping_model
 from pyrovae.objectives.power_mean import PowerMean
-from pyrovae.objectives.upper_bound import require_fixed_model
 from pyrovae.objectives.weight_bound import Estimator, Evaluation
 from pyrovae.weights import Call
 
@@ -19,7 +19,8 @@ class CUBO(PowerMean):
     of each datum, shape ``(K, B) -> (B,)``, in nats. The estimate is a bound in the limit only: at a finite K its mean is
     too low, and very much so where :math:`w^n` has a heavy tail; look at it at several K.
 
-    It is meant for evaluation. With the model's parameters frozen it also trains a guide, which lowers it.
+    It is meant for evaluation. As an objective it is lowered, and has a gradient for the guide alone: a model that lowers an
+    upper bound on its own density would be a worse one.
 
     Args:
         n: the power, at least 1.
@@ -27,8 +28,8 @@ class CUBO(PowerMean):
         estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
 
     Raises:
-        InputError: for n below 1; in training, for a model that is not frozen and a guide that the estimator cannot
-            differentiate; for a site with a scale of its own.
+        InputError: for n below 1; in training, for a guide that the estimator cannot differentiate; for a site with a scale
+            of its own.
 
     References:
         | Variational Inference via chi Upper Bound Minimization (Dieng et al., 2017), equation 2
@@ -48,6 +49,10 @@ class CUBO(PowerMean):
         return self.n
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound, for a model whose parameters rest."""
-        require_fixed_model("CUBO", call)
-        return super().evaluate(call)
+        """The bound, with a gradient for the guide alone."""
+        return super().evaluate(stopping_model(call))
+
+    def examine(self, call: Call) -> None:
+        """Raise an InputError where a parameter would escape being stopped."""
+        require_model_stops(call)
+        super().examine(call)

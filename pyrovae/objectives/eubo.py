@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.gradients import dream
+from pyrovae.gradients import dream, require_model_stops, stopping_model
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.objectives.thermodynamic_elbo import tilted_mean
-from pyrovae.objectives.upper_bound import require_fixed_model
 from pyrovae.weights import Call, LogWeights
 
 Posterior = Literal["resampled", "simulated"]
@@ -32,15 +31,15 @@ class EUBO(Objective):
         the batch is an upper bound at once, on :math:`\log p` of *dreamt* data: what it lacks against an ELBO of such data
         tells how good the guide is, and how far estimates on real data may be trusted. One draw a datum.
 
-    It is meant for evaluation. With the model's parameters frozen it also trains a guide, which lowers it.
+    It is meant for evaluation. As an objective it is lowered, and has a gradient for the guide alone.
 
     Args:
         num_particles: the number K of draws a datum; 1 for ``simulated``.
         posterior: where its draws come from.
 
     Raises:
-        InputError: in training, for a model that is not frozen and, resampled, for a guide that cannot be reparameterised;
-            for a site with a scale of its own; for ``simulated``, of a model that cannot dream what it is called with.
+        InputError: in training, if resampled, for a guide that cannot be reparameterised; for a site with a scale of its
+            own; if simulated, for a model that cannot dream what it is called with.
 
     References:
         | Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse, Ghahramani & Adams, 2015), section 3
@@ -59,9 +58,8 @@ class EUBO(Objective):
         self.posterior: Posterior = posterior
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound, for a model whose parameters rest."""
-        require_fixed_model("EUBO", call)
-        weights = self._weigh(call)
+        """The bound, with a gradient for the guide alone."""
+        weights = self._weigh(stopping_model(call))
         weights.require_densities("EUBO")
         bound = self.of(weights.total)
         return Evaluation(weights, bound, bound)
@@ -78,3 +76,7 @@ class EUBO(Objective):
         if torch.is_grad_enabled():
             require_reparameterized(self, weights)
         return weights
+
+    def examine(self, call: Call) -> None:
+        """Raise an InputError where a parameter of the model would escape being stopped."""
+        require_model_stops(call)

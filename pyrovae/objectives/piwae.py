@@ -2,10 +2,11 @@
 
 import torch
 
-from pyrovae.gradients import Stopping, observe_apart
+from pyrovae.gradients import observe_apart, require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.miwae import MIWAE
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.power_mean import require_groups
 from pyrovae.weights import Call
 
 
@@ -33,6 +34,7 @@ class PIWAE(Objective):
     """
 
     def __init__(self, num_groups: int = 4, group_size: int = 5, doubly_reparameterized: bool = False) -> None:
+        require_groups("PIWAE", num_groups, group_size)
         self._of_guide = MIWAE(num_groups, group_size)
         super().__init__(self._of_guide.num_particles)
         self._of_model = IWAE(self.num_particles)
@@ -42,21 +44,21 @@ class PIWAE(Objective):
         """The bound of the model, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._of_model.evaluate(call)
-        stopping = Stopping(call)
-        draws = stopping.draw()
+        draws = call.draw()
         weights, alive = observe_apart(call, draws)
         weights.require_densities("PIWAE")
         require_reparameterized(self, weights)
         log_weights = weights.total.detach()
         of_model = self._of_model.slopes(log_weights) * weights.joint
         if self.doubly_reparameterized:
-            proposal, slopes = stopping.density(draws, weights), self._of_guide.doubly_reparameterized(log_weights)
+            proposal, slopes = stopped_density(call, draws, weights), self._of_guide.doubly_reparameterized(log_weights)
         else:
             proposal, slopes = weights.proposal, self._of_guide.slopes(log_weights)
         surrogate = (of_model + slopes * (alive - proposal)).sum(0)
         return Evaluation(weights, self._of_model.of(log_weights), surrogate)
 
     def examine(self, call: Call) -> None:
-        """Raise an InputError where a parameter of the guide would escape being stopped."""
+        """Raise an InputError where a parameter would escape being stopped."""
+        require_model_stops(call)
         if self.doubly_reparameterized:
-            Stopping(call).require_all_stopped()
+            require_guide_stops(call)

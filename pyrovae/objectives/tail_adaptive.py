@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.gradients import Stopping, observe_apart
+from pyrovae.gradients import observe_apart, require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.weights import Call
@@ -47,14 +47,13 @@ class TailAdaptive(Objective):
         """IWAE's bound, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._iwae.evaluate(call)
-        stopping = Stopping(call)
-        draws = stopping.draw()
+        draws = call.draw()
         weights, alive = observe_apart(call, draws)
         weights.require_densities("TailAdaptive")
         require_reparameterized(self, weights)
         log_weights = weights.total.detach()
         of_model = self._iwae.slopes(log_weights) * weights.joint
-        of_guide = self.shares(log_weights) * (alive - stopping.density(draws, weights))
+        of_guide = self.shares(log_weights) * (alive - stopped_density(call, draws, weights))
         return Evaluation(weights, self._iwae.of(log_weights), (of_model + of_guide).sum(0))
 
     def shares(self, log_weights: Tensor) -> Tensor:
@@ -64,5 +63,6 @@ class TailAdaptive(Objective):
         return powers / powers.sum(0)
 
     def examine(self, call: Call) -> None:
-        """Raise an InputError where a parameter of the guide would escape being stopped."""
-        Stopping(call).require_all_stopped()
+        """Raise an InputError where a parameter would escape being stopped."""
+        require_model_stops(call)
+        require_guide_stops(call)

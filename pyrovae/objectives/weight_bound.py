@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.gradients import Stopping, Tapped, choose, density_of_draws, draw_stopped
+from pyrovae.gradients import Tapped, choose, density_of_draws, draw_stopped, require_guide_stops, stopped_density
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.weights import Call, LogWeights
 
@@ -88,7 +88,7 @@ class WeightBound(Objective):
     def examine(self, call: Call) -> None:
         """Raise an InputError where a parameter of the guide would escape being stopped."""
         if self.estimator in ("stl", "dreg"):
-            Stopping(call).require_all_stopped()
+            require_guide_stops(call)
 
 
 def _reparameterized(bound: WeightBound, call: Call) -> Evaluation:
@@ -107,24 +107,22 @@ def _score_function(bound: WeightBound, call: Call) -> Evaluation:
 
 
 def _stl(bound: WeightBound, call: Call) -> Evaluation:
-    stopping = Stopping(call)
-    draws = stopping.draw()
+    draws = call.draw()
     weights = call.weigh(draws)
     _check(bound, weights)
-    surrogate = bound.of(weights.joint - stopping.density(draws, weights))
+    surrogate = bound.of(weights.joint - stopped_density(call, draws, weights))
     return Evaluation(weights, bound.of(weights.total), surrogate)
 
 
 def _dreg(bound: WeightBound, call: Call) -> Evaluation:
-    stopping = Stopping(call)
-    draws = stopping.draw()
+    draws = call.draw()
     tapped = Tapped(draws)
     weights = call.weigh(draws, at=tapped.trace)
     _check(bound, weights)
     log_weights = weights.total.detach()
     slopes = bound.slopes(log_weights)
     factors = torch.where(slopes == 0.0, 0.0, bound.doubly_reparameterized(log_weights) / slopes)
-    landed = weights.joint - stopping.density(tapped.trace, weights)
+    landed = weights.joint - stopped_density(call, tapped.trace, weights)
     surrogate = (slopes * landed).sum(0) + tapped.scaled(factors, weights)
     return Evaluation(weights, bound.of(log_weights), surrogate)
 

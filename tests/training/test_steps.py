@@ -1,13 +1,14 @@
 import math
 from contextlib import nullcontext
 from functools import partial
+from typing import get_args
 from unittest.mock import MagicMock
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import members
+from checks import made, members
 from programs import GaussianGuide as Proposal
 from programs import LinearGaussian, functions
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP
 from pyrovae.networks.network import Network
-from pyrovae.objectives import Objective
+from pyrovae.objectives import Estimator, Objective, WakeSleep
 from pyrovae.priors import Prior
 from pyrovae.recording import NotCompiledWarning
 from pyrovae.training import checks
@@ -58,7 +59,12 @@ parts = [
     *({"guide": cls} for cls in members(pyrovae.guides, Guide)),
     *(image_network(cls) for cls in members(pyrovae.networks, Network)),
 ]
-objectives = [cls(num_particles=2) for cls in members(pyrovae.objectives, Objective)]
+objectives = [made(cls, 2) for cls in members(pyrovae.objectives, Objective)]
+estimators = [IWAE(2, estimator) for estimator in get_args(Estimator) if estimator != "reparameterized"]
+
+
+def name(objective: Objective) -> str:
+    return f"{type(objective).__name__}-{getattr(objective, 'estimator', '')}"
 
 
 def grey(number: int = 11) -> Tensor:
@@ -83,11 +89,27 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 
         torch.testing.assert_close(value, other[name], rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("objective", objectives, ids=lambda objective: type(objective).__name__)
-def test_compiled_steps_are_eager_steps_for_every_objective(objective, float64):
+@pytest.fixture
+def unfused(monkeypatch):
+    """Recorded steps that are run as graphs of tensor operations, which spares every test a compiler's run."""
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)
+
+
+def assert_recorded(objective: Objective) -> None:
     eager, fused = (trained(swapped(), grey(), objective, compile=compile) for compile in (False, True))
     assert_same(eager, fused)
-    assert not torch.equal(fused["model.decoder.layers.0.weight"], swapped().model.decoder.layers[0].weight)
+    assert not torch.equal(fused["guide.encoder.layers.0.weight"], swapped().guide.encoder.layers[0].weight)
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.training.checks.UnmovedParameterWarning")  # an upper bound's model rests
+@pytest.mark.parametrize("objective", [*objectives, *estimators], ids=name)
+def test_recorded_steps_are_eager_steps_for_every_objective(objective, unfused, float64):
+    assert_recorded(objective)
+
+
+@pytest.mark.parametrize("objective", [IWAE(2), IWAE(2, "dreg"), WakeSleep(2)], ids=name)
+def test_fused_steps_are_eager_steps(objective, float64):
+    assert_recorded(objective)
 
 
 @pytest.mark.parametrize("part", parts, ids=lambda part: "-".join(f"{key}-{cls.__name__}" for key, cls in part.items()))
