@@ -8,6 +8,7 @@ is not trained again where it is there.
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,12 +23,15 @@ from pyrovae.data import Binarize
 from pyrovae.data.split import Split
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.networks import MLP
-from pyrovae.objectives import Objective
+from pyrovae.objectives import CIWAE, MIWAE, Objective
 
 objectives: dict[str, Callable[[], Objective]] = {
     "ELBO": pyrovae.ELBO,
     "IWAE, K = 5": partial(pyrovae.IWAE, 5),
     "IWAE, K = 50": partial(pyrovae.IWAE, 50),
+    "IWAE by DReG, K = 50": partial(pyrovae.IWAE, 50, "dreg"),
+    "MIWAE, M = 8, K = 8": partial(MIWAE, 8, 8),
+    "CIWAE, beta = 0.5, K = 50": partial(CIWAE, 0.5, 50),
 }
 network = partial(MLP, hidden=(200, 200), activation="tanh")
 
@@ -40,9 +44,9 @@ def run(settings: Settings) -> None:
     x = dynamic(test[:images]).fixed_draw()
     with TemporaryDirectory() as folder:
         kept = Path(settings.keep or folder)
-        found = {
-            name: [estimated(kept, name, seed, data, x, epochs, samples) for seed in range(seeds)] for name in objectives
-        }
+        found: dict[str, list[pyrovae.LogLikelihood]] = {name: [] for name in objectives}
+        for seed, name in product(range(seeds), objectives):
+            found[name].append(estimated(kept, name, seed, data, x, epochs, samples))
     title = f"log p(x) of {images} test images by {samples:,} draws, after {epochs} epochs, {seeds} starts"
     header = ["", "log p(x)", "± data", "± draws", "spread of starts", "less ELBO's", "its bound K = 1", "k-hat above"]
     base = mean_over_seeds(found["ELBO"])

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
@@ -21,7 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from pyrovae.errors import InputError
 from pyrovae.parameters import Program, keeping_its_own, owner, unregistered_is_meant
 from pyrovae.recording import decompositions
-from pyrovae.weights import Call, LogWeights, Site, base_distribution, density_sites, per_datum, spread
+from pyrovae.weights import Call, LogWeights, Scope, Site, base_distribution, density_sites, per_datum, spread
 
 
 def draw_stopped(call: Call) -> Trace:
@@ -67,7 +68,7 @@ def stopped_density(call: Call, draws: Trace, weights: LogWeights) -> Tensor:
     """
     try:
         density = call.density(_stopping_guide(call).propose(draws), weights.plates)
-    except NotImplementedError as error:
+    except (NotImplementedError, KeyError) as error:  # zuko's and Pyro's ways of having no inverse
         raise InputError(
             f"the guide's density cannot be computed at given draws ({error}), which stl and dreg need: take a flow that "
             'can be inverted, or estimator="reparameterized"'
@@ -118,8 +119,8 @@ def _out_of_sight(program: str, remedy: str) -> str:
     )
 
 
-class _Stopped:
-    """A program whose parameters carry no gradient while it runs, and whose buffers are afterwards what they were.
+class _Stopped(Scope):
+    """A program whose parameters carry no gradient in its scope, and whose buffers are afterwards what they were.
 
     These are the parameters of the module that the program is or belongs to, those of the modules that it calls, and its
     ``pyro.param`` statements.
@@ -128,30 +129,29 @@ class _Stopped:
     def __init__(self, program: Program) -> None:
         self._program = keeping_its_own(program)
         self._module = owner(program)
+        self._kept: list[tuple[dict[str, Any], str, Tensor]] = []
+        self._seen: set[nn.Module] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with _ParametersStopped(), _Swapped() as swapped, unregistered_is_meant():
-            if isinstance(self._module, nn.Module):
-                swapped.take(self._module)
-            return self._program(*args, **kwargs)
-
-
-class _ParametersStopped(Messenger):
-    def _pyro_post_param(self, msg: Any) -> None:
-        msg["value"] = msg["value"].detach()
-
-
-class _Swapped:
-    """Tensors without a gradient in the place of the parameters, and copies in that of the buffers, of modules called."""
+        hook = register_module_forward_pre_hook(lambda module, _: self._take(module))
+        try:
+            with poutine.block(hide_types=["param"]), _ParametersStopped(), unregistered_is_meant():
+                return self._program(*args, **kwargs)
+        finally:
+            hook.remove()
 
     def __enter__(self) -> Self:
-        self._seen: set[nn.Module] = set()
-        self._kept: list[tuple[dict[str, Any], str, Tensor]] = []
-        self._hook = register_module_forward_pre_hook(lambda module, _: self.take(module))
+        if isinstance(self._module, nn.Module):
+            self._take(self._module)
         return self
 
-    def take(self, module: nn.Module) -> None:
-        """Swap those of a module and of all within it."""
+    def __exit__(self, *_: Any) -> None:
+        for tensors, name, value in self._kept:
+            tensors[name] = value
+        self._kept, self._seen = [], set()
+
+    def _take(self, module: nn.Module) -> None:
+        """Put tensors without a gradient in the place of a module's parameters, and copies in that of its buffers."""
         for part in module.modules():
             if part not in self._seen:
                 self._seen.add(part)
@@ -163,10 +163,10 @@ class _Swapped:
         self._kept += [(tensors, name, value) for name, value in present]
         tensors.update({name: made(value) for name, value in present})
 
-    def __exit__(self, *_: Any) -> None:
-        self._hook.remove()
-        for tensors, name, value in self._kept:
-            tensors[name] = value
+
+class _ParametersStopped(Messenger):
+    def _pyro_post_param(self, msg: Any) -> None:
+        msg["value"] = msg["value"].detach()
 
 
 def _require_equal(again: Tensor, before: Tensor) -> None:
@@ -273,14 +273,15 @@ def dream(call: Call) -> tuple[Call, Trace]:
     _require_simple(observed, call.args)
     x = observed[0]["value"].reshape(call.args[0].shape)
     awake = replace(call, args=(x, *call.args[1:]))
-    draws = awake.propose(dreamt)
-    for site in density_sites(prune_subsample_sites(draws)):
-        if site["name"] not in drawn:
-            raise InputError(
-                f"the guide draws {site['name']!r}, which is no latent site of the model, so that its density at what the "
-                "model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
-            )
-    return awake, draws
+    try:
+        return awake, awake.propose(dreamt)
+    except RuntimeError as error:
+        if "must be sampled in trace" not in str(error):
+            raise
+        raise InputError(
+            f"the guide draws what is no latent site of the model ({str(error).splitlines()[0]}), so that its density at "
+            "what the model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
+        ) from error
 
 
 def _require_simple(observed: list[Site], args: tuple) -> None:

@@ -94,18 +94,24 @@ def keeping_its_own(program: Program) -> Program:
 
 def _run_keeping_its_own(program: Program, *args: Any, **kwargs: Any) -> Any:
     module = owner(program)
-    store, names, parameters = pyro.get_param_store(), _names(module), set(module.parameters())
-    before: Any = store.get_state()
+    names, parameters = _names(module), set(module.parameters())
+    before = _entries()
     _replace(_filtered(before, lambda name, _: name not in names))
     with _frozen_stay_frozen(module):
         result = program(*args, **kwargs)
     after = _filtered(
-        store.get_state(),  # pyright: ignore[reportArgumentType]
+        _entries(),
         lambda name, value: value not in parameters and name.replace("$$$", ".") not in names,
     )
     hidden = _filtered(before, lambda name, _: name in names)
     _replace({part: {**after[part], **hidden[part]} for part in after})
     return result
+
+
+def _entries() -> State:
+    """What the store holds; ``get_state`` would also take from the values what ``SVI`` finds their free forms by."""
+    store = pyro.get_param_store()
+    return {"params": dict(store.named_parameters()), "constraints": dict(store._constraints)}
 
 
 def _replace(state: State) -> None:

@@ -12,12 +12,14 @@ scale (full size over subsample size) is taken out of the weights and handed bac
 Everything is in nats.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, Self
 
 import pyro
 import torch
@@ -33,6 +35,7 @@ from pyrovae.errors import InputError
 from pyrovae.parameters import Program, parameter_store, same_random_numbers
 
 _PARTICLES = "_particles"
+_DENSITY = "_density"
 Site = Any
 """One node of a Pyro trace."""
 
@@ -180,7 +183,7 @@ class Call:
 
     def draw(self) -> Trace:
         """The guide's trace: the draws, with sites of subsampled plates."""
-        return self._trace(self._within_particles(self.guide))
+        return self._trace(self.guide)
 
     def weigh(self, draws: Trace, at: Trace | None = None) -> LogWeights:
         """The weights of draws, the model being run ``at`` other tensors of the same values where these are given."""
@@ -188,15 +191,15 @@ class Call:
 
     def observe(self, draws: Trace) -> Trace:
         """The model's trace at the draws."""
-        return self._trace(poutine.replay(self._within_particles(self.model), trace=draws))
+        return self._trace(self.model, poutine.replay(trace=draws))
 
     def propose(self, draws: Trace) -> Trace:
         """The guide's trace at values that were drawn before."""
-        return self._trace(poutine.replay(self._within_particles(self.guide), trace=draws))
+        return self._trace(self.guide, poutine.replay(trace=draws))
 
     def simulate(self) -> Trace:
         """The model's trace with nothing observed; what was to be is under ``obs`` in the ``infer`` of its site."""
-        return self._trace(self._within_particles(poutine.uncondition(self.model)))
+        return self._trace(self.model, poutine.uncondition())
 
     def compose(self, model_trace: Trace, draws: Trace) -> LogWeights:
         """The weights that the traces of model and guide make."""
@@ -212,24 +215,43 @@ class Call:
 
     def density(self, proposed: Trace, plates: Plates) -> Tensor:
         r""":math:`\log q` of a guide's trace, shape ``(K, B)``."""
-        return self._density(density_sites(prune_subsample_sites(proposed)), plates)
+        return self._sum(density_sites(prune_subsample_sites(proposed)), plates)
 
     def joint(self, model_trace: Trace, draws: Trace, plates: Plates) -> Tensor:
         r""":math:`\log p(x, z)` of a model's trace at these draws, shape ``(K, B)``."""
         model_trace = prune_subsample_sites(model_trace)
-        return self._density([*_latents(model_trace, draws), *_observed(model_trace)], plates)
+        return self._sum([*_latents(model_trace, draws), *_observed(model_trace)], plates)
 
-    def _density(self, sites: list[Site], plates: Plates) -> Tensor:
+    def _sum(self, sites: list[Site], plates: Plates) -> Tensor:
         with pyro.validation_enabled(False):
             terms = [_term(site, self.particles, plates, _scale_of_its_own(site, plates)) for site in sites]
         return reduce(add, terms, torch.zeros(()))
 
-    def _within_particles(self, program: Program) -> Program:
-        return pyro.plate(_PARTICLES, self.particles, dim=-1 - self.nesting)(program)
+    def _trace(self, program: Program, handler: Callable[[Program], Program] = lambda program: program) -> Trace:
+        """The trace of a program within the plate of particles; of a :class:`Scope`, densities are taken within it."""
+        within = pyro.plate(_PARTICLES, self.particles, dim=-1 - self.nesting)(program)
+        with pyro.validation_enabled(False), program if isinstance(program, Scope) else nullcontext():
+            trace = _trace(handler(within), self.args, self.kwargs)
+            for site in density_sites(trace) if isinstance(program, Scope) else ():
+                site[_DENSITY] = _density(site)
+        return trace
 
-    def _trace(self, program: Program) -> Trace:
-        with pyro.validation_enabled(False):
-            return _trace(program, self.args, self.kwargs)
+
+class Scope(ABC):
+    """A program that is a context too, in which not only it runs but also the densities of its sites are computed.
+
+    Some distributions, zuko's flows among them, call their networks only then.
+    """
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program."""
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(self, *_: Any) -> None: ...
 
 
 def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Plates:
@@ -255,7 +277,7 @@ def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> P
         _check_support(model_trace)
         plates = _plates(model_trace, guide_trace)
         for site in [*density_sites(model_trace), *density_sites(guide_trace)]:
-            site["log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+            site["log_prob"] = _density(site)
             check_site_shape(site, plates.nesting)
     return plates
 
@@ -427,9 +449,13 @@ def _scale_of_its_own(site: Site, plates: Plates) -> float | Tensor:
     return residual if isinstance(residual, Tensor) or abs(residual - 1.0) >= 1e-9 else _ONE
 
 
+def _density(site: Site) -> Tensor:
+    return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+
+
 def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) -> Tensor:
     """The log density of one site for each particle and datum."""
-    log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    log_prob = site[_DENSITY] if _DENSITY in site else _density(site)
     log_prob = scale_and_mask(log_prob, residual, site["mask"])  # pyright: ignore[reportArgumentType]
     return per_datum(log_prob, site, particles, plates)
 

@@ -35,6 +35,11 @@ def measure(objective: Objective, model: Program, guide: Program, *args: Tensor,
     return module.measure(*args)
 
 
+def default(cls: type[Objective]) -> Objective:
+    """The objective of a class as it comes, but with nothing taken from formulas, so that weights alone decide."""
+    return cls(**({"analytic_kl": False} if "analytic_kl" in inspect.signature(cls).parameters else {}))  # pyright: ignore
+
+
 def made(cls: type[Objective], particles: int) -> Objective:
     """The objective of a class, of few particles, in two groups where it has groups."""
     if "num_groups" in inspect.signature(cls).parameters:

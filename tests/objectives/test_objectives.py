@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import made, measure, members
+from checks import default, made, measure, members
 from programs import (
     PLATES,
     GaussianGuide,
@@ -30,7 +30,7 @@ bounds = [cls for cls in classes if not cls.parts]
 
 
 def every(classes):
-    return pytest.mark.parametrize("objective", [cls() for cls in classes], ids=[cls.__name__ for cls in classes])
+    return pytest.mark.parametrize("objective", [default(cls) for cls in classes], ids=[cls.__name__ for cls in classes])
 
 
 every_objective = every(classes)
