@@ -36,7 +36,7 @@ class CUBO(PowerMean):
         | https://arxiv.org/abs/1611.00328
     """
 
-    is_maximized = False
+    sign = -1
 
     def __init__(self, n: float = 2.0, num_particles: int = 50, estimator: Estimator = "reparameterized") -> None:
         if not 1.0 <= n < math.inf:

@@ -46,7 +46,7 @@ class EUBO(Objective):
         | https://arxiv.org/abs/1511.02543
     """
 
-    is_maximized = False
+    sign = -1
 
     def __init__(self, num_particles: int | None = None, posterior: Posterior = "resampled") -> None:
         if posterior not in ("resampled", "simulated"):

@@ -62,13 +62,17 @@ class Objective(PyroELBO):
 
     Attributes:
         parts: names of further values that it reports for each datum.
-        is_maximized: whether training raises the value; an upper bound is lowered.
+        sign: 1 where training raises the value, -1 where it lowers it: an upper bound.
         state: what it keeps from step to step, as a module's buffers.
     """
 
     parts: tuple[str, ...] = ()
-    is_maximized = True
+    sign = 1
     state: nn.Module | None = None
+
+    @property
+    def is_maximized(self) -> bool:
+        return self.sign > 0
 
     def __init__(self, num_particles: int) -> None:
         if num_particles < 1:
@@ -97,7 +101,7 @@ class Objective(PyroELBO):
         """The loss, and the terms that make it, on one batch."""
         weights, bound, surrogate, parts = self.evaluate(Call(model, guide, args, kwargs, self.num_particles, plates))
         value = bound if surrogate is bound else surrogate + (bound - surrogate).detach()
-        loss = -(weights.scale * value.sum()) if self.is_maximized else weights.scale * value.sum()
+        loss = -self.sign * weights.scale * value.sum()
         with torch.no_grad():
             terms = weights.observed.mean(0), self.kl(weights)
             others = torch.stack(parts).detach() if parts else bound.new_zeros(0, len(bound))

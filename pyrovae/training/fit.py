@@ -43,8 +43,9 @@ class History:
     """What a training run did.
 
     Attributes:
-        metrics: one dict an epoch: ``epoch``, the means over data ``train_bound``, ``train_reconstruction``, ``train_kl``
-            and the same of ``validation``, all in nats a datum, ``learning_rate`` and ``seconds``.
+        metrics: one dict an epoch: ``epoch``, the means over data ``train_bound``, ``train_reconstruction``, ``train_kl``,
+            those of the objective's parts (``train_total_correlation``, say) and the same of ``validation``, all in nats a
+            datum, ``learning_rate`` and ``seconds``.
         best_epoch: the epoch whose parameters the pair now has.
         seconds_to_first_step: from the end of the checks to the end of the first step: recording and fusing, mostly.
         module: the objective on the pair.
@@ -63,8 +64,10 @@ class History:
 
     def last_is_best(self) -> bool:
         """Whether the last epoch has the best validation bound so far; without validation the last is the best."""
-        bounds = [epoch.get("validation_bound", epoch["epoch"]) for epoch in self.metrics]
-        return bounds[-1] > max(bounds[:-1], default=-math.inf)
+        if "validation_bound" not in self.metrics[-1]:
+            return True
+        gains = [self.module.elbo.sign * epoch["validation_bound"] for epoch in self.metrics]
+        return gains[-1] > max(gains[:-1], default=-math.inf)
 
 
 def fit(
@@ -234,7 +237,8 @@ class _Trainer:
         if self.held_out is not None:
             metrics |= self._validate(self.held_out)
         if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(-metrics.get("validation_bound", metrics["train_bound"]))
+            gain = self.steps.module.elbo.sign * metrics.get("validation_bound", metrics["train_bound"])
+            self.schedule.step(-gain)
         elif self.schedule is not None:
             self.schedule.step()
         return {**metrics, "learning_rate": rate, "seconds": perf_counter() - began}
