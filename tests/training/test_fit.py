@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from programs import LinearGaussian
+from programs import LinearGaussian, gaussian_kl
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from user_network import Normalised
 
 from pyrovae import ELBO, VAE, InputError, fit, log_weights
 from pyrovae.data import Binarize, Digits, Split
+from pyrovae.objectives import CUBO
+from pyrovae.objectives.tcvae import TCVAE
 from pyrovae.training import Run
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
@@ -125,6 +127,29 @@ def test_keeps_the_best_epoch_and_stops_when_patience_is_over():
     again = vae()
     quiet(again.model, again.guide, x, 1 - x[:10], epochs=history.best_epoch, batch_size=20, optimizer=wild)
     assert torch.equal(parameters(pair), parameters(again))
+
+
+def test_an_upper_bound_is_lowered_and_its_best_epoch_the_lowest(float64):
+    model, guide = LinearGaussian(2, 1).requires_grad_(False), Amortised(2, 1)
+    x = model.data(200)
+    far = gaussian_kl((guide.loc(x).detach(), torch.eye(1)), model.posterior(x)).mean()
+    settings = {"epochs": 40, "batch_size": 200, "optimizer": partial(torch.optim.Adam, lr=0.05)}
+    history = quiet(model, guide, x, x, objective=CUBO(2.0, 50), **settings)
+    bounds = [epoch["validation_bound"] for epoch in history.metrics]
+    assert history.best_epoch == bounds.index(min(bounds)) + 1
+    assert bounds[0] - 0.1 > min(bounds) > model.log_p(x).mean()
+    near = (guide.loc(x).detach(), (2 * guide.log_scale).exp().diag().detach())
+    assert gaussian_kl(near, model.posterior(x)).mean() < 0.1 * far
+
+
+def test_parts_of_an_objective_are_among_the_metrics():
+    pair = vae()
+    history = quiet(pair.model, pair.guide, binary(), binary(20), epochs=1, batch_size=16, objective=TCVAE())
+    last = history.metrics[-1]
+    for part in ("train", "validation"):
+        parts = [last[f"{part}_{name}"] for name in TCVAE.parts]
+        assert sum(parts) == pytest.approx(last[f"{part}_kl"], abs=1e-4)
+        assert all(parts)
 
 
 def test_validation_noise_is_the_same_in_every_epoch():
