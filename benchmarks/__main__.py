@@ -19,7 +19,19 @@ import torch
 
 from benchmarks.measure import Settings, machine
 
-measurements = ("step", "profile", "programs", "runs", "bounds", "likelihood", "scaling", "precision", "stream", "startup")
+measurements = (
+    "step",
+    "profile",
+    "programs",
+    "runs",
+    "bounds",
+    "gradients",
+    "likelihood",
+    "scaling",
+    "precision",
+    "stream",
+    "startup",
+)
 
 
 def main() -> None:

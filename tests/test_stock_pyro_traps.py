@@ -1,21 +1,23 @@
 """Where stock Pyro answers without a word and the answer is not the one for each datum, and what is answered here."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from programs import GaussianGuide, LinearGaussian, Mixture, MixtureGuide, Subsampled, WithDeterministic
+from programs import PLATES, GaussianGuide, LinearGaussian, Mixture, MixtureGuide, Subsampled, WithDeterministic
 from pyro.distributions import constraints
-from pyro.infer import SVI, RenyiELBO, Trace_ELBO
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceTailAdaptive_ELBO
+from pyro.infer import ReweightedWakeSleep as StockReweightedWakeSleep
 from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from pyrovae.errors import InputError
-from pyrovae.objectives import ELBO, IWAE
+from pyrovae.objectives import ELBO, IWAE, Objective, ReweightedWakeSleep, TailAdaptive
 from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -214,3 +216,62 @@ class TestFrozenParameter:
         model, guide = ScaledModel(1.0), ScaledGuide(0.5).requires_grad_(False)
         ELBO()(model, guide)(torch.randn(20))
         assert not guide.scale.requires_grad
+
+
+class TestReweightedWakeSleep:
+    """Stock Pyro weighs a draw of the whole batch at once, and the more data the batch has, the fewer draws count."""
+
+    def test_weights_are_of_the_batch_there_and_of_each_datum_here(self):
+        model, x = LinearGaussian(), LinearGaussian().data(20)
+        guide = GaussianGuide(model, shift=0.5, widen=1.5)
+        parameters = [*guide.parameters()]
+        weights = drawn(model, guide, x)
+        density = guide.proposal(x).log_prob(weights.guide.nodes["z"]["value"].detach())
+        expected = [
+            torch.autograd.grad(-(counted.detach() * density).sum(), parameters, retain_graph=True)
+            for counted in (weights.total.softmax(0), weights.total.sum(1, keepdim=True).softmax(0).expand(K, 20))
+        ]
+        stock = StockReweightedWakeSleep(K, insomnia=1.0, vectorize_particles=True, max_plate_nesting=1)
+        torch.testing.assert_close(gradients(ReweightedWakeSleep(K), model, guide, x), expected[0])
+        torch.testing.assert_close(gradients(stock, model, guide, x), expected[1])
+        assert not torch.allclose(expected[0][1], expected[1][1], rtol=0.1)
+
+
+class TestTailAdaptive:
+    """Stock Pyro takes the permutation that sorts the weights for their ranks, and counts the joint weight of a batch."""
+
+    def test_of_one_datum_the_ranks_are_wrong_there_and_right_here(self):
+        model = LinearGaussian()
+        guide, x = GaussianGuide(model, shift=0.5, widen=1.5), model.data(1)
+        parameters = [*guide.parameters()]
+        log_w = drawn(model, guide, x, stopped=True).total[:, 0]
+        permutation, rank = log_w.argsort(), (-log_w).argsort().argsort()
+        shares = [1.0 / (order + 1.0) for order in (rank, permutation)]
+        right = torch.autograd.grad(-(shares[0] / shares[0].sum() * log_w).sum(), parameters)
+        torch.testing.assert_close(gradients(TailAdaptive(K), model, guide, x), right)
+        log_w = drawn(model, guide, x).total[:, 0]
+        wrong = torch.autograd.grad(-(shares[1] / shares[1].sum() * log_w).sum() / K, parameters)  # once more by K
+        stock = TraceTailAdaptive_ELBO(num_particles=K, vectorize_particles=True, max_plate_nesting=1)
+        torch.testing.assert_close(gradients(stock, model, guide, x), wrong)
+        assert not torch.equal(permutation, rank)
+
+
+def drawn(model, guide, x, stopped=False):
+    """The weights of the draws of one seed; with the density's parameters stopped, if asked for."""
+    pyro.set_rng_seed(1)
+    weights = log_weights(model, guide, x, particles=K, plates=PLATES)
+    if not stopped:
+        return weights
+    q = guide.proposal(x)
+    density = dist.MultivariateNormal(q.loc.detach(), scale_tril=q.scale_tril.detach())
+    return replace(weights, proposal_terms={"z": density.log_prob(weights.guide.nodes["z"]["value"])})
+
+
+def gradients(objective, model, guide, x):
+    """Of the guide's parameters, from the same draws, through ``loss_and_grads``."""
+    guide.zero_grad()
+    if isinstance(objective, Objective):
+        objective.loss(model, guide, x)  # the first call examines the pair
+    pyro.set_rng_seed(1)
+    objective.loss_and_grads(model, guide, x)
+    return tuple(parameter.grad.clone() for parameter in guide.parameters())

@@ -1,7 +1,9 @@
-"""Estimates from log importance weights: log p(x) with its errors and diagnostics, and the latent space of any pair."""
+"""Estimates from log importance weights: log p(x), bounds, gradients, and the latent space of any pair."""
 
 from pyrovae.evaluation.active_units import ActiveUnits, active_units
+from pyrovae.evaluation.bound_curve import BoundCurve, bound_curve
 from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
+from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
 from pyrovae.evaluation.latent_map import LatentMap, latent_map
 from pyrovae.evaluation.log_likelihood import log_likelihood
 from pyrovae.evaluation.nearest_neighbours import nearest_neighbour_accuracy
@@ -10,10 +12,15 @@ from pyrovae.evaluation.reconstructions import reconstructions
 
 __all__ = [
     "ActiveUnits",
+    "BoundCurve",
+    "GradientStatistics",
+    "GradientSummary",
     "ImportanceSamplingWarning",
     "LatentMap",
     "LogLikelihood",
     "active_units",
+    "bound_curve",
+    "gradient_statistics",
     "latent_map",
     "log_likelihood",
     "nearest_neighbour_accuracy",

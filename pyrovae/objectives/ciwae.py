@@ -26,7 +26,7 @@ class CIWAE(WeightBound):
             with a scale of its own.
 
     References:
-        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), equation 10
+        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018)
         | https://arxiv.org/abs/1802.04537
     """
 

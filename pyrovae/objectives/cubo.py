@@ -32,7 +32,7 @@ class CUBO(PowerMean):
             of its own.
 
     References:
-        | Variational Inference via chi Upper Bound Minimization (Dieng et al., 2017), equation 2
+        | Variational Inference via Chi Upper Bound Minimization (Dieng et al., 2017)
         | https://arxiv.org/abs/1611.00328
     """
 

@@ -35,7 +35,7 @@ class ELBO(PowerMean):
             ``analytic_kl``.
 
     References:
-        | Auto-Encoding Variational Bayes (Kingma & Welling, 2014), equations 3 and 7
+        | Auto-Encoding Variational Bayes (Kingma & Welling, 2014), equations 2, 3, 6 and 7
         | https://arxiv.org/abs/1312.6114
     """
 

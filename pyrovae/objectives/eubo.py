@@ -42,7 +42,7 @@ class EUBO(Objective):
             own; if simulated, for a model that cannot dream what it is called with.
 
     References:
-        | Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse, Ghahramani & Adams, 2015), section 3
+        | Sandwiching the Marginal Likelihood Using Bidirectional Monte Carlo (Grosse, Ghahramani & Adams, 2015)
         | https://arxiv.org/abs/1511.02543
     """
 

@@ -22,7 +22,7 @@ class MIWAE(PowerMean):
         InputError: in training, for a guide that the estimator cannot differentiate; for a site with a scale of its own.
 
     References:
-        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), section 4.1
+        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018)
         | https://arxiv.org/abs/1802.04537
     """
 

@@ -70,10 +70,6 @@ class Objective(PyroELBO):
     sign = 1
     state: nn.Module | None = None
 
-    @property
-    def is_maximized(self) -> bool:
-        return self.sign > 0
-
     def __init__(self, num_particles: int) -> None:
         if num_particles < 1:
             raise InputError(f"num_particles is {num_particles}; {type(self).__name__} needs at least 1")

@@ -29,7 +29,7 @@ class PIWAE(Objective):
         InputError: in training, for a guide that cannot be reparameterised; for a site with a scale of its own.
 
     References:
-        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018), section 4.3
+        | Tighter Variational Bounds are Not Necessarily Better (Rainforth et al., 2018)
         | https://arxiv.org/abs/1802.04537
     """
 

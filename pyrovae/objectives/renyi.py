@@ -29,7 +29,7 @@ class Renyi(PowerMean):
             site with a scale of its own.
 
     References:
-        | Renyi Divergence Variational Inference (Li & Turner, 2016), equations 13 and 14
+        | Renyi Divergence Variational Inference (Li & Turner, 2016), equations 4 and 5
         | https://arxiv.org/abs/1602.02311
     """
 

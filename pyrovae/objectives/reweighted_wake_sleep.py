@@ -33,7 +33,7 @@ class ReweightedWakeSleep(Objective):
             with; for an insomnia outside [0, 1].
 
     References:
-        | Reweighted Wake-Sleep (Bornschein & Bengio, 2015), equations 5, 8 and 9; https://arxiv.org/abs/1406.2751
+        | Reweighted Wake-Sleep (Bornschein & Bengio, 2015); https://arxiv.org/abs/1406.2751
         | Revisiting Reweighted Wake-Sleep for Models with Stochastic Control Flow (Le et al., 2019);
           https://arxiv.org/abs/1805.10469
     """

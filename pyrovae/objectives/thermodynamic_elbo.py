@@ -33,7 +33,7 @@ class ThermodynamicELBO(WeightBound):
         InputError: in training, for a guide that the estimator cannot differentiate; for a site with a scale of its own.
 
     References:
-        | The Thermodynamic Variational Objective (Masrani, Le & Wood, 2019), equation 8
+        | The Thermodynamic Variational Objective (Masrani, Le & Wood, 2019)
         | https://arxiv.org/abs/1907.00031
     """
 
@@ -76,16 +76,25 @@ class ThermodynamicELBO(WeightBound):
 
 def tilted_mean(log_weights: Tensor, beta: float) -> Tensor:
     r""":math:`E_{\pi_\beta}[\log w]`: the mean of :math:`h = \log w` with probabilities :math:`s \propto e^{\beta h}`."""
-    return ((beta * log_weights).softmax(0) * log_weights).sum(0)
+    probabilities = (beta * log_weights).softmax(0)
+    counted = log_weights.masked_fill(probabilities == 0.0, 0.0)  # a weight of zero times its probability, zero, is zero
+    return (probabilities * counted).sum(0)
 
 
 def tilted_slopes(log_weights: Tensor, beta: float) -> Tensor:
     r"""Its derivative with respect to each :math:`h_k`, :math:`s_k + \beta s_k (h_k - \bar h)`."""
-    probabilities = (beta * log_weights).softmax(0)
-    return probabilities * (1 + beta * (log_weights - tilted_mean(log_weights, beta)))
+    probabilities, deviations = _tilted(log_weights, beta)
+    return probabilities * (1 + beta * deviations)
 
 
 def tilted_curvatures(log_weights: Tensor, beta: float) -> Tensor:
     r"""The second one, :math:`2 \beta s_k (1 - s_k) + \beta^2 s_k (1 - 2 s_k) (h_k - \bar h)`."""
-    s = (beta * log_weights).softmax(0)
-    return 2 * beta * s * (1 - s) + beta**2 * s * (1 - 2 * s) * (log_weights - tilted_mean(log_weights, beta))
+    s, deviations = _tilted(log_weights, beta)
+    return 2 * beta * s * (1 - s) + beta**2 * s * (1 - 2 * s) * deviations
+
+
+def _tilted(log_weights: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """The probabilities, and the deviations from the mean under them; of what has none, zero."""
+    probabilities = (beta * log_weights).softmax(0)
+    deviations = log_weights - tilted_mean(log_weights, beta)
+    return probabilities, deviations.masked_fill(probabilities == 0.0, 0.0)

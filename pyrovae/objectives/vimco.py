@@ -27,7 +27,7 @@ class VIMCO(PowerMean):
         InputError: for fewer than two particles; for a site with a scale of its own.
 
     References:
-        | Variational Inference for Monte Carlo Objectives (Mnih & Rezende, 2016), equations 7 to 10
+        | Variational Inference for Monte Carlo Objectives (Mnih & Rezende, 2016)
         | https://arxiv.org/abs/1602.06725
     """
 

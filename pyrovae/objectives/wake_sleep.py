@@ -26,7 +26,7 @@ class WakeSleep(Objective):
         InputError: for a model that cannot dream what it is called with; for a site with a scale of its own.
 
     References:
-        | The Wake-Sleep Algorithm for Unsupervised Neural Networks (Hinton, Dayan, Frey & Neal, 1995)
+        | The "Wake-Sleep" Algorithm for Unsupervised Neural Networks (Hinton, Dayan, Frey & Neal, 1995)
         | https://doi.org/10.1126/science.7761831
     """
 

@@ -14,15 +14,16 @@ gradient of :math:`E[F]` with respect to the model's parameters is
                         :math:`q` and :math:`d_k = c_k - \partial c_k / \partial h_k`; unbiased, and the same as ``stl`` for
                         the ELBO
 ``resampled``           the gradient of a single :math:`h_k`, for a k that is drawn with the probabilities :math:`c`, for the
-                        model as well: unbiased, and the way back through the model costs one particle instead of K
+                        model as well: unbiased, and the way back through the model costs one particle instead of K; in
+                        return neither gradient gains from a larger K but for the bound's being tighter
 ======================  ============================================================================================
 
 At an exact posterior ``stl`` and ``dreg`` give the guide a gradient of exactly 0.
 
 References:
     | Auto-Encoding Variational Bayes (Kingma & Welling, 2014), section 2.4; https://arxiv.org/abs/1312.6114
-    | Sticking the Landing (Roeder, Wu & Duvenaud, 2017), equation 7; https://arxiv.org/abs/1703.09194
-    | Doubly Reparameterized Gradient Estimators (Tucker et al., 2019), equation 8; https://arxiv.org/abs/1810.04152
+    | Sticking the Landing (Roeder, Wu & Duvenaud, 2017); https://arxiv.org/abs/1703.09194
+    | Doubly Reparameterized Gradient Estimators (Tucker et al., 2019); https://arxiv.org/abs/1810.04152
     | Importance Weighted Autoencoders (Burda, Grosse & Salakhutdinov, 2016), section 3; https://arxiv.org/abs/1509.00519
 """
 

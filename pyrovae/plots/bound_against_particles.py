@@ -2,12 +2,12 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.plots.axes import given_or_new, quiet
+from pyrovae.plots.gaps import NOTE, count_particles, described, draw_gaps, require_finite
 from pyrovae.plots.palette import ASIDE, FIRST, SECOND
 
 
@@ -25,41 +25,24 @@ def bound_against_particles(log_likelihood: LogLikelihood, ax: Axes | None = Non
     Raises:
         InputError: for an estimate without a bound, or whose mean is not finite.
     """
-    _require_finite_bounds(log_likelihood)
+    if not log_likelihood.bounds:
+        raise InputError("the estimate has no bound; expected some: pass particles=(1, 5, 50, 500) to log_likelihood")
+    require_finite(log_likelihood)
     ax = quiet(given_or_new(ax))
     particles = sorted(log_likelihood.bounds)
     gaps, errors = np.array([mean_and_error(log_likelihood.gap(count)) for count in particles]).T
-    ax.errorbar(particles, log_likelihood.mean - gaps, 1.96 * np.nan_to_num(errors), color=FIRST, marker="o", capsize=3)
+    draw_gaps(ax, log_likelihood.mean, particles, gaps, errors, color=FIRST, marker="o")
     _draw_log_p(ax, log_likelihood)
-    ax.set(xscale="log", xlabel="particles K (1 is the ELBO)", ylabel="importance-weighted bound in nats per datum")
-    ax.set_xticks(particles, [f"{count:,}" for count in particles])
-    ax.xaxis.set_minor_locator(NullLocator())
-    note = "bars: 95% intervals for the gap to the line"
-    ax.text(1, 0.02, note, transform=ax.transAxes, ha="right", color=ASIDE)
+    count_particles(ax, particles)
+    ax.set_ylabel("importance-weighted bound in nats per datum")
+    ax.text(1, 0.02, NOTE, transform=ax.transAxes, ha="right", color=ASIDE)
     return ax
-
-
-def _require_finite_bounds(estimate: LogLikelihood) -> None:
-    if not estimate.bounds:
-        raise InputError("the estimate has no bound; expected some: pass particles=(1, 5, 50, 500) to log_likelihood")
-    if not np.isfinite(estimate.mean):
-        raise InputError(f"the mean of log p(x) is {estimate.mean}; expected a finite one: leave out the data at -inf")
 
 
 def _draw_log_p(ax: Axes, estimate: LogLikelihood) -> None:
     """The line to approach, with its name and errors above it."""
     ax.axhline(estimate.mean, color=SECOND, linewidth=1.5)
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (4, 4), "va": "bottom"}
-    ax.annotate(
-        f"log p(x) by {estimate.num_samples:,} draws: {_number(estimate.mean, 2)} nats,\n"
-        f"± {_number(estimate.data_error, 2)} from the data, ± {_number(estimate.monte_carlo_error, 3)} from the draws",
-        (0, estimate.mean),
-        color=SECOND,
-        **place,
-    )
+    ax.annotate(described(estimate), (0, estimate.mean), color=SECOND, **place)
     low, high = ax.get_ylim()
     ax.set_ylim(low, high + 0.15 * (high - low))
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")

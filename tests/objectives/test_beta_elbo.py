@@ -221,6 +221,11 @@ def coin_guide(x):
         pyro.sample("c", dist.Bernoulli(logits=logit.expand(len(x))))
 
 
+class FullPrior(LinearGaussian):
+    def latent(self):
+        return pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)))
+
+
 class TestRefusals:
     def test_a_guide_that_cannot_be_reparameterised_in_training(self):
         module = BetaELBO()(coin, coin_guide)
@@ -231,9 +236,9 @@ class TestRefusals:
 
     def test_dimensions_without_a_formula(self, pair):
         masked = [poutine.mask(program, mask=torch.tensor(True)) for program in pair]
-        full = pair[0], GaussianGuide(pair[0])
+        full = FullPrior(), GaussianGuide(pair[0])
         objective = BetaELBO(free_bits=0.5, free_bits_per="dimension")
-        for programs in (full, masked, (heavy_tailed, heavy_tailed_guide)):
+        for programs in (full, (pair[0], full[1]), masked, (heavy_tailed, heavy_tailed_guide)):
             with pytest.raises(InputError, match=r"no formula .* each dimension of site 'z'.*take free_bits_per=\"site\""):
                 objective(*programs)(torch.randn(4, 3 if programs[0] is not heavy_tailed else 2))
 

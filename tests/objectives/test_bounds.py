@@ -216,6 +216,20 @@ def test_renyi_is_stock_pyros_where_that_is_right(alpha):
     torch.testing.assert_close(gradients, tuple(parameter.grad for parameter in parameters))
 
 
+def test_a_weight_of_zero_is_a_weight():
+    """A draw that the model holds for impossible: the sums over draws go on without it, and the ELBO is lost."""
+    log_w = torch.tensor([[0.3], [-math.inf], [1.1]])
+    rest = log_w[[0, 2]]
+    for objective in (IWAE(3), Renyi(0.4, 3), CUBO(2.0, 3)):
+        gamma = objective.power
+        shrunk = math.log(2 / 3) / gamma
+        expected = ((gamma * rest).logsumexp(0) - math.log(2)) / gamma + shrunk
+        torch.testing.assert_close(objective.of(log_w), expected)
+    torch.testing.assert_close(EUBO(3).of(log_w), tilted(rest, 1.0))
+    torch.testing.assert_close(ThermodynamicELBO(3, 1).of(log_w), torch.tensor([-math.inf]))
+    assert ELBO(3).of(log_w).item() == CIWAE(0.5, 3).of(log_w).item() == -math.inf
+
+
 def test_the_axes_of_groups(pair):
     """Particles of a group follow one another; M and K are not to be swapped."""
     log_w = torch.randn(6, 2)

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 
 from pyrovae import plots
 from pyrovae.errors import InputError
-from pyrovae.evaluation import LatentMap, LogLikelihood
+from pyrovae.evaluation import BoundCurve, LatentMap, LogLikelihood
 from pyrovae.plots.palette import CLASSES
 
 metrics = [
@@ -29,9 +29,21 @@ metrics = [
 estimate = LogLikelihood.from_log_weights(torch.randn(1000, 30) - 50, (1, 10, 100))
 pictures = torch.rand(7, 5, 4)
 
+
+def curve_of(gaps: dict[str, list[float]], particles: tuple[int, ...]) -> BoundCurve:
+    """Bounds so far below the estimate, on the average over data."""
+    spread = np.linspace(-0.1, 0.1, 30)
+    values = estimate.log_p - np.array([*gaps.values()])[..., None] + spread
+    upper = tuple(min(row) < 0 for row in gaps.values())
+    return BoundCurve(tuple(gaps), particles, values, np.zeros_like(values), upper, estimate)
+
+
+curve = curve_of({"ELBO": [2.0, 2.0, 2.0], "CUBO(2)": [2.0, -0.5, -1.0], "IWAE": [2.0, 0.3, 0.1]}, (1, 10, 100))
+
 figures = {
     "loss_curve": partial(plots.loss_curve, metrics),
     "bound_against_particles": partial(plots.bound_against_particles, estimate),
+    "bound_curve": partial(plots.bound_curve, curve),
     "latent_map": partial(plots.latent_map, torch.randn(20, 2)),
     "image_grid": partial(plots.image_grid, pictures),
     "samples": partial(plots.samples, pictures),
@@ -211,3 +223,63 @@ def test_reconstructions_are_below_their_data(ax):
 def test_reconstructions_need_the_shape_of_the_data(ax):
     with pytest.raises(InputError, match="expected the same of both"):
         plots.reconstructions(pictures, pictures[:5], ax)
+
+
+def bound_lines(ax):
+    return {container.get_label(): container.lines[0] for container in ax.containers}
+
+
+def test_bound_curve_draws_each_bound_at_its_gap_from_log_p(ax):
+    plots.bound_curve(curve, ax)
+    drawn = bound_lines(ax)
+    assert list(drawn) == list(curve.names)
+    for name, gap in zip(curve.names, curve.gap_mean, strict=True):
+        assert list(drawn[name].get_xdata()) == [1, 10, 100]
+        np.testing.assert_allclose(drawn[name].get_ydata(), estimate.mean - gap)
+    levels = [line for line in ax.lines if line.get_label() == "log p(x)"]
+    assert [set(line.get_ydata()) for line in levels] == [{estimate.mean}]
+    assert ax.get_xscale() == "log"
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["1", "10", "100"]
+    assert "by 1,000 draws" in ax.get_title(loc="left")
+
+
+def test_bound_curve_has_bars_of_the_gap_and_a_band_of_the_draws(ax):
+    plots.bound_curve(curve, ax)
+    bars = ax.containers[2].lines[2][0].get_segments()
+    assert np.ptp(bars[1][:, 1]) == pytest.approx(2 * 1.96 * curve.gap_error[2, 1])
+    band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx(
+        (estimate.mean - 1.96 * estimate.monte_carlo_error, estimate.mean + 1.96 * estimate.monte_carlo_error)
+    )
+
+
+def test_bound_curve_names_its_lines_from_above_and_beside_the_data(ax):
+    plots.bound_curve(curve, ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["CUBO(2)", "log p(x)", "IWAE", "ELBO"]
+    assert [bound_lines(ax)[name].get_linestyle() for name in curve.names] == ["-", "--", "-"]
+    ax.figure.draw_without_rendering()
+    assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
+    assert ax.figure.bbox.contains(*ax.get_legend().get_window_extent().max)
+
+
+def test_bound_curve_sorts_the_particles(ax):
+    plots.bound_curve(curve_of({"IWAE": [0.1, 2.0, 0.3]}, (100, 1, 10)), ax)
+    line = bound_lines(ax)["IWAE"]
+    assert list(line.get_xdata()) == [1, 10, 100]
+    np.testing.assert_allclose(line.get_ydata(), estimate.mean - np.array([2.0, 0.3, 0.1]))
+
+
+def test_bound_curve_of_many_bounds_and_one_number_of_particles(ax):
+    plots.bound_curve(curve_of({f"bound {number}": [1.0] for number in range(12)}, (5,)), ax)
+    assert len(ax.get_legend().get_texts()) == 13
+
+
+def test_bound_curve_leaves_out_what_is_infinite(ax):
+    plots.bound_curve(curve_of({"ELBO": [math.inf, math.inf], "IWAE": [math.inf, 1.0]}, (1, 10)), ax)
+    assert np.isfinite(ax.get_ylim()).all()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["log p(x)", "IWAE", "ELBO"]
+
+
+def test_bound_curve_needs_a_line_to_approach(ax):
+    with pytest.raises(InputError, match=r"mean of log p\(x\) is -inf"):
+        plots.bound_curve(replace(curve, log_likelihood=replace(estimate, log_p=np.array([-np.inf, 1.0]))), ax)
