@@ -7,6 +7,7 @@ draw may be multiplied by a factor of its particle and datum. And a model may dr
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Self
 
@@ -108,6 +109,11 @@ def observe_apart(call: Call, draws: Trace) -> tuple[LogWeights, Tensor]:
     return weights, call.joint(stopping_model(call).observe(draws), draws, weights.plates)
 
 
+def keeping_buffers(call: Call) -> Call:
+    """The call with a model that leaves its buffers, the statistics of batch normalisation, say, as they were."""
+    return replace(call, model=_Stopped(call.model, parameters=False))
+
+
 def _stopping_guide(call: Call) -> Call:
     return replace(call, guide=_Stopped(call.guide))
 
@@ -123,11 +129,12 @@ class _Stopped(Scope):
     """A program whose parameters carry no gradient in its scope, and whose buffers are afterwards what they were.
 
     These are the parameters of the module that the program is or belongs to, those of the modules that it calls, and its
-    ``pyro.param`` statements.
+    ``pyro.param`` statements; with ``parameters=False`` it is the buffers alone.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, parameters: bool = True) -> None:
         self._program = keeping_its_own(program)
+        self._parameters = parameters
         self._module = owner(program)
         self._kept: list[tuple[dict[str, Any], str, Tensor]] = []
         self._seen: set[nn.Module] = set()
@@ -135,7 +142,8 @@ class _Stopped(Scope):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         hook = register_module_forward_pre_hook(lambda module, _: self._take(module))
         try:
-            with poutine.block(hide_types=["param"]), _ParametersStopped(), unregistered_is_meant():
+            stopped = _ParametersStopped() if self._parameters else nullcontext()
+            with poutine.block(hide_types=["param"]), stopped, unregistered_is_meant():
                 return self._program(*args, **kwargs)
         finally:
             hook.remove()
@@ -155,7 +163,7 @@ class _Stopped(Scope):
         for part in module.modules():
             if part not in self._seen:
                 self._seen.add(part)
-                self._swap(part._parameters, torch.Tensor.detach)
+                self._swap(part._parameters if self._parameters else {}, torch.Tensor.detach)
                 self._swap(part._buffers, torch.Tensor.clone)
 
     def _swap(self, tensors: dict[str, Any], made: Callable[[Tensor], Tensor]) -> None:
@@ -267,21 +275,20 @@ def dream(call: Call) -> tuple[Call, Trace]:
     """
     call = replace(call, particles=1)
     with torch.no_grad():
-        dreamt = call.simulate()
+        dreamt = keeping_buffers(call).simulate()
     drawn = {site["name"]: site for site in density_sites(prune_subsample_sites(dreamt))}
     observed = [site for site in drawn.values() if site["infer"].get("was_observed")]
     _require_simple(observed, call.args)
     x = observed[0]["value"].reshape(call.args[0].shape)
     awake = replace(call, args=(x, *call.args[1:]))
-    try:
-        return awake, awake.propose(dreamt)
-    except RuntimeError as error:
-        if "must be sampled in trace" not in str(error):
-            raise
-        raise InputError(
-            f"the guide draws what is no latent site of the model ({str(error).splitlines()[0]}), so that its density at "
-            "what the model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
-        ) from error
+    draws = awake.propose(dreamt)
+    for site in density_sites(prune_subsample_sites(draws)):
+        if site["name"] not in drawn:
+            raise InputError(
+                f"the guide draws {site['name']!r}, which is no latent site of the model, so that its density at what the "
+                "model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
+            )
+    return awake, draws
 
 
 def _require_simple(observed: list[Site], args: tuple) -> None:

@@ -474,6 +474,12 @@ def spread(values: Tensor, site: Site, plates: Plates) -> Tensor:
     return values.reshape(_batch_shape(site, len(values), plates))
 
 
+def coordinates(values: Tensor, site: Site, plates: Plates) -> Tensor:
+    """Values of the shape of a site, whose inner plates and event become one dimension, shape ``(K, B, D)``."""
+    place = _data_frame(site, plates.data).dim - site["fn"].event_dim
+    return values.unsqueeze(-1).movedim((0, place - 1), (0, 1)).flatten(2)
+
+
 def _batch_shape(site: Site, particles: int, plates: Plates) -> list[int]:
     """The shape of a site's batch with inner plates of size 1."""
     data = _data_frame(site, plates.data)

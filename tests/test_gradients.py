@@ -358,6 +358,26 @@ def test_chosen_draws_are_those_of_the_index(pair):
 
 
 class TestDream:
+    def test_statistics_of_batches_stay(self):
+        """What the model dreams is no data of the user's."""
+
+        class Normalised(LinearGaussian):
+            def __init__(self):
+                super().__init__()
+                self.norm = nn.BatchNorm1d(3, affine=False)
+
+            def mean(self, z):
+                return self.norm(super().mean(z).flatten(0, -2)).reshape(*z.shape[:-1], 3)
+
+        model, x = Normalised(), torch.randn(5, 3)
+        guide = GaussianGuide(LinearGaussian())
+        call = Call(model, guide, (x,), {}, 1, PLATES)
+        before = model.norm.running_mean.clone()
+        dream(call)
+        assert torch.equal(model.norm.running_mean, before)
+        call.weigh(call.draw())
+        assert not torch.equal(model.norm.running_mean, before)
+
     def test_data_and_latents_are_the_models(self):
         model, guide = modules()
         x = torch.zeros(40_000, 3)
@@ -395,8 +415,8 @@ class TestDream:
     def test_a_guide_with_a_site_of_its_own_is_refused(self):
         def guide(x):
             with pyro.plate("data", len(x), dim=-1):
-                noise = pyro.sample("noise", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"is_auxiliary": True})
-                pyro.sample("z", dist.Normal(noise, 1.0).to_event(1))
+                shift = pyro.sample("shift", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"is_auxiliary": True})
+                pyro.sample("z", dist.Normal(shift, 1.0).to_event(1))
 
-        with pytest.raises(InputError, match=r"the guide draws what is no latent site of the model .*noise"):
+        with pytest.raises(InputError, match="the guide draws 'shift', which is no latent site of the model"):
             dream(called(LinearGaussian(), guide, torch.randn(5, 3)))

@@ -1,9 +1,11 @@
 """Objectives: log importance weights to a loss, one bound a file."""
 
+from pyrovae.objectives.beta_elbo import BetaELBO
 from pyrovae.objectives.ciwae import CIWAE
 from pyrovae.objectives.cubo import CUBO
 from pyrovae.objectives.elbo import ELBO
 from pyrovae.objectives.eubo import EUBO
+from pyrovae.objectives.info_vae import InfoVAE
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.miwae import MIWAE
 from pyrovae.objectives.objective import Evaluation, Measurement, Objective, ObjectiveModule
@@ -11,6 +13,7 @@ from pyrovae.objectives.piwae import PIWAE
 from pyrovae.objectives.renyi import Renyi
 from pyrovae.objectives.reweighted_wake_sleep import ReweightedWakeSleep
 from pyrovae.objectives.tail_adaptive import TailAdaptive
+from pyrovae.objectives.tcvae import TCVAE
 from pyrovae.objectives.thermodynamic_elbo import ThermodynamicELBO
 from pyrovae.objectives.vimco import VIMCO
 from pyrovae.objectives.wake_sleep import WakeSleep
@@ -24,9 +27,12 @@ __all__ = [
     "IWAE",
     "MIWAE",
     "PIWAE",
+    "TCVAE",
     "VIMCO",
+    "BetaELBO",
     "Estimator",
     "Evaluation",
+    "InfoVAE",
     "Measurement",
     "Objective",
     "ObjectiveModule",

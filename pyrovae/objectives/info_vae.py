@@ -7,8 +7,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.gradients import keeping_buffers
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
-from pyrovae.weights import Call, LogWeights, Plates, Site, per_datum
+from pyrovae.weights import Call, LogWeights, Site, coordinates, per_datum
 
 
 class InfoVAE(Objective):
@@ -78,7 +79,7 @@ class InfoVAE(Objective):
         """Reconstruction less the KL's part and the discrepancy's."""
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
-        prior = call.simulate()
+        prior = keeping_buffers(call).simulate()
         names = [*weights.latent_terms]
         z, simulated = latent_vectors(weights.guide, names, weights), latent_vectors(prior, names, weights)
         pairs = self._pairs(z, simulated)
@@ -127,9 +128,3 @@ def latent_vectors(trace: Trace, names: list[str], weights: LogWeights) -> Tenso
     sites: list[Site] = [trace.nodes[name] for name in names]
     vectors = [coordinates(site["value"], site, weights.plates) for site in sites]
     return torch.cat([weights.total.new_zeros(*weights.total.shape, 0), *vectors], -1)
-
-
-def coordinates(values: Tensor, site: Site, plates: Plates) -> Tensor:
-    """Values of the shape of a site, whose inner plates and event become one dimension, shape ``(K, B, D)``."""
-    data = next(frame for frame in site["cond_indep_stack"] if frame.name == plates.data)
-    return values.unsqueeze(-1).movedim((0, data.dim - site["fn"].event_dim - 1), (0, 1)).flatten(2)

@@ -7,6 +7,7 @@ from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.miwae import MIWAE
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.objectives.power_mean import require_groups
+from pyrovae.objectives.weight_bound import counted
 from pyrovae.weights import Call
 
 
@@ -49,12 +50,12 @@ class PIWAE(Objective):
         weights.require_densities("PIWAE")
         require_reparameterized(self, weights)
         log_weights = weights.total.detach()
-        of_model = self._of_model.slopes(log_weights) * weights.joint
+        of_model = counted(self._of_model.slopes(log_weights), weights.joint)
         if self.doubly_reparameterized:
             proposal, slopes = stopped_density(call, draws, weights), self._of_guide.doubly_reparameterized(log_weights)
         else:
             proposal, slopes = weights.proposal, self._of_guide.slopes(log_weights)
-        surrogate = (of_model + slopes * (alive - proposal)).sum(0)
+        surrogate = of_model + counted(slopes, alive - proposal)
         return Evaluation(weights, self._of_model.of(log_weights), surrogate)
 
     def examine(self, call: Call) -> None:

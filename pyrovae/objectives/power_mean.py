@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.objectives.weight_bound import Estimator, WeightBound
+from pyrovae.objectives.weight_bound import Estimator, WeightBound, normalized_powers
 
 _LINEAR = 1e-2
 """Below this power the mean is computed as a correction to that of the logarithms, which rounding would swallow."""
@@ -73,7 +73,7 @@ class PowerMean(WeightBound):
         return log_power_mean(self._grouped(log_weights).transpose(0, 1), self.power)
 
     def _normalized(self, log_weights: Tensor) -> Tensor:
-        return (self.power * self._grouped(log_weights)).softmax(1)
+        return normalized_powers(self._grouped(log_weights), self.power, dim=1)
 
     def _grouped(self, log_weights: Tensor) -> Tensor:
         return log_weights.unflatten(0, (self._groups, -1))

@@ -6,6 +6,7 @@ from pyrovae.errors import InputError
 from pyrovae.gradients import draw_stopped, dream, require_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.objective import Evaluation, Objective
+from pyrovae.objectives.weight_bound import counted
 from pyrovae.weights import Call
 
 
@@ -60,7 +61,7 @@ class ReweightedWakeSleep(Objective):
         if not torch.is_grad_enabled():
             return Evaluation(weights, bound, bound)
         wake = weights.joint + self.insomnia * weights.proposal
-        surrogate = (log_weights.softmax(0) * wake).sum(0)
+        surrogate = counted(log_weights.softmax(0), wake)
         if self.insomnia < 1.0:
             surrogate = surrogate + (1.0 - self.insomnia) * asleep(call)
         return Evaluation(weights, bound, surrogate)

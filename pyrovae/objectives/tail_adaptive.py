@@ -7,6 +7,7 @@ from pyrovae.errors import InputError
 from pyrovae.gradients import observe_apart, require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.weight_bound import counted
 from pyrovae.weights import Call
 
 
@@ -52,9 +53,10 @@ class TailAdaptive(Objective):
         weights.require_densities("TailAdaptive")
         require_reparameterized(self, weights)
         log_weights = weights.total.detach()
-        of_model = self._iwae.slopes(log_weights) * weights.joint
-        of_guide = self.shares(log_weights) * (alive - stopped_density(call, draws, weights))
-        return Evaluation(weights, self._iwae.of(log_weights), (of_model + of_guide).sum(0))
+        of_model = counted(self._iwae.slopes(log_weights), weights.joint)
+        shares = self.shares(log_weights).masked_fill(log_weights == -torch.inf, 0.0)  # no way back from a weight of zero
+        of_guide = counted(shares, alive - stopped_density(call, draws, weights))
+        return Evaluation(weights, self._iwae.of(log_weights), of_model + of_guide)
 
     def shares(self, log_weights: Tensor) -> Tensor:
         r""":math:`\rho`, shape ``(K, B)``, which sums to 1 over the draws."""

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import has_formula
-from pyrovae.objectives.info_vae import coordinates
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
-from pyrovae.weights import Call, LogWeights, Site, base_distribution
+from pyrovae.weights import Call, LogWeights, Site, base_distribution, coordinates
 
 
 class TCVAE(Objective):

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from functools import reduce
 from operator import add
 
+import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.objectives.weight_bound import Estimator, WeightBound
+from pyrovae.objectives.weight_bound import Estimator, WeightBound, normalized_powers
 
 
 class ThermodynamicELBO(WeightBound):
@@ -76,7 +77,7 @@ class ThermodynamicELBO(WeightBound):
 
 def tilted_mean(log_weights: Tensor, beta: float) -> Tensor:
     r""":math:`E_{\pi_\beta}[\log w]`: the mean of :math:`h = \log w` with probabilities :math:`s \propto e^{\beta h}`."""
-    probabilities = (beta * log_weights).softmax(0)
+    probabilities = normalized_powers(log_weights, beta)
     counted = log_weights.masked_fill(probabilities == 0.0, 0.0)  # a weight of zero times its probability, zero, is zero
     return (probabilities * counted).sum(0)
 
@@ -95,6 +96,8 @@ def tilted_curvatures(log_weights: Tensor, beta: float) -> Tensor:
 
 def _tilted(log_weights: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """The probabilities, and the deviations from the mean under them; of what has none, zero."""
-    probabilities = (beta * log_weights).softmax(0)
+    probabilities = normalized_powers(log_weights, beta)
+    if beta == 0.0:
+        return probabilities, torch.zeros_like(log_weights)  # which are not looked at
     deviations = log_weights - tilted_mean(log_weights, beta)
     return probabilities, deviations.masked_fill(probabilities == 0.0, 0.0)

@@ -42,11 +42,8 @@ class VIMCO(PowerMean):
 
     def signals(self, log_weights: Tensor) -> Tensor:
         """The bound less what it would be with a particle's weight the geometric mean of the others'."""
-        geometric = (log_weights.sum(0) - log_weights) / (len(log_weights) - 1)
-        return self.of(log_weights) - self._of_replaced(log_weights, geometric)
-
-    def _of_replaced(self, log_weights: Tensor, replacement: Tensor) -> Tensor:
-        """The bound with one log weight after the other replaced, shape ``(K, B)``."""
-        everything = log_weights[None].expand(len(log_weights), *log_weights.shape)
-        mine = torch.eye(len(log_weights), dtype=torch.bool, device=log_weights.device)[..., None]
-        return self.of(torch.where(mine, replacement[None], everything).transpose(0, 1))
+        number = len(log_weights)
+        mine = torch.eye(number, dtype=torch.bool, device=log_weights.device)[..., None]
+        others = log_weights[:, None].masked_fill(mine, 0.0)  # the second dimension says which is left out
+        geometric = others.sum(0) / (number - 1)
+        return self.of(log_weights) - self.of(torch.where(mine, geometric, others))

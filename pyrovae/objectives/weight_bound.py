@@ -124,7 +124,7 @@ def _dreg(bound: WeightBound, call: Call) -> Evaluation:
     slopes = bound.slopes(log_weights)
     factors = torch.where(slopes == 0.0, 0.0, bound.doubly_reparameterized(log_weights) / slopes)
     landed = weights.joint - stopped_density(call, tapped.trace, weights)
-    surrogate = (slopes * landed).sum(0) + tapped.scaled(factors, weights)
+    surrogate = counted(slopes, landed) + tapped.scaled(factors, weights)
     return Evaluation(weights, bound.of(log_weights), surrogate)
 
 
@@ -148,6 +148,17 @@ def _drawn(probabilities: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(0)
     threshold = torch.rand_like(probabilities[0]) * cumulative[-1]
     return (cumulative <= threshold).sum(0).clamp(max=len(probabilities) - 1)
+
+
+def counted(factors: Tensor, terms: Tensor) -> Tensor:
+    """The sum over draws of terms times constant factors: where the factor is zero, so is the product, of any term."""
+    return (factors * terms.masked_fill(factors == 0.0, 0.0)).sum(0)
+
+
+def normalized_powers(log_weights: Tensor, power: float, dim: int = 0) -> Tensor:
+    r""":math:`w_k^\gamma / \sum_j w_j^\gamma` along a dimension."""
+    scaled = power * log_weights if power else torch.zeros_like(log_weights)  # the power 0 of a weight of 0 is 1
+    return scaled.softmax(dim)
 
 
 def _check(bound: WeightBound, weights: LogWeights) -> None:

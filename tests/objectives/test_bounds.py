@@ -1,8 +1,10 @@
 """The value of every bound against quadrature, and the order in which bounds stand."""
 
 import math
+from typing import get_args
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from checks import assert_mean, measure
@@ -26,6 +28,7 @@ from pyrovae.objectives import (
     ThermodynamicELBO,
     WakeSleep,
 )
+from pyrovae.objectives.weight_bound import Estimator
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -227,7 +230,52 @@ def test_a_weight_of_zero_is_a_weight():
         torch.testing.assert_close(objective.of(log_w), expected)
     torch.testing.assert_close(EUBO(3).of(log_w), tilted(rest, 1.0))
     torch.testing.assert_close(ThermodynamicELBO(3, 1).of(log_w), torch.tensor([-math.inf]))
+    for bound in (IWAE(3), Renyi(0.4, 3), ELBO(3), CIWAE(0.5, 3), ThermodynamicELBO(3), VIMCO(3)):
+        assert bound.slopes(log_w).isfinite().all()
+        assert bound.doubly_reparameterized(log_w).isfinite().all()
+    assert IWAE(3).slopes(log_w)[1] == VIMCO(3).slopes(log_w)[1] == 0.0
+    assert VIMCO(3).signals(log_w)[1].isfinite()
     assert ELBO(3).of(log_w).item() == CIWAE(0.5, 3).of(log_w).item() == -math.inf
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        *(IWAE(6, estimator) for estimator in get_args(Estimator)),
+        PIWAE(1, 6),
+        VIMCO(6),
+        ReweightedWakeSleep(6),
+        TailAdaptive(6),
+        CUBO(2.0, 6),
+    ],
+    ids=lambda objective: f"{type(objective).__name__}-{getattr(objective, 'estimator', '')}",
+)
+def test_draws_that_are_impossible_leave_the_gradient_finite(objective):
+    """A prior on an interval, and a guide that draws outside of it now and then."""
+    scale = torch.tensor(1.0, requires_grad=True)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(-1.0, 1.0, validate_args=False))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, pyro.param("scale", scale)))
+
+    x = torch.randn(30)
+    module = objective(model, guide)
+    module.start(x)
+    pyro.set_rng_seed(1)
+    weights = module.weights(x).total
+    assert (weights == -math.inf).any()
+    assert (weights > -math.inf).any(0).all()
+    pyro.set_rng_seed(1)
+    loss = module(x)
+    assert loss.isfinite()
+    (gradient,) = torch.autograd.grad(loss, [*module.parameters()])
+    assert gradient.isfinite()
+    assert gradient.abs() > 1e-6
 
 
 def test_the_axes_of_groups(pair):
