@@ -31,8 +31,9 @@ class TCVAE(Objective):
     .. math::
         \log q(z_i) \approx \log \frac1{N M} \sum_{j=1}^M q(z_i \mid x_j)
 
-    which is biased. N shifts the reported terms by constants, and has no gradient; with N = 1 they are those of the batch as
-    a population of its own. The data of a batch are coupled: the value of a datum depends on the others.
+    which is biased. N shifts the reported terms by constants, the total correlation by :math:`\log N` for each coordinate
+    but one, and has no gradient; with N = 1, the default, they are those of the batch as a population of its own. The data
+    of a batch are coupled: the value of a datum depends on the others.
 
     A coordinate is one of the event of a latent site or along its inner plates, and the guide must give each of them a
     density given x alone: latent sites that are independent of each other, of independent scalars. The guide runs once.
@@ -42,7 +43,7 @@ class TCVAE(Objective):
         beta: weight of the total correlation.
         gamma: weight of the third term.
         num_particles: the number K of draws a datum; each is compared with the posteriors of all data in the batch.
-        dataset_size: N; by default the full size of the data plate.
+        dataset_size: N, of which only the reported values are functions.
 
     Attributes:
         parts: the three terms.
@@ -64,11 +65,11 @@ class TCVAE(Objective):
         beta: float = 6.0,
         gamma: float = 1.0,
         num_particles: int = 1,
-        dataset_size: int | None = None,
+        dataset_size: int = 1,
     ) -> None:
         super().__init__(num_particles)
-        if dataset_size is not None and dataset_size < 1:
-            raise InputError(f"dataset_size is {dataset_size}; expected at least 1, or None for the size of the data plate")
+        if dataset_size < 1:
+            raise InputError(f"dataset_size is {dataset_size}; expected at least 1, the default")
         self.alpha = alpha
         self.beta = beta
         self.gamma = gamma
@@ -92,18 +93,12 @@ class TCVAE(Objective):
     def _terms(self, weights: LogWeights) -> tuple[Tensor, Tensor, Tensor]:
         """The three terms, each of shape ``(B,)``."""
         log_q = _of_all_pairs(weights)
-        log_size = self._log_size(weights)
+        log_size = math.log(self.dataset_size) + math.log(log_q.shape[-2])
         joint = log_q.sum(-1).logsumexp(-1) - log_size
         marginals = (log_q.logsumexp(-2) - log_size).sum(-1)
         terms = weights.proposal - joint, joint - marginals, marginals - weights.latent
         information, correlation, dimensions = (term.mean(0) for term in terms)
         return information, correlation, dimensions
-
-    def _log_size(self, weights: LogWeights) -> float | Tensor:
-        r""":math:`\log N M`."""
-        batch = weights.total.shape[1]
-        size = self.dataset_size or weights.scale * batch
-        return (size.log() if isinstance(size, Tensor) else math.log(size)) + math.log(batch)
 
 
 def _of_all_pairs(weights: LogWeights) -> Tensor:

@@ -11,7 +11,6 @@ from programs import (
     GaussianGuide,
     LatentPlateGuide,
     LinearGaussian,
-    Subsampled,
     WithLatentPlate,
     WithPixelPlate,
 )
@@ -207,18 +206,13 @@ class TestDatasetSize:
         shift = math.log(100) * torch.tensor([1.0, 1.0, -2.0])  # of two dimensions
         torch.testing.assert_close(many, one + shift[:, None])
 
-    def test_it_is_the_full_size_of_the_data_plate(self):
+    def test_it_has_no_gradient(self):
         model, guide = pair_of()
-        subsampled = Subsampled(model, guide, 4)
-        x = model.data(12)
-        default, told, batch = (
-            measure(TCVAE(dataset_size=size), subsampled.model, subsampled.guide, x).parts for size in (None, 12, 4)
-        )
-        torch.testing.assert_close(default, told)
-        assert not torch.allclose(default, batch)
-        x = x[:4]
-        whole, told = (measure(TCVAE(dataset_size=size), model, guide, x).parts for size in (None, 4))
-        torch.testing.assert_close(whole, told)
+        x = model.data(5)
+        losses = [measure(TCVAE(dataset_size=size), model, guide, x).loss for size in (1, 100)]
+        gradients = [torch.autograd.grad(loss, [*guide.parameters()]) for loss in losses]
+        torch.testing.assert_close(*gradients)
+        assert abs(losses[0] - losses[1]) > 1.0
 
 
 def test_recorded_it_is_the_same():
@@ -290,5 +284,5 @@ class TestRefusals:
             TCVAE()(model, guide)(model.data(3))
 
     def test_a_dataset_of_nothing(self):
-        with pytest.raises(InputError, match="dataset_size is 0; expected at least 1, or None"):
+        with pytest.raises(InputError, match="dataset_size is 0; expected at least 1, the default"):
             TCVAE(dataset_size=0)
