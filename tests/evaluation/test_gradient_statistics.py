@@ -59,7 +59,11 @@ def test_the_gradient_of_the_guides_offset(particles):
     torch.testing.assert_close(found.snr["guide.offset"], expected.abs() / variance.sqrt(), rtol=0.2, atol=0.1)
 
 
-@pytest.mark.parametrize("objective", [IWAE(5), IWAE(4, "dreg"), MIWAE(2, 3), VIMCO(4), ELBO(2, analytic_kl=True)], ids=repr)
+@pytest.mark.parametrize(
+    "objective",
+    [IWAE(5), IWAE(4, "dreg"), MIWAE(2, 3), VIMCO(4), ELBO(2, analytic_kl=True)],
+    ids=lambda each: type(each).__name__,
+)
 def test_one_by_one_is_all_at_once(objective):
     model, guide = pair()
     x = model.data(6)

@@ -282,7 +282,9 @@ refusing = [cls for cls in classes if cls.__name__ not in scored]
 
 
 class TestReparameterisation:
-    @pytest.mark.parametrize("objective", [ELBO(2, analytic_kl=True), *(cls() for cls in refusing)], ids=str)
+    @pytest.mark.parametrize(
+        "objective", [ELBO(2, analytic_kl=True), *(cls() for cls in refusing)], ids=lambda each: type(each).__name__
+    )
     def test_a_guide_without_it_is_refused_in_training(self, objective):
         message = (
             f"site 'c' of the guide draws from Bernoulli, which cannot be reparameterised, and {type(objective).__name__}"
