@@ -9,6 +9,7 @@ draw may be multiplied by a factor of its particle and datum. And a model may dr
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from threading import get_ident
 from typing import Any, Self
 
 import pyro.distributions as dist
@@ -18,12 +19,13 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
+from torch.distributions import Independent
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
-from pyrovae.parameters import Program, keeping_its_own, owner, unregistered_is_meant
+from pyrovae.parameters import Program, keeping_its_own, owner, store_as_it_was, unregistered_is_meant
 from pyrovae.recording import decompositions
-from pyrovae.weights import Call, LogWeights, Scope, Site, base_distribution, density_sites, per_datum, spread
+from pyrovae.weights import Call, LogWeights, Scope, Site, density_sites, per_datum, spread
 
 
 def draw_stopped(call: Call) -> Trace:
@@ -39,13 +41,13 @@ def density_of_draws(weights: LogWeights) -> Tensor:
     return sum(terms, torch.zeros_like(weights.proposal))
 
 
-def require_density(objective: str, weights: LogWeights) -> None:
+def require_density(objective: object, weights: LogWeights) -> None:
     """Raise an InputError where the guide puts a latent at a point, so that there is no density to fit to draws."""
     for name, site in weights.guide.nodes.items():
         if site["type"] == "sample" and not site["is_observed"] and not _is_drawn(site):
             raise InputError(
-                f"site {name!r} of the guide is a Delta, a point and no density, so that {objective} cannot fit it to given "
-                "draws; take a distribution with a density there, or ELBO or IWAE"
+                f"site {name!r} of the guide is a Delta, a point and no density, so that {type(objective).__name__} cannot "
+                "fit it to given draws; take a distribution with a density there, or ELBO or IWAE"
             )
 
 
@@ -56,7 +58,10 @@ class _DrawsStopped(Messenger):
 
 
 def _is_drawn(site: Site) -> bool:
-    return not site["is_observed"] and not isinstance(base_distribution(site["fn"]), dist.Delta)
+    fn = site["fn"]
+    while isinstance(fn, Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return not site["is_observed"] and not isinstance(fn, dist.Delta)
 
 
 def stopped_density(call: Call, draws: Trace, weights: LogWeights) -> Tensor:
@@ -67,24 +72,25 @@ def stopped_density(call: Call, draws: Trace, weights: LogWeights) -> Tensor:
     Raises:
         InputError: where it has another density than when they were made, or cannot be run at given draws.
     """
-    try:
-        density = call.density(_stopping_guide(call).propose(draws), weights.plates)
-    except (NotImplementedError, KeyError) as error:  # zuko's and Pyro's ways of having no inverse
-        raise InputError(
-            f"the guide's density cannot be computed at given draws ({error}), which stl and dreg need: take a flow that "
-            'can be inverted, or estimator="reparameterized"'
-        ) from error
-    if not torch.compiler.is_compiling():
-        _require_equal(density, weights.proposal)
+    fresh = _with_values(draws, {site["name"]: site["value"].view_as(site["value"]) for site in _of_tensors(draws)})
+    density = call.density(_stopping_guide(call).propose(fresh), weights.plates)  # flows remember what they drew
+    require_same("the guide", density, weights.proposal)
     return density
 
 
 def require_guide_stops(call: Call) -> None:
-    """Raise an InputError where a parameter of the guide would escape :func:`stopped_density`."""
-    draws = call.draw()
+    """Raise an InputError where a parameter of the guide would escape :func:`stopped_density`, or may not be stopped."""
+    call = replace(call, args=tuple(map(_detached, call.args)))
+    draws = draw_stopped(call)
     weights = call.weigh(draws)
     if stopped_density(call, stop_values(draws), weights).requires_grad:
         raise InputError(_out_of_sight("guide", 'take estimator="reparameterized"'))
+    for name, term in weights.proposal_terms.items():
+        if term.requires_grad and not _is_drawn(weights.guide.nodes[name]):
+            raise InputError(
+                f"site {name!r} of the guide, a Delta or a pyro.factor, has parameters in its density; nothing is drawn "
+                'there, so that they must not be stopped, as stl and dreg would; take estimator="reparameterized"'
+            )
 
 
 def stopping_model(call: Call) -> Call:
@@ -104,14 +110,29 @@ def observe_apart(call: Call, draws: Trace) -> tuple[LogWeights, Tensor]:
     r"""The weights with the draws stopped, and :math:`\log p(x, z)` with the draws alive and the model's parameters stopped.
 
     So the gradients of the model's and of the guide's parameters can be given different factors.
+
+    Raises:
+        InputError: where the model, run twice at the same draws, has two densities.
     """
     weights = call.weigh(draws, at=stop_values(draws))
-    return weights, call.joint(stopping_model(call).observe(draws), draws, weights.plates)
+    again = stopping_model(call).observe(with_draws_of_model(draws, weights))
+    joint = call.joint(again, draws, weights.plates)
+    require_same("the model", joint, weights.joint)
+    return weights, joint
+
+
+def with_draws_of_model(draws: Trace, weights: LogWeights) -> Trace:
+    """The draws, and beside them what the model has drawn itself, so that it will not draw anything anew."""
+    both = draws.copy()
+    for site in density_sites(weights.model):
+        if not site["is_observed"] and site["name"] not in draws:
+            both.add_node(site["name"], **{**site, "value": _detached(site["value"])})
+    return both
 
 
 def keeping_buffers(call: Call) -> Call:
     """The call with a model that leaves its buffers, the statistics of batch normalisation, say, as they were."""
-    return replace(call, model=_Stopped(call.model, parameters=False))
+    return call if isinstance(call.model, Scope) else replace(call, model=_Stopped(call.model, parameters=False))
 
 
 def _stopping_guide(call: Call) -> Call:
@@ -126,10 +147,10 @@ def _out_of_sight(program: str, remedy: str) -> str:
 
 
 class _Stopped(Scope):
-    """A program whose parameters carry no gradient in its scope, and whose buffers are afterwards what they were.
+    """A program that leaves its buffers, and Pyro's store, as they were, and whose parameters carry no gradient.
 
-    These are the parameters of the module that the program is or belongs to, those of the modules that it calls, and its
-    ``pyro.param`` statements; with ``parameters=False`` it is the buffers alone.
+    These are the buffers and parameters of the module that the program is or belongs to, those of the modules that it
+    calls, and its ``pyro.param`` statements; with ``parameters=False`` the parameters carry their gradient.
     """
 
     def __init__(self, program: Program, parameters: bool = True) -> None:
@@ -140,23 +161,27 @@ class _Stopped(Scope):
         self._seen: set[nn.Module] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        hook = register_module_forward_pre_hook(lambda module, _: self._take(module))
-        try:
-            stopped = _ParametersStopped() if self._parameters else nullcontext()
-            with poutine.block(hide_types=["param"]), stopped, unregistered_is_meant():
-                return self._program(*args, **kwargs)
-        finally:
-            hook.remove()
+        stopped = _ParametersStopped() if self._parameters else nullcontext()
+        with poutine.block(hide_types=["param"]), stopped, unregistered_is_meant(), store_as_it_was():
+            return self._program(*args, **kwargs)
 
     def __enter__(self) -> Self:
+        self._thread = get_ident()
+        self._hook = register_module_forward_pre_hook(self._see)
         if isinstance(self._module, nn.Module):
             self._take(self._module)
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._hook.remove()
         for tensors, name, value in self._kept:
             tensors[name] = value
         self._kept, self._seen = [], set()
+
+    def _see(self, module: nn.Module, _: Any) -> None:
+        """A module is called: it is the program's, where it is not another thread's."""
+        if get_ident() == self._thread:
+            self._take(module)
 
     def _take(self, module: nn.Module) -> None:
         """Put tensors without a gradient in the place of a module's parameters, and copies in that of its buffers."""
@@ -177,13 +202,16 @@ class _ParametersStopped(Messenger):
         msg["value"] = msg["value"].detach()
 
 
-def _require_equal(again: Tensor, before: Tensor) -> None:
-    if not torch.allclose(again, before, rtol=1e-2, atol=1e-2, equal_nan=True):
-        raise InputError(
-            f"the guide, run again at its own draws, has other densities (they differ by {(again - before).abs().max():.3g} "
-            "nats): it is random beyond its sample sites (dropout?), and stl and dreg cannot stop that; call eval() on "
-            'that layer, or take estimator="reparameterized"'
-        )
+def require_same(program: str, again: Tensor, before: Tensor) -> None:
+    """Raise an InputError where a program has answered twice at the same draws; a recording has no numbers to look at."""
+    if torch.compiler.is_compiling() or torch.allclose(again, before, rtol=1e-3, atol=1e-2, equal_nan=True):
+        return
+    difference = (again - before).abs().nan_to_num().max()
+    raise InputError(
+        f"{program}, run again at the same draws, has other densities (they differ by {difference:.3g} nats): it is random "
+        "beyond its sample sites (dropout?), or counts the batch (batch normalisation?), and this estimator runs it twice; "
+        'call eval() on that layer, or take an estimator that runs it once: "reparameterized"'
+    )
 
 
 @torch.library.custom_op("pyrovae::tap", mutates_args=())
@@ -254,8 +282,15 @@ def choose(draws: Trace, index: Tensor, weights: LogWeights) -> Trace:
 
 def stop_values(draws: Trace) -> Trace:
     """The same draws, carrying no gradient at all."""
-    drawn = [site for site in density_sites(draws) if isinstance(site["value"], Tensor)]
-    return _with_values(draws, {site["name"]: site["value"].detach() for site in drawn})
+    return _with_values(draws, {site["name"]: site["value"].detach() for site in _of_tensors(draws)})
+
+
+def _of_tensors(draws: Trace) -> list[Site]:
+    return [site for site in density_sites(draws) if isinstance(site["value"], Tensor)]
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _with_values(trace: Trace, values: dict[str, Tensor]) -> Trace:
@@ -280,7 +315,9 @@ def dream(call: Call) -> tuple[Call, Trace]:
     observed = [site for site in drawn.values() if site["infer"].get("was_observed")]
     _require_simple(observed, call.args)
     x = observed[0]["value"].reshape(call.args[0].shape)
-    awake = replace(call, args=(x, *call.args[1:]))
+    if x.dtype != call.args[0].dtype:
+        x = x.to(call.args[0].dtype)
+    awake = replace(call, args=(x, *call.args[1:]), guide=_Stopped(call.guide, parameters=False))
     draws = awake.propose(dreamt)
     for site in density_sites(prune_subsample_sites(draws)):
         if site["name"] not in drawn:

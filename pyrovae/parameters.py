@@ -108,6 +108,16 @@ def _run_keeping_its_own(program: Program, *args: Any, **kwargs: Any) -> Any:
     return result
 
 
+@contextmanager
+def store_as_it_was() -> Iterator[None]:
+    """Whatever happens meanwhile, Pyro's store is afterwards what it was."""
+    before = _entries()
+    try:
+        yield
+    finally:
+        _replace(before)
+
+
 def _entries() -> State:
     """What the store holds; ``get_state`` would also take from the values what ``SVI`` finds their free forms by."""
     store = pyro.get_param_store()

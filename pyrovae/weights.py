@@ -450,7 +450,13 @@ def _scale_of_its_own(site: Site, plates: Plates) -> float | Tensor:
 
 
 def _density(site: Site) -> Tensor:
-    return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    try:
+        return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    except (NotImplementedError, KeyError) as error:  # torch's and Pyro's ways of having no inverse
+        raise InputError(
+            f"site {site['name']!r} has no density at values that it was given ({error}); take a flow that can be inverted, "
+            'or an estimator that needs none: "reparameterized"'
+        ) from error
 
 
 def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) -> Tensor:

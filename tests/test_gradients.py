@@ -1,5 +1,10 @@
 """Stopped draws and densities, scaled gradients and dreams, of every form of program."""
 
+from contextlib import suppress
+from copy import deepcopy
+from functools import partial
+from threading import Thread
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -26,23 +31,36 @@ from pyro.infer import SVI
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from pyrovae import InputError
+from pyrovae import VAE, InputError
 from pyrovae.gradients import (
     Tapped,
     choose,
     draw_stopped,
     dream,
     observe_apart,
-    require_guide_stops,
     stop_values,
     stopped_density,
     stopping_model,
 )
-from pyrovae.objectives import ELBO, IWAE, ReweightedWakeSleep, WakeSleep
+from pyrovae.likelihoods import Normal
+from pyrovae.networks import MLP
+from pyrovae.objectives import (
+    CUBO,
+    ELBO,
+    EUBO,
+    IWAE,
+    PIWAE,
+    VIMCO,
+    ReweightedWakeSleep,
+    TailAdaptive,
+    WakeSleep,
+)
 from pyrovae.pair import Pair
+from pyrovae.training.compiled import record
 from pyrovae.weights import Call, find_plates
 
 pytestmark = pytest.mark.usefixtures("float64")
+small = partial(MLP, hidden=(4,))
 
 
 def called(model, guide, x, particles=4):
@@ -175,8 +193,6 @@ def test_a_model_is_stopped_and_its_draws_are_alive(pair):
 def test_under_svi_a_guide_with_a_constraint_is_stopped_too():
     """In Pyro's own store, where the parameter is not the module's but the store's."""
     model = LinearGaussian(data_dim=3, latent_dim=2)
-    mean, covariance = model.posterior(torch.zeros(1, 3))
-    units, _ = model.posterior(torch.eye(3))
     model.weight.data = torch.linalg.qr(model.weight.data)[0]  # orthogonal columns: the posterior has no correlations
     mean, covariance = model.posterior(torch.zeros(1, 3))
     units, _ = model.posterior(torch.eye(3))
@@ -227,7 +243,7 @@ class TestRefusals:
                 pyro.sample("z", dist.Normal(network(x), 1.0).to_event(1))
 
         module = ELBO(4, estimator="stl")(LinearGaussian(), guide)
-        with pytest.raises(InputError, match=r"run again at its own draws, has other densities .*dropout"):
+        with pytest.raises(InputError, match=r"the guide, run again at the same draws, has other densities .*dropout"):
             module(torch.randn(5, 3))
         network.eval()
         assert module(torch.randn(5, 3)).isfinite()
@@ -257,12 +273,211 @@ class TestRefusals:
                 pyro.sample("z", dist.TransformedDistribution(base, [flow]))
 
         x = torch.randn(5, 3)
-        with pytest.raises(InputError, match=r"cannot be computed at given draws .*can be inverted"):
+        with pytest.raises(InputError, match=r"site .z. has no density at values that it was given .*can be inverted"):
             ELBO(estimator="stl")(LinearGaussian(), guide)(x)
         assert ELBO()(LinearGaussian(), guide)(x).isfinite()
+        with pytest.raises(InputError, match="site 'z' has no density at values"):
+            VIMCO(3)(LinearGaussian(), guide)(x)
 
-    def test_the_check_itself(self):
-        require_guide_stops(called(*modules(), torch.randn(5, 3)))
+    @pytest.mark.parametrize("objective", [CUBO(), EUBO(), PIWAE(), TailAdaptive()], ids=lambda each: type(each).__name__)
+    def test_a_model_whose_parameters_are_out_of_sight(self, objective):
+        weight = torch.zeros(2, 3, requires_grad=True)
+
+        def model(x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z @ weight, 1.0).to_event(1), obs=x)
+
+        _, guide = modules()
+        with pytest.raises(InputError, match="the model has parameters that are out of sight"):
+            objective(model, guide)(torch.randn(5, 3))
+        with torch.no_grad():
+            assert objective(model, guide)(torch.randn(5, 3)).isfinite()
+
+    @pytest.mark.parametrize("form", ["delta", "factor"])
+    def test_a_guide_with_parameters_where_nothing_is_drawn(self, form):
+        """The density of a transformed draw, written by hand: its Jacobian is no score, and must not be stopped."""
+
+        def guide(x):
+            scale = pyro.param("scale", torch.ones(2)).abs()
+            with pyro.plate("data", len(x), dim=-1):
+                noise = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+                noise = pyro.sample("noise", noise, infer={"is_auxiliary": True})
+                density = -scale.log().sum().expand(len(x))
+                if form == "factor":
+                    pyro.factor("jacobian", density, has_rsample=True)
+                pyro.sample("z", dist.Delta(scale * noise, density if form == "delta" else 0.0, event_dim=1))
+
+        for estimator in ("stl", "dreg"):
+            with pytest.raises(InputError, match=r"a Delta or a pyro\.factor, has parameters in its density"):
+                IWAE(3, estimator)(LinearGaussian(), guide)(torch.randn(5, 3))
+
+    @pytest.mark.parametrize("objective", [IWAE(3, "resampled"), PIWAE(1, 3), TailAdaptive(3)])
+    def test_a_model_that_is_random_beyond_its_sites(self, objective):
+        class Dropping(LinearGaussian):
+            def __init__(self):
+                super().__init__()
+                self.dropout = nn.Dropout(0.5)
+
+            def mean(self, z):
+                return super().mean(self.dropout(z))
+
+        model, x = Dropping(), torch.randn(5, 3)
+        guide = GaussianGuide(LinearGaussian())
+        module = objective(model, guide)
+        with pytest.raises(InputError, match="the model, run again at the same draws, has other densities"):
+            module(x)
+        assert module.eval()(x).isfinite()
+        with pytest.raises(InputError, match="the model, run again at the same draws, has other densities"):
+            record(module.train(), (x,))
+
+    def test_dreams_of_another_scale_are_refused_where_programs_are_recorded_too(self):
+        model, guide = modules()
+
+        def halved(x):
+            with pyro.plate("data", len(x), dim=-1):
+                model.observe(model.latent(), x / 2)
+
+        x = torch.randn(5, 3)
+        for objective in (WakeSleep(), ReweightedWakeSleep(2, insomnia=0.5)):
+            with pytest.raises(InputError, match="something else than what it is called with"):
+                objective(halved, guide)(x)
+            with pytest.raises(InputError, match="something else than what it is called with"):
+                record(objective(halved, guide), (x,))
+
+
+class BrokenError(Exception):
+    """Of a network in the middle of a run."""
+
+
+class TestTraces:
+    """What a stopped run leaves behind: nothing."""
+
+    objectives = pytest.mark.parametrize(
+        "objective",
+        [
+            ELBO(estimator="stl"),
+            IWAE(2, "dreg"),
+            CUBO(2.0, 2),
+            EUBO(posterior="simulated"),
+            PIWAE(2, 2),
+            TailAdaptive(2),
+            WakeSleep(),
+        ],
+        ids=lambda each: type(each).__name__,
+    )
+
+    @objectives
+    def test_pyros_store_keeps_its_entries(self, objective):
+        torch.manual_seed(0)
+        vae = VAE((3,), 2, likelihood=Normal, encoder=small, decoder=small)
+        x = torch.randn(6, 3)
+        SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), ELBO()).step(x)
+        before = {name: id(value) for name, value in pyro.get_param_store().named_parameters()}
+        assert len(before) == 8
+        optimizer = pyro.optim.Adam({"lr": 0.01})
+        SVI(vae.model, vae.guide, optimizer, objective).step(x)
+        after = {name: id(value) for name, value in pyro.get_param_store().named_parameters()}
+        assert after == before
+        assert None not in optimizer.get_state()
+
+    @objectives
+    @pytest.mark.parametrize("svi", [False, True])
+    def test_after_an_error_parameters_are_themselves(self, objective, svi):
+        """Of a model that observes something else than x, or whose network breaks in a later run."""
+        calls = []
+
+        class Breaking(LinearGaussian):
+            def mean(self, z):
+                calls.append(1)
+                if len(calls) > self.most:
+                    raise BrokenError
+                return super().mean(z)
+
+        for most in range(2, 12):
+            calls.clear()
+            pyro.clear_param_store()
+            model = Breaking()
+            model.most = 10**6
+            guide, x = GaussianGuide(LinearGaussian()), torch.randn(4, 3)
+            before = {id(value) for value in (*model.parameters(), *guide.parameters())}
+            calls.clear()
+            model.most = most
+            with suppress(BrokenError):
+                objective.loss_and_grads(model, guide, x) if svi else objective(model, guide)(x)
+            after = [*model.parameters(), *guide.parameters()]
+            assert {id(value) for value in after} == before
+            assert all(isinstance(value, nn.Parameter) and value.requires_grad for value in after)
+            stored = dict(pyro.get_param_store().named_parameters())
+            assert all(value.requires_grad for value in stored.values())
+
+    def test_other_threads_are_left_alone(self):
+        """Meanwhile a network of somebody else's learns elsewhere."""
+        other, seen = nn.Linear(3, 2), []
+        model, guide = modules()
+
+        def slow(x):
+            thread = Thread(target=lambda: seen.append(other(x).requires_grad))
+            thread.start()
+            thread.join()
+            return guide(x)
+
+        IWAE(2, "dreg")(model, slow)(torch.randn(4, 3)).backward()
+        assert len(seen) > 2
+        assert all(seen)
+
+
+def test_pyros_flows_forget_what_they_drew():
+    """Their cache would give the density of the draws with its parameters alive."""
+    torch.manual_seed(0)
+    flow = transforms.affine_autoregressive(2, hidden_dims=[8])
+    same = deepcopy(flow).requires_grad_(False)
+
+    def base(x):
+        return dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1)
+
+    def guide(x):
+        pyro.module("flow", flow)
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.TransformedDistribution(base(x), [flow]))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.TransformedDistribution(base(x), [same]))
+            pyro.sample("x", dist.Normal(0.0, 1.0).expand([3]).to_event(1), obs=x)
+
+    x = torch.randn(5, 3)
+    for objective in (ELBO(3, estimator="stl"), IWAE(3, "dreg"), TailAdaptive(3), PIWAE(1, 3, True)):
+        module = objective(model, guide)
+        module.start(x)
+        gradients = torch.autograd.grad(module(x), [*flow.parameters()], allow_unused=True)
+        assert max(value.abs().max() for value in gradients if value is not None) < 1e-8
+    module = IWAE(3)(model, guide)
+    module.start(x)
+    gradients = torch.autograd.grad(module(x), [*flow.parameters()], allow_unused=True)
+    assert max(value.abs().max() for value in gradients if value is not None) > 0.1
+
+
+def test_a_second_run_of_the_model_draws_nothing_anew():
+    """What is missing of the data is drawn by the model, and what comes after it depends on the draw."""
+    mask = torch.tensor([True, False, True, False])
+
+    def model(x):
+        shift = pyro.param("shift", torch.tensor(0.3))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            y = pyro.sample("y", dist.Normal(z + shift, 1.0), obs=x, obs_mask=mask)
+            pyro.sample("x", dist.Normal(y, 0.1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.1)), 1.0))
+
+    x = torch.randn(4)
+    for objective in (IWAE(3, "resampled"), PIWAE(1, 3)):
+        module = objective(model, guide)
+        module.start(x)
+        assert module(x).isfinite()  # and is not refused for two densities
 
 
 class TestTapped:
@@ -322,14 +537,16 @@ class TestDrawsStopped:
         pyro.set_rng_seed(1)
         assert torch.equal(stopped, call.draw().nodes["b"]["value"])
 
-    def test_a_delta_is_no_draw(self):
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_a_delta_is_no_draw(self, masked):
         """A score function with a location at a point: the point keeps its gradient, which is all there is."""
         loc = nn.Parameter(torch.tensor([0.5, -0.5]))
 
         def guide(x):
             value = pyro.param("loc", loc)
             with pyro.plate("data", len(x), dim=-1):
-                pyro.sample("z", dist.Delta(value, event_dim=1))
+                point = dist.Delta(value, event_dim=1)
+                pyro.sample("z", point.mask(True) if masked else point)
 
         model, x = LinearGaussian(), torch.randn(5, 3)
         gradients = [
@@ -396,6 +613,10 @@ class TestDream:
     def test_what_cannot_be_dreamt_is_refused(self):
         model, guide = modules()
 
+        def doubled(x):
+            with pyro.plate("data", len(x), dim=-1):
+                model.observe(model.latent(), 2 * x)
+
         def with_factor(x):
             with pyro.plate("data", len(x), dim=-1):
                 model.observe(model.latent(), x)
@@ -406,6 +627,7 @@ class TestDream:
         x = torch.randn(5, 3)
         for programs, message in [
             ((with_factor, guide), "it must observe one site, and no pyro.factor"),
+            ((doubled, guide), "observes at 'x' something else than what it is called with"),
             ((deeper, guide), "observes at 'x' something else than what it is called with"),
             ((both.model, both.guide), "something else than what it is called with"),
         ]:

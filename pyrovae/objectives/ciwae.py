@@ -54,4 +54,6 @@ class CIWAE(WeightBound):
         return self._mixed(self._elbo.signals(log_weights), self._iwae.signals(log_weights))
 
     def _mixed(self, elbo: Tensor, iwae: Tensor) -> Tensor:
+        if self.beta in (0.0, 1.0):  # and the other may be infinite
+            return elbo if self.beta else iwae
         return self.beta * elbo + (1 - self.beta) * iwae

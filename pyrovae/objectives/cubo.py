@@ -52,7 +52,7 @@ class CUBO(PowerMean):
         """The bound, with a gradient for the guide alone."""
         return super().evaluate(stopping_model(call))
 
-    def examine(self, call: Call) -> None:
-        """Raise an InputError where a parameter would escape being stopped."""
+    def examine_gradient(self, call: Call) -> None:
+        """Raise an InputError where a parameter would escape being stopped, too."""
+        super().examine_gradient(call)
         require_model_stops(call)
-        super().examine(call)

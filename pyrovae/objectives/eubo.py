@@ -77,6 +77,7 @@ class EUBO(Objective):
             require_reparameterized(self, weights)
         return weights
 
-    def examine(self, call: Call) -> None:
-        """Raise an InputError where a parameter of the model would escape being stopped."""
+    def examine_gradient(self, call: Call) -> None:
+        """Raise an InputError where a parameter of the model would escape being stopped, too."""
+        super().examine_gradient(call)
         require_model_stops(call)

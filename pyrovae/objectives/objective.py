@@ -5,6 +5,7 @@ the gradient estimator is plain autodiff, the two are one.
 """
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from pyrovae.errors import InputError
 from pyrovae.pair import Pair
-from pyrovae.parameters import Program, same_random_numbers
+from pyrovae.parameters import Program, owner, same_random_numbers
 from pyrovae.weights import Call, LogWeights, Plates, find_plates
 
 
@@ -75,6 +76,7 @@ class Objective(PyroELBO):
             raise InputError(f"num_particles is {num_particles}; {type(self).__name__} needs at least 1")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
         self._found: tuple[tuple[Program, Program], Plates] | None = None
+        self._examined = False
 
     @abstractmethod
     def evaluate(self, call: Call) -> Evaluation:
@@ -89,14 +91,21 @@ class Objective(PyroELBO):
         return (weights.proposal - weights.latent).mean(0)
 
     def examine(self, call: Call) -> None:
-        """Raise an InputError where :meth:`evaluate` would be wrong in a way that it cannot see; called once a pair."""
+        """Raise an InputError where the value would be wrong, and :meth:`evaluate` cannot see it; called once a pair."""
+
+    def examine_gradient(self, call: Call) -> None:
+        """The same of the gradient; called before it is first wanted, and again where programs are recorded.
+
+        What :meth:`evaluate` looks at it looks at here, since a recording sees no numbers.
+        """
+        self.evaluate(call)
 
     def measure(
         self, model: Program, guide: Program, *args: Any, plates: Plates | None = None, **kwargs: Any
     ) -> Measurement:
-        """The loss, and the terms that make it, on one batch."""
+        """The loss, and the terms that make it, on one batch of a pair that was examined, as modules and ``SVI`` see to."""
         weights, bound, surrogate, parts = self.evaluate(Call(model, guide, args, kwargs, self.num_particles, plates))
-        value = bound if surrogate is bound else surrogate + (bound - surrogate).detach()
+        value = bound if surrogate is bound else bound.detach() + (surrogate - surrogate.detach())
         loss = -self.sign * weights.scale * value.sum()
         with torch.no_grad():
             terms = weights.observed.mean(0), self.kl(weights)
@@ -110,15 +119,33 @@ class Objective(PyroELBO):
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss as a scalar tensor, with Pyro's parameter store as it is."""
         if self._found is None or self._found[0] != (model, guide):
-            plates = find_plates(model, guide, *args, **kwargs)
-            self.examine_once(Call(model, guide, args, kwargs, self.num_particles, plates))
-            self._found = (model, guide), plates
+            self._found = (model, guide), find_plates(model, guide, *args, **kwargs)
+            self._examined = False
+            self.examine_all(self._call(model, guide, args, kwargs), self._buffers(model, guide), gradient=False)
+        if torch.is_grad_enabled() and not self._examined:
+            self.examine_all(self._call(model, guide, args, kwargs), self._buffers(model, guide), gradient=True)
+            self._examined = True
         return self.measure(model, guide, *args, plates=self._found[1], **kwargs).loss
 
-    def examine_once(self, call: Call) -> None:
-        """:meth:`examine`, leaving the random generators as they were."""
+    def examine_all(self, call: Call, buffers: Iterable[Tensor], gradient: bool) -> None:
+        """:meth:`examine` or :meth:`examine_gradient`, leaving random generators and buffers as they were."""
+        kept = [(value, value.clone()) for value in buffers]
         with torch.enable_grad(), same_random_numbers(*call.args, *call.kwargs.values()):
-            self.examine(call)
+            (self.examine_gradient if gradient else self.examine)(call)
+        with torch.no_grad():
+            for value, before in kept:
+                value.copy_(before)
+
+    def _call(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> Call:
+        return Call(model, guide, args, kwargs, self.num_particles, self._found[1] if self._found else None)
+
+    def _buffers(self, *programs: Program) -> list[Tensor]:
+        modules = [self.state, *map(owner, programs)]
+        return [value for module in modules if isinstance(module, nn.Module) for value in module.buffers()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pair that it was last called on."""
+        return {**vars(self), "_found": None, "_examined": False}
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; what ``SVI.evaluate_loss`` calls."""
@@ -142,6 +169,7 @@ class ObjectiveModule(Pair):
     def __init__(self, model: Program, guide: Program, objective: Objective) -> None:
         super().__init__(model, guide)
         self.elbo = objective
+        self._examined = False
         if objective.state is not None:
             self.state = objective.state
 
@@ -152,13 +180,27 @@ class ObjectiveModule(Pair):
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Find plates and parameters, and let the objective examine the pair; the first call does it by itself."""
         super().start(*args, **kwargs)
+        self._examine(args, kwargs, gradient=False)
+        if torch.is_grad_enabled():
+            self.examine_gradient(*args, **kwargs)
+
+    def examine_gradient(self, *args: Any, **kwargs: Any) -> None:
+        """Raise an InputError where the objective has no right gradient on this pair in its mode, training or evaluation."""
+        self._examine(args, kwargs, gradient=True)
+        self._examined = True
+
+    def _examine(self, args: tuple, kwargs: dict, gradient: bool) -> None:
         with self.opened() as (model, guide):
-            self.elbo.examine_once(Call(model, guide, args, kwargs, self.elbo.num_particles, self.plates))
+            call = Call(model, guide, args, kwargs, self.elbo.num_particles, self.plates)
+            self.elbo.examine_all(call, [*self.buffers()], gradient)
 
     def measure(self, *args: Any, **kwargs: Any) -> Measurement:
         """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
-        if self.plates is None and not torch.compiler.is_compiling():
-            self.start(*args, **kwargs)
+        if not torch.compiler.is_compiling():
+            if self.plates is None:
+                self.start(*args, **kwargs)
+            if torch.is_grad_enabled() and not self._examined:
+                self.examine_gradient(*args, **kwargs)
         with self.opened() as (model, guide):
             return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)
 

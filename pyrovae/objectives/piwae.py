@@ -58,8 +58,9 @@ class PIWAE(Objective):
         surrogate = of_model + counted(slopes, alive - proposal)
         return Evaluation(weights, self._of_model.of(log_weights), surrogate)
 
-    def examine(self, call: Call) -> None:
-        """Raise an InputError where a parameter would escape being stopped."""
+    def examine_gradient(self, call: Call) -> None:
+        """Raise an InputError where a parameter would escape being stopped, too."""
+        super().examine_gradient(call)
         require_model_stops(call)
         if self.doubly_reparameterized:
             require_guide_stops(call)

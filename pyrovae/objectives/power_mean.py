@@ -9,8 +9,8 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.objectives.weight_bound import Estimator, WeightBound, normalized_powers
 
-_LINEAR = 1e-2
-"""Below this power the mean is computed as a correction to that of the logarithms, which rounding would swallow."""
+_SMALL = 1e-2
+"""Below this power the result is computed as a correction to the mean of the logarithms, which rounding would swallow."""
 
 
 def log_power_mean(log_weights: Tensor, power: float) -> Tensor:
@@ -18,9 +18,12 @@ def log_power_mean(log_weights: Tensor, power: float) -> Tensor:
     mean = log_weights.mean(0)
     if power == 0.0:
         return mean
-    if abs(power) < _LINEAR:
-        return mean + torch.expm1(power * (log_weights - mean)).mean(0).log1p() / power
-    return ((power * log_weights).logsumexp(0) - math.log(len(log_weights))) / power
+    result = ((power * log_weights).logsumexp(0) - math.log(len(log_weights))) / power
+    if abs(power) >= _SMALL:
+        return result
+    scaled = power * (log_weights - mean)
+    near = scaled.abs().amax(0) < 1.0  # else there is nothing to swallow
+    return torch.where(near, mean + scaled.where(near, 0.0).expm1().mean(0).log1p() / power, result)
 
 
 class PowerMean(WeightBound):

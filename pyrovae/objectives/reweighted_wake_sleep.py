@@ -7,7 +7,7 @@ from pyrovae.gradients import draw_stopped, dream, require_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.objective import Evaluation, Objective
 from pyrovae.objectives.weight_bound import counted
-from pyrovae.weights import Call
+from pyrovae.weights import Call, Plates
 
 
 class ReweightedWakeSleep(Objective):
@@ -55,7 +55,7 @@ class ReweightedWakeSleep(Objective):
         """IWAE's bound, and the gradients of the phases."""
         weights = call.weigh(draw_stopped(call))
         weights.require_densities("ReweightedWakeSleep")
-        require_density("ReweightedWakeSleep", weights)
+        require_density(self, weights)
         log_weights = weights.total.detach()
         bound = self._iwae.of(log_weights)
         if not torch.is_grad_enabled():
@@ -63,13 +63,11 @@ class ReweightedWakeSleep(Objective):
         wake = weights.joint + self.insomnia * weights.proposal
         surrogate = counted(log_weights.softmax(0), wake)
         if self.insomnia < 1.0:
-            surrogate = surrogate + (1.0 - self.insomnia) * asleep(call)
+            surrogate = surrogate + (1.0 - self.insomnia) * asleep(call, weights.plates)
         return Evaluation(weights, bound, surrogate)
 
 
-def asleep(call: Call) -> torch.Tensor:
+def asleep(call: Call, plates: Plates) -> torch.Tensor:
     r""":math:`\log q(z' \mid x')` of one dreamt datum for each of the batch, shape ``(B,)``."""
     dreamt, draws = dream(call)
-    with torch.no_grad():
-        model_trace = dreamt.observe(draws)
-    return dreamt.compose(model_trace, draws).proposal[0]
+    return dreamt.density(draws, plates)[0]

@@ -60,11 +60,12 @@ class TailAdaptive(Objective):
 
     def shares(self, log_weights: Tensor) -> Tensor:
         r""":math:`\rho`, shape ``(K, B)``, which sums to 1 over the draws."""
-        tail = (log_weights[:, None] >= log_weights[None]).sum(0) / len(log_weights)
+        tail = (log_weights[:, None] >= log_weights[None]).sum(0, dtype=log_weights.dtype) / len(log_weights)
         powers = tail**self.tail_adaptive_beta
         return powers / powers.sum(0)
 
-    def examine(self, call: Call) -> None:
-        """Raise an InputError where a parameter would escape being stopped."""
+    def examine_gradient(self, call: Call) -> None:
+        """Raise an InputError where a parameter would escape being stopped, too."""
+        super().examine_gradient(call)
         require_model_stops(call)
         require_guide_stops(call)

@@ -37,8 +37,8 @@ class WakeSleep(Objective):
         """The ELBO, and the gradients of the two phases."""
         weights = call.weigh(draw_stopped(call))
         weights.require_densities("WakeSleep")
-        require_density("WakeSleep", weights)
+        require_density(self, weights)
         bound = weights.total.mean(0).detach()
         if not torch.is_grad_enabled():
             return Evaluation(weights, bound, bound)
-        return Evaluation(weights, bound, weights.joint.mean(0) + asleep(call))
+        return Evaluation(weights, bound, weights.joint.mean(0) + asleep(call, weights.plates))

@@ -36,7 +36,16 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.gradients import Tapped, choose, density_of_draws, draw_stopped, require_guide_stops, stopped_density
+from pyrovae.gradients import (
+    Tapped,
+    choose,
+    density_of_draws,
+    draw_stopped,
+    require_guide_stops,
+    require_same,
+    stopped_density,
+    with_draws_of_model,
+)
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.weights import Call, LogWeights
 
@@ -86,8 +95,9 @@ class WeightBound(Objective):
         bound = self.of(weights.total)
         return Evaluation(weights, bound, bound)
 
-    def examine(self, call: Call) -> None:
-        """Raise an InputError where a parameter of the guide would escape being stopped."""
+    def examine_gradient(self, call: Call) -> None:
+        """Raise an InputError where a parameter of the guide would escape being stopped, too."""
+        super().examine_gradient(call)
         if self.estimator in ("stl", "dreg"):
             require_guide_stops(call)
 
@@ -137,8 +147,9 @@ def _resampled(bound: WeightBound, call: Call) -> Evaluation:
     log_weights = weights.total.detach()
     index = _drawn(bound.slopes(log_weights))
     one = replace(call, particles=1)
-    single = choose(draws, index, weights)
-    joint = one.joint(one.observe(single), single, weights.plates)
+    single = choose(with_draws_of_model(draws, weights), index, weights)
+    joint = one.joint(one.observe(single), choose(draws, index, weights), weights.plates)
+    require_same("the model", joint, weights.joint.gather(0, index[None]))
     surrogate = joint[0] - weights.proposal.gather(0, index[None])[0]
     return Evaluation(weights, bound.of(log_weights), surrogate)
 

@@ -97,6 +97,8 @@ def record(module: ObjectiveModule, args: Sequence[Tensor]) -> Recording:
     """
     if module.plates is None:
         module.start(*args)
+    if torch.is_grad_enabled():
+        module.examine_gradient(*args)  # a recording sees no numbers
     return Recording(_Measure(module), args)
 
 

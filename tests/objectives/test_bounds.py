@@ -196,6 +196,13 @@ class TestLimits:
             slow = (gamma * (log_w - 100.0)).exp().mean(0).log() / gamma + 100.0
             torch.testing.assert_close(precise, slow, rtol=0, atol=1e-8)
 
+    def test_at_small_powers_nothing_overflows(self):
+        log_w = torch.linspace(-40_000.0, -20_000.0, 50)
+        for power in (0.009, 0.0099, 0.011, -0.009):
+            found = Renyi(1 - power, 50).of(log_w[:, None].float())
+            expected = ((power * log_w).logsumexp(0) - math.log(50)) / power
+            torch.testing.assert_close(found[0].double(), expected, rtol=1e-4, atol=0.0)
+
     def test_ciwae_at_its_ends(self, pair):
         model, guide, x = pair
         for beta, end in ((0.0, IWAE(4)), (1.0, ELBO(4))):
@@ -235,6 +242,9 @@ def test_a_weight_of_zero_is_a_weight():
         assert bound.doubly_reparameterized(log_w).isfinite().all()
     assert IWAE(3).slopes(log_w)[1] == VIMCO(3).slopes(log_w)[1] == 0.0
     assert VIMCO(3).signals(log_w)[1].isfinite()
+    single = torch.tensor([[0.3], [-math.inf], [-math.inf]])
+    assert VIMCO(3).signals(single).isfinite().all()
+    assert CIWAE(0.0, 3).of(log_w) == IWAE(3).of(log_w)
     assert ELBO(3).of(log_w).item() == CIWAE(0.5, 3).of(log_w).item() == -math.inf
 
 

@@ -1,5 +1,7 @@
 """What every objective promises, asked of each class in the room."""
 
+import pickle
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -15,12 +17,13 @@ from programs import (
     drawing,
     functions,
 )
+from pyro import poutine
 from pyro.infer import SVI, TraceEnum_ELBO
 from torch import nn
 
 import pyrovae.objectives
 from pyrovae.errors import InputError
-from pyrovae.objectives import ELBO, IWAE, Objective, ObjectiveModule, WakeSleep
+from pyrovae.objectives import ELBO, IWAE, BetaELBO, Objective, ObjectiveModule, WakeSleep
 from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -279,6 +282,42 @@ class DiscreteGuide(nn.Module):
 scored = ["VIMCO", "ReweightedWakeSleep", "WakeSleep"]
 """Those that need no reparameterisation."""
 refusing = [cls for cls in classes if cls.__name__ not in scored]
+
+
+class TestScaledSites:
+    def programs(self):
+        model = LinearGaussian()
+        return poutine.scale(model, scale=0.5), poutine.scale(GaussianGuide(model, diagonal=True), scale=0.5)
+
+    @pytest.mark.parametrize(
+        "objective",
+        [
+            *(cls() for cls in bounds if cls not in (ELBO, BetaELBO)),
+            ELBO(2, estimator="score_function"),
+            ELBO(2, estimator="resampled"),
+        ],
+        ids=lambda each: type(each).__name__,
+    )
+    def test_they_are_refused_where_densities_are_not_only_added_up(self, objective):
+        with pytest.raises(InputError, match="carries a scale of its own"):
+            objective(*self.programs())(torch.randn(3, 3))
+
+    @pytest.mark.parametrize("objective", [ELBO(2), ELBO(2, estimator="stl"), BetaELBO(num_particles=2)])
+    def test_they_count_by_their_scale_where_they_are(self, objective):
+        assert objective(*self.programs())(torch.randn(3, 3)).isfinite()
+
+
+def test_an_objective_looks_at_every_pair_that_it_is_called_on():
+    """And finds the plates of each; and when pickled it takes none of them along."""
+    objective = IWAE(2)
+    model, deeper = LinearGaussian(), WithPixelPlate()
+    x = model.data(3)
+    objective.loss(model, GaussianGuide(model), x)
+    value = -objective.loss(deeper, GaussianGuide(deeper), x)
+    assert value == pytest.approx(deeper.log_p(x).sum().item())
+    with pytest.raises(InputError, match="outside the support"):
+        objective.loss(model, GaussianGuide(model, shift=1.0), torch.full_like(x, torch.nan))
+    assert len(pickle.dumps(objective)) < 1000
 
 
 class TestReparameterisation:
