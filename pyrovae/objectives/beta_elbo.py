@@ -27,7 +27,8 @@ class BetaELBO(Objective):
     In step :math:`t = 0, 1, \dots` of training (an evaluation with gradients, in training mode) the KL is weighted by
     :math:`\beta_t`, in the first not at all, after T steps by :math:`\beta`, as it is always in evaluation mode and without
     gradients, so that the validation bounds of two epochs can be compared. The count of steps is a buffer of ``state``, and
-    so of the objective's module and its checkpoints; another training run begins with another objective.
+    so of the objective's module, which its ``state_dict``, the pair's weights, leaves out; another training run begins with
+    another objective.
 
     Free bits are nats that a group j may spend on a datum, in the mean over the batch, at no cost. Where its mean is less,
     each of the data is charged :math:`\lambda`, so that the sum over the batch is the formula, and the data are coupled.
@@ -116,7 +117,7 @@ class _Steps(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64), persistent=False)  # no weight of the pair's
 
     def forward(self) -> Tensor:
         """The number of steps before this one."""

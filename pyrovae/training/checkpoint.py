@@ -60,7 +60,7 @@ def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
 
 
 def load_training(folder: Path, which: str = "last") -> dict[str, Any]:
-    """The training state beside the weights: ``epoch``, ``optimizer``, ``scheduler`` and ``random``."""
+    """The training state beside the weights: ``epoch``, ``optimizer``, ``scheduler``, ``objective`` and ``random``."""
     return torch.load(checked_checkpoint(folder, which) / "training.pt", weights_only=True)
 
 

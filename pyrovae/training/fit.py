@@ -284,7 +284,10 @@ class _Trainer:
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_initialized():
             random["cuda"] = torch.cuda.get_rng_state()
-        return {"optimizer": self.steps.optimizer.state_dict(), "scheduler": schedule, "random": random}
+        state = self.steps.module.elbo.state
+        objective = {name: value.cpu() for name, value in state.named_buffers()} if state else None
+        optimizer = self.steps.optimizer.state_dict()
+        return {"optimizer": optimizer, "scheduler": schedule, "objective": objective, "random": random}
 
 
 def _keep(run: Run, trainer: _Trainer, history: History) -> None:

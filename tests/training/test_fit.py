@@ -14,9 +14,9 @@ from user_network import Normalised
 
 from pyrovae import ELBO, VAE, InputError, fit, log_weights
 from pyrovae.data import Binarize, Digits, Split
-from pyrovae.objectives import CUBO
-from pyrovae.objectives.tcvae import TCVAE
+from pyrovae.objectives import CUBO, TCVAE, BetaELBO
 from pyrovae.training import Run
+from pyrovae.training.checkpoint import load_into, load_training, load_weights
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
 
@@ -140,6 +140,16 @@ def test_an_upper_bound_is_lowered_and_its_best_epoch_the_lowest(float64):
     assert bounds[0] - 0.1 > min(bounds) > model.log_p(x).mean()
     near = (guide.loc(x).detach(), (2 * guide.log_scale).exp().diag().detach())
     assert gaussian_kl(near, model.posterior(x)).mean() < 0.1 * far
+
+
+def test_the_steps_of_a_warm_up_are_in_the_training_state_and_not_in_the_weights(tmp_path):
+    pair, x = vae(), binary(40)
+    fit(pair.model, pair.guide, x, epochs=3, batch_size=20, objective=BetaELBO(warmup=4), run=str(tmp_path / "run"))
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert load_training(checkpoints)["objective"] == {"count": torch.tensor(6)}
+    again = vae()
+    load_into(again, load_weights(checkpoints), checkpoints)
+    assert torch.equal(parameters(again), parameters(pair))
 
 
 def test_parts_of_an_objective_are_among_the_metrics():
