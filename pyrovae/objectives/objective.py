@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer.enum import get_importance_trace
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.gradients import observe_apart
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, owner, same_random_numbers
 from pyrovae.weights import Call, LogWeights, Plates, find_plates
@@ -207,6 +209,15 @@ class ObjectiveModule(Pair):
     def weights(self, *args: Any, **kwargs: Any) -> LogWeights:
         """Log weights of the objective's number of particles."""
         return self.weigh(self.elbo.num_particles, *args, **kwargs)
+
+
+def weigh_apart(objective: Objective, call: Call) -> tuple[Trace, LogWeights, Tensor]:
+    """Draws, and what :func:`~pyrovae.gradients.observe_apart` makes of them, if this objective may be made of it."""
+    draws = call.draw()
+    weights, alive = observe_apart(call, draws)
+    weights.require_densities(type(objective).__name__)
+    require_reparameterized(objective, weights)
+    return draws, weights, alive
 
 
 def require_reparameterized(objective: Objective, weights: LogWeights) -> None:

@@ -2,10 +2,10 @@
 
 import torch
 
-from pyrovae.gradients import observe_apart, require_guide_stops, require_model_stops, stopped_density
+from pyrovae.gradients import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.miwae import MIWAE
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
 from pyrovae.objectives.power_mean import require_groups
 from pyrovae.objectives.weight_bound import counted
 from pyrovae.weights import Call
@@ -45,10 +45,7 @@ class PIWAE(Objective):
         """The bound of the model, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._of_model.evaluate(call)
-        draws = call.draw()
-        weights, alive = observe_apart(call, draws)
-        weights.require_densities("PIWAE")
-        require_reparameterized(self, weights)
+        draws, weights, alive = weigh_apart(self, call)
         log_weights = weights.total.detach()
         of_model = counted(self._of_model.slopes(log_weights), weights.joint)
         if self.doubly_reparameterized:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.gradients import observe_apart, require_guide_stops, require_model_stops, stopped_density
+from pyrovae.gradients import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
 from pyrovae.objectives.weight_bound import counted
 from pyrovae.weights import Call
 
@@ -48,10 +48,7 @@ class TailAdaptive(Objective):
         """IWAE's bound, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._iwae.evaluate(call)
-        draws = call.draw()
-        weights, alive = observe_apart(call, draws)
-        weights.require_densities("TailAdaptive")
-        require_reparameterized(self, weights)
+        draws, weights, alive = weigh_apart(self, call)
         log_weights = weights.total.detach()
         of_model = counted(self._iwae.slopes(log_weights), weights.joint)
         shares = self.shares(log_weights).masked_fill(log_weights == -torch.inf, 0.0)  # no way back from a weight of zero

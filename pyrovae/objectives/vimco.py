@@ -18,7 +18,7 @@ class VIMCO(PowerMean):
         \hat{\mathcal L}_{-k} = \log \frac1K \Big( \sum_{j \ne k} w_j + \exp \frac1{K - 1} \sum_{j \ne k} \log w_j \Big)
 
     with normalised weights :math:`\tilde w`. No gradient flows through the draws, be they discrete or not; shape
-    ``(K, B) -> (B,)``, in nats.
+    ``(K, B) -> (B,)``, in nats. The baselines of a step are made of an array of shape ``(K, K, B)``.
 
     Args:
         num_particles: the number K of draws a datum, at least 2.
