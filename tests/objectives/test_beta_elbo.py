@@ -206,31 +206,12 @@ def heavy_tailed_guide(x):
         pyro.sample("z", dist.Normal(x / 2, 0.7).to_event(1))
 
 
-def coin(x):
-    with pyro.plate("data", len(x)):
-        c = pyro.sample("c", dist.Bernoulli(0.5))
-        pyro.sample("x", dist.Normal(c, 1.0), obs=x)
-
-
-def coin_guide(x):
-    logit = pyro.param("logit", torch.tensor(0.3))
-    with pyro.plate("data", len(x)):
-        pyro.sample("c", dist.Bernoulli(logits=logit.expand(len(x))))
-
-
 class FullPrior(LinearGaussian):
     def latent(self):
         return pyro.sample("z", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)))
 
 
 class TestRefusals:
-    def test_a_guide_that_cannot_be_reparameterised_in_training(self):
-        module = BetaELBO()(coin, coin_guide)
-        with torch.no_grad():
-            assert module(torch.randn(3)).isfinite()
-        with pytest.raises(InputError, match=r"site 'c' of the guide draws from Bernoulli.*and BetaELBO would leave"):
-            module(torch.randn(3))
-
     def test_dimensions_without_a_formula(self, pair):
         masked = [poutine.mask(program, mask=torch.tensor(True)) for program in pair]
         full = FullPrior(), GaussianGuide(pair[0])

@@ -193,26 +193,7 @@ def test_a_model_without_latent_sites_has_no_distance():
     assert measured.parts.tolist() == [[0.0] * 3]
 
 
-def coin(x):
-    with pyro.plate("data", len(x)):
-        c = pyro.sample("c", dist.Bernoulli(0.5))
-        pyro.sample("x", dist.Normal(c, 1.0), obs=x)
-
-
-def coin_guide(x):
-    logit = pyro.param("logit", torch.tensor(0.3))
-    with pyro.plate("data", len(x)):
-        pyro.sample("c", dist.Bernoulli(logits=logit.expand(len(x))))
-
-
 class TestRefusals:
-    def test_a_guide_that_cannot_be_reparameterised_in_training(self):
-        module = InfoVAE()(coin, coin_guide)
-        with torch.no_grad():
-            assert module(torch.randn(3)).isfinite()
-        with pytest.raises(InputError, match=r"site 'c' of the guide draws from Bernoulli.*and InfoVAE would leave"):
-            module(torch.randn(3))
-
     def test_a_single_datum(self):
         model, guide = pair_of()
         with pytest.raises(InputError, match=r"a single datum.*at least 2 data in each batch: take another batch size"):

@@ -1,5 +1,6 @@
 """What every objective promises, asked of each class in the room."""
 
+import math
 import pickle
 
 import pyro
@@ -331,11 +332,11 @@ class TestReparameterisation:
         with pytest.raises(InputError, match=message):
             objective(discrete, DiscreteGuide())(torch.randn(3))
 
-    @every_bound
+    @every_objective
     def test_it_is_no_matter_without_gradients(self, objective):
         with torch.no_grad():
             assert objective(discrete, DiscreteGuide())(torch.randn(3)).isfinite()
-        assert -objective.sign * objective.loss(discrete, DiscreteGuide(), torch.randn(3)) < 0.0
+        assert math.isfinite(objective.loss(discrete, DiscreteGuide(), torch.randn(3)))
 
     @every(bounds)
     def test_a_guide_with_nothing_to_learn_is_no_matter(self, objective):

@@ -228,26 +228,7 @@ def test_recorded_it_is_the_same():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
-def coin(x):
-    with pyro.plate("data", len(x)):
-        c = pyro.sample("c", dist.Bernoulli(0.5))
-        pyro.sample("x", dist.Normal(c, 1.0), obs=x)
-
-
-def coin_guide(x):
-    logit = pyro.param("logit", torch.tensor(0.3))
-    with pyro.plate("data", len(x)):
-        pyro.sample("c", dist.Bernoulli(logits=logit.expand(len(x))))
-
-
 class TestRefusals:
-    def test_a_guide_that_cannot_be_reparameterised_in_training(self):
-        module = TCVAE()(coin, coin_guide)
-        with torch.no_grad():
-            assert module(torch.randn(3)).isfinite()
-        with pytest.raises(InputError, match=r"site 'c' of the guide draws from Bernoulli.*and TCVAE would leave"):
-            module(torch.randn(3))
-
     def test_a_full_covariance(self):
         model = LinearGaussian()
         message = r"site 'z' of the guide has no density for each coordinate \(MultivariateNormal.*take independent scalars"
