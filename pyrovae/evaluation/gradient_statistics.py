@@ -183,6 +183,7 @@ class _Moments:
         self._squares = torch.zeros_like(self.mean)
 
     def add(self, vector: Tensor) -> None:
+        """Take down one more, in Welford's way, which loses no digits where the mean is far from zero."""
         self.count += 1
         distance = vector - self.mean
         self.mean += distance / self.count
@@ -298,6 +299,7 @@ def _same_buffers(module: nn.Module) -> Iterator[None]:
     kept: dict[nn.Module, dict[str, Tensor | None]] = {}
 
     def lend(called: nn.Module, _: Any = None) -> None:
+        """Put copies in the place of a module's buffers, once."""
         for part in called.modules():
             if part not in kept:
                 kept[part] = dict(part._buffers)
