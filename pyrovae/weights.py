@@ -97,6 +97,14 @@ class LogWeights:
         r""":math:`\log w`, shape ``(K, B)``."""
         return self.joint - self.proposal
 
+    @property
+    def discrete_dimensions(self) -> int | None:
+        """How many observed numbers one datum has, where all are discrete, so that :math:`p(x)` is a probability."""
+        sites = _observed(self.model)
+        if not all(_is_discrete(site) for site in sites):
+            return None
+        return sum(torch.as_tensor(site["value"]).numel() // _data_frame(site, self.plates.data).size for site in sites)
+
     def require_numbers(self) -> None:
         """Raise an InputError that names the site and the datum where a weight is not a number."""
         for program, name, term in self.terms():
@@ -274,8 +282,8 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
 def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> Plates:
     with pyro.validation_enabled(True):
         model_trace, guide_trace = _run(model, guide, args, kwargs)
-        _check_support(model_trace)
         plates = _plates(model_trace, guide_trace)
+        _check_support(model_trace)
         for site in [*density_sites(model_trace), *density_sites(guide_trace)]:
             site["log_prob"] = _density(site)
             check_site_shape(site, plates.nesting)
@@ -506,7 +514,9 @@ def _sum(terms: Mapping[str, Tensor]) -> Tensor:
 
 
 def _check_support(model: Trace) -> None:
-    for site in _observed(model):
+    """Raise an InputError where data, or what the guide draws, are no values of the model's distributions."""
+    drawn = [site for site in density_sites(model) if not site["is_observed"] and not site["value"].isnan().any()]
+    for site in [*_observed(model), *drawn]:
         support = _support(site)
         if support is None or isinstance(site["value"], tuple) or site["infer"].get("is_auxiliary"):
             continue
@@ -515,6 +525,11 @@ def _check_support(model: Trace) -> None:
         inside = support.check(value)
         if not inside.all():
             raise InputError(_outside(site, value, support, inside))
+
+
+def _is_discrete(site: Site) -> bool:
+    support = _support(site)
+    return support is not None and support.is_discrete
 
 
 def _support(site: Site) -> constraints.Constraint | None:
@@ -526,7 +541,7 @@ def _support(site: Site) -> constraints.Constraint | None:
 
 
 def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside: Tensor) -> str:
-    """Which values of an observed site its distribution cannot have; ``inside`` may lack the event's dimensions."""
+    """Which values of a site its distribution cannot have; ``inside`` may lack the event's dimensions."""
     base = support
     while isinstance(base, constraints.independent):
         base = base.base_constraint
@@ -539,11 +554,13 @@ def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside:
         if base is constraints.boolean
         else "take a likelihood whose support holds the data, or rescale them"
     )
-    if site["mask"] is not None:
+    if not site["is_observed"]:
+        remedy = "they are the guide's draws: take a prior and a guide over the same space"
+    elif site["mask"] is not None:
         remedy = "a mask does not excuse them: fill what it hides with any value of the support"
     first = value[tuple(position)].flatten()[0].item()
     return (
-        f"observed site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
+        f"{'observed' if site['is_observed'] else 'latent'} site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
         f"{name}, {_describe(base)} (the first is {first:.6g}, at {position}); {remedy}"
     )
 

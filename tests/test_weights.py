@@ -807,6 +807,19 @@ class TestSupport:
         with pytest.raises(InputError, match=re.escape(message)):
             log_weights(normal_pair, guide_of_two, x)
 
+    def test_draws_that_the_prior_cannot_have_are_located(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(pyro.sample("z", dist.Exponential(1.0)), 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(torch.tensor([3.0, -3.0]), 1e-3))
+
+        message = r"latent site 'z' has 1 of 2 values outside the support of Exponential.*at \[1\]\); they are the guide's"
+        with pytest.raises(InputError, match=message):
+            log_weights(model, guide, torch.zeros(2))
+
     def test_values_under_a_mask_must_be_numbers_of_the_support_too(self):
         def model(x):
             with pyro.plate("data", len(x)):

@@ -66,6 +66,8 @@ def summarise(estimate: LogLikelihood) -> dict[str, Any]:
     """The numbers of an estimate that one compares, by name; in nats where not said otherwise."""
     summary: dict[str, Any] = {"test data": len(estimate.log_p), "importance samples": estimate.num_samples}
     summary |= {f"IWAE-{count}" if count > 1 else "ELBO": float(bound.mean()) for count, bound in estimate.bounds.items()}
+    if estimate.bits_per_dimension is not None:
+        summary["bits per dimension"] = estimate.bits_per_dimension
     return summary | {
         "log p(x)": estimate.mean,
         "standard error over data": estimate.data_error,

@@ -21,6 +21,9 @@ from pyrovae.weights import Plates
 class Draws:
     """``number`` log weights of each datum, in the memory that ``max_rows`` and ``max_weights`` set.
 
+    Attributes:
+        discrete_dimensions: how many observed numbers one datum has, where all are discrete; known once some were drawn.
+
     Args:
         model: the model.
         guide: its proposal.
@@ -52,6 +55,7 @@ class Draws:
         self._batch_size = _even(size(data), max(1, min(max_weights // number, max_rows or MAX_ROWS)))
         first = next(self.batches())
         self._pair.start(first)
+        self.discrete_dimensions: int | None = None
         max_rows = max_rows or rows_that_fit(device, lambda: self._pair.weigh(4, first).total.numel())
         self._at_once = _even(number, max(1, max_rows // self._batch_size))
         self._weigh: Callable[[Tensor], Tensor] = self._checked
@@ -89,6 +93,7 @@ class Draws:
         weights = self._pair.weigh(self._at_once, x)
         weights.require_densities("the log likelihood")
         _require_every_datum(weights.total.shape[1], len(x), weights.plates)
+        self.discrete_dimensions = weights.discrete_dimensions
         return weights.total
 
     def _fused(self, x: Tensor) -> Callable[[Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -52,6 +52,7 @@ class LogLikelihood:
         num_samples: the number of draws :math:`K` a datum.
         bounds: the bound :math:`\mathrm{IWAE}_K` by its number of particles, each ``(N,)`` in nats, estimated without
             bias from the same weights; ``bounds[1]`` is the ELBO.
+        discrete_dimensions: how many observed numbers one datum has, where all are discrete; None otherwise.
     """
 
     log_p: Array
@@ -60,6 +61,7 @@ class LogLikelihood:
     k_hat: Array
     num_samples: int
     bounds: dict[int, Array]
+    discrete_dimensions: int | None = None
 
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, particles: Sequence[int] = ()) -> Self:
@@ -77,15 +79,20 @@ class LogLikelihood:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """One estimate of the data of all parts, which share ``num_samples`` and the particles of their bounds."""
+        """One estimate of the data of all parts, which share all but the data."""
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         bounds = {count: np.concatenate([part.bounds[count] for part in parts]) for count in parts[0].bounds}
-        return cls(**columns, num_samples=parts[0].num_samples, bounds=bounds)
+        return replace(parts[0], **columns, bounds=bounds)
 
     @property
     def mean(self) -> float:
         """The mean of log p(x) over the data, in nats."""
         return float(self.log_p.mean())
+
+    @property
+    def bits_per_dimension(self) -> float | None:
+        r"""The code length :math:`-\log_2 p(x) / D`, mean over the data, of discrete data of D numbers; None of others."""
+        return -self.mean / (self.discrete_dimensions * math.log(2.0)) if self.discrete_dimensions else None
 
     @property
     def data_error(self) -> float:
@@ -154,6 +161,7 @@ class LogLikelihood:
             **{name: dataset[name].values for name in COLUMNS},
             num_samples=int(dataset.attrs["num_samples"]),
             bounds=dict(zip(counts, dataset["bound"].values, strict=True)),
+            discrete_dimensions=int(dataset.attrs.get("discrete_dimensions", 0)) or None,
         )
 
     def _dataset(self) -> "Dataset":
@@ -163,4 +171,5 @@ class LogLikelihood:
         bounds = np.reshape(list(self.bounds.values()), (len(self.bounds), len(self.log_p)))
         coordinates = {"datum": np.arange(len(self.log_p)), "particles": np.array(list(self.bounds), dtype=int)}
         variables = columns | {"bound": (("particles", "datum"), bounds)}
-        return Dataset(variables, coordinates, {"num_samples": self.num_samples, "unit": "nats"})
+        discrete = {"discrete_dimensions": self.discrete_dimensions} if self.discrete_dimensions else {}
+        return Dataset(variables, coordinates, {"num_samples": self.num_samples, "unit": "nats"} | discrete)

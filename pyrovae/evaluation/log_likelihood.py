@@ -2,6 +2,7 @@ r"""The log likelihood :math:`\log p(x)` of any pair, by importance sampling wit
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -89,6 +90,7 @@ def log_likelihood(
         draws = Draws(model, guide, data, num_samples, device, compile, max_rows, max_weights)
         xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not progress)
         estimate = LogLikelihood.concatenate([LogLikelihood.from_log_weights(draws.of(x), counts) for x in xs])
+    estimate = replace(estimate, discrete_dimensions=draws.discrete_dimensions)
     if estimate.warning:
         warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=2)
     return estimate

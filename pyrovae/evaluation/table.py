@@ -31,7 +31,13 @@ def _mean(estimate: LogLikelihood) -> list[str]:
         f"  {'mean':<22}{estimate.mean:>12.4f}",
         f"  {'± from the data':<22}{estimate.data_error:>12.4f}",
         f"  {'± from the draws':<22}{estimate.monte_carlo_error:>12.4f}",
+        *_bits(estimate),
     ]
+
+
+def _bits(estimate: LogLikelihood) -> list[str]:
+    bits = estimate.bits_per_dimension
+    return [] if bits is None else [f"  {'bits per dimension':<22}{bits:>12.4f}"]
 
 
 def _bounds(estimate: LogLikelihood) -> list[str]:

@@ -37,6 +37,22 @@ def test_netcdf_round_trip(tmp_path, particles):
     assert type(LogLikelihood.from_netcdf(path).num_samples) is int
 
 
+@pytest.mark.parametrize("dimensions", [None, 784])
+def test_the_number_of_discrete_dimensions_is_kept(tmp_path, dimensions):
+    before = replace(estimate(), discrete_dimensions=dimensions)
+    before.to_netcdf(tmp_path / "log_likelihood.nc")
+    assert LogLikelihood.from_netcdf(tmp_path / "log_likelihood.nc").discrete_dimensions == dimensions
+    assert LogLikelihood.concatenate([before, before]).discrete_dimensions == dimensions
+
+
+def test_bits_per_dimension():
+    assert estimate().bits_per_dimension is None
+    assert "bits" not in str(estimate())
+    fair = replace(estimate(count=1), log_p=np.array([-8 * math.log(2.0)]), discrete_dimensions=8)
+    assert fair.bits_per_dimension == pytest.approx(1.0)
+    assert "  bits per dimension          1.0000\n" in str(fair)
+
+
 def test_netcdf_is_overwritten(tmp_path):
     estimate(9).to_netcdf(tmp_path / "it.nc")
     second = estimate(3)

@@ -230,6 +230,28 @@ class Counting(LinearGaussian):
         return super().mean(z)
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_bits_are_those_of_the_observed_numbers(compile):
+    """A flipped coin a pixel, whatever the latent, in a site of pictures or of a plate of pixels, and beside another site."""
+    guide = VAE((2, 3), 1).guide
+
+    def pictures(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(torch.full((2, 3), 0.5)).to_event(2), obs=x)
+            pyro.sample("count", dist.Poisson(2.0), obs=torch.ones(len(x)))
+
+    estimate = log_likelihood(pictures, guide, torch.ones(4, 2, 3), 2000, compile=compile)
+    assert estimate.discrete_dimensions == 7
+    poisson = 2.0 - math.log(2.0)
+    assert estimate.bits_per_dimension == pytest.approx((6 + poisson / math.log(2.0)) / 7, abs=0.02)
+
+
+def test_densities_have_no_bits():
+    estimate = log_likelihood(*exact(), LinearGaussian().data(4), 10)
+    assert estimate.discrete_dimensions is estimate.bits_per_dimension is None
+
+
 @pytest.mark.parametrize(("num_samples", "max_rows"), [(1, 7), (10, 7), (300, 7), (10, 512), (1000, 512), (6000, 512)])
 def test_no_run_has_more_rows_than_asked_for(num_samples, max_rows):
     model = Counting()
