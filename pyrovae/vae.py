@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Bernoulli, Likelihood
-from pyrovae.networks import MLP, Shape
+from pyrovae.networks import MLP, Build, Shape
 from pyrovae.priors import Prior, StandardNormal
 
 
@@ -75,14 +75,15 @@ class VAE(PyroModule):
         latent_dim: int = 10,
         prior: Callable[[int], Prior] = StandardNormal,
         likelihood: Callable[[Shape], Likelihood] = Bernoulli,
-        guide: Callable[[Shape, int, Callable[[Shape, Shape], nn.Module]], Guide] = DiagonalNormal,
-        encoder: Callable[[Shape, Shape], nn.Module] = MLP,
-        decoder: Callable[[Shape, Shape], nn.Module] = MLP,
+        guide: Callable[[Shape, int, Build], Guide] = DiagonalNormal,
+        encoder: Build = MLP,
+        decoder: Build = MLP,
     ) -> None:
         super().__init__()
         p_x = likelihood(tuple(event_shape))
         self.model = Model(prior(latent_dim), p_x, decoder((latent_dim,), p_x.param_shape))
         self.guide = guide(tuple(event_shape), latent_dim, encoder)
+        self.model.prior.meet(self.guide.propose, tuple(event_shape))
 
     @torch.no_grad()
     def start_at_mean(self, mean: Tensor) -> None:

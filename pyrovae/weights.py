@@ -559,8 +559,9 @@ def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside:
     elif site["mask"] is not None:
         remedy = "a mask does not excuse them: fill what it hides with any value of the support"
     first = value[tuple(position)].flatten()[0].item()
+    kind = "observed" if site["is_observed"] else "latent"
     return (
-        f"{'observed' if site['is_observed'] else 'latent'} site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
+        f"{kind} site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
         f"{name}, {_describe(base)} (the first is {first:.6g}, at {position}); {remedy}"
     )
 

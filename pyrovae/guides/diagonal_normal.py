@@ -1,6 +1,5 @@
 """The Gaussian proposal with independent dimensions."""
 
-import pyro
 import pyro.distributions as dist
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -31,6 +30,6 @@ class DiagonalNormal(Guide):
     def param_shape(self) -> Shape:
         return (2, self.latent_dim)
 
-    def draw(self, params: Tensor) -> Tensor:
+    def proposal(self, params: Tensor) -> dist.TorchDistribution:
         loc, raw_scale = params.unbind(-2)
-        return pyro.sample("z", dist.Normal(loc, softplus(raw_scale) + 1e-6).to_event(1))
+        return dist.Normal(loc, softplus(raw_scale) + 1e-6).to_event(1)

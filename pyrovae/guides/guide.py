@@ -1,15 +1,13 @@
 """What every guide is: a program that draws z given x, the proposal of an importance sampler."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 
 import pyro
+from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrovae.networks import Shape
-
-Build = Callable[[Shape, Shape], nn.Module]
+from pyrovae.networks import Build, Shape
 
 
 class Guide(PyroModule):
@@ -33,8 +31,16 @@ class Guide(PyroModule):
         """The shape of encoder output that one datum needs."""
 
     @abstractmethod
+    def proposal(self, params: Tensor) -> TorchDistribution:
+        """The distribution q(z | x) of the site ``z``, given the encoder's output, of shape ``(*batch, *param_shape)``."""
+
+    def propose(self, x: Tensor) -> TorchDistribution:
+        """The distribution q(z | x) of data of shape ``(*batch, *event_shape)``."""
+        return self.proposal(self.encoder(x))
+
     def draw(self, params: Tensor) -> Tensor:
-        """Draw z given the encoder's output, of shape ``(B, *param_shape)``."""
+        """Draw z given the encoder's output, of shape ``(B, *param_shape)``; a guide of more sites has its own."""
+        return pyro.sample("z", self.proposal(params))
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw z for each datum of ``x``, of shape ``(B, *event_shape)``."""

@@ -2,6 +2,6 @@
 
 from pyrovae.networks.conv import ConvDecoder, ConvEncoder
 from pyrovae.networks.mlp import MLP
-from pyrovae.networks.network import Network, Shape
+from pyrovae.networks.network import Build, Network, Shape
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Network", "Shape"]
+__all__ = ["MLP", "Build", "ConvDecoder", "ConvEncoder", "Network", "Shape"]

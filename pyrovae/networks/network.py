@@ -1,6 +1,7 @@
 """What the networks of this library have in common: shapes, and a bias to start from."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -61,3 +62,7 @@ class Network(nn.Module):
                 f"{', '.join(map(str, self.in_shape))}): build it with in_shape={tuple(x.shape[1:])}, or reshape the data"
             )
         return x.shape[:split]
+
+
+Build = Callable[[Shape, Shape], Network] | Callable[[Shape, Shape], nn.Module]
+"""What builds a network from its input and output shapes; a short name in a configuration is first looked for among ours."""

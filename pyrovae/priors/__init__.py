@@ -1,6 +1,12 @@
 """Priors: p(z), one a file."""
 
+from pyrovae.priors.flow import Flow
+from pyrovae.priors.laplace import Laplace
+from pyrovae.priors.learned_normal import LearnedNormal
+from pyrovae.priors.mixture import Mixture
 from pyrovae.priors.prior import Prior
 from pyrovae.priors.standard_normal import StandardNormal
+from pyrovae.priors.student_t import StudentT
+from pyrovae.priors.vamp import Vamp
 
-__all__ = ["Prior", "StandardNormal"]
+__all__ = ["Flow", "Laplace", "LearnedNormal", "Mixture", "Prior", "StandardNormal", "StudentT", "Vamp"]

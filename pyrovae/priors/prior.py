@@ -1,11 +1,17 @@
 """What every prior is: a program that draws z."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
+from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.networks import Shape
+
+Proposal = Callable[[Tensor], TorchDistribution]
+r"""From data, of shape ``(*batch, *event_shape)``, to :math:`q(z \mid x)`."""
 
 
 class Prior(PyroModule):
@@ -20,6 +26,9 @@ class Prior(PyroModule):
         if latent_dim < 1:
             raise InputError(f"latent_dim is {latent_dim}; expected at least 1")
         self.latent_dim = latent_dim
+
+    def meet(self, proposal: Proposal, event_shape: Shape) -> None:
+        """Learn of the guide that this prior is paired with; most priors do not care."""
 
     @abstractmethod
     def forward(self) -> Tensor:

@@ -232,7 +232,7 @@ class Counting(LinearGaussian):
 
 @pytest.mark.parametrize("compile", [False, True])
 def test_bits_are_those_of_the_observed_numbers(compile):
-    """A flipped coin a pixel, whatever the latent, in a site of pictures or of a plate of pixels, and beside another site."""
+    """A flipped coin a pixel and a count beside them, whatever the latent."""
     guide = VAE((2, 3), 1).guide
 
     def pictures(x):

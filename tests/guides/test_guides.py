@@ -5,17 +5,19 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from checks import members
+from checks import assert_mean, members
 from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
 from torch.nn.functional import softplus
 
 import pyrovae.guides
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
+from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
-from pyrovae.objectives import ELBO
+from pyrovae.objectives import ELBO, IWAE
 from pyrovae.vae import VAE
-from pyrovae.weights import log_weights
+from pyrovae.weights import density_sites, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -35,6 +37,11 @@ def log_q(guide, x, z):
     trace = poutine.trace(poutine.condition(guide, data={"z": z})).get_trace(x)
     trace.compute_log_prob()
     return sum(trace.nodes[name]["log_prob"] for name in trace.observation_nodes)
+
+
+def sites(trace):
+    """The values of a guide's latent sites by name."""
+    return {site["name"]: site["value"] for site in density_sites(prune_subsample_sites(trace))}
 
 
 @pytest.mark.parametrize("cls", members(pyrovae.guides, Guide))
@@ -93,6 +100,80 @@ class TestEvery:
         assert not torch.equal(log_q(one, x, z), log_q(other, x, z))
         other.load_state_dict(one.state_dict())
         assert torch.equal(log_q(one, x, z), log_q(other, x, z))
+
+    def test_particles_are_a_dimension_of_their_own(self, cls):
+        vae = VAE((4,), 3, guide=cls, encoder=network, decoder=network)
+        x = vae.model(size=5)
+        with torch.no_grad():
+            weights = log_weights(vae.model, vae.guide, x, particles=7)
+            one_by_one = torch.stack([log_q(vae.guide, x, z) for z in sites(weights.guide)["z"]])
+        assert sites(weights.guide)["z"].shape == (7, 5, 3)
+        torch.testing.assert_close(weights.proposal, one_by_one)
+
+    def test_it_works_in_single_precision(self, cls):
+        torch.set_default_dtype(torch.float32)
+        vae = VAE((4,), 3, guide=cls, encoder=network, decoder=network)
+        x = vae.model(size=5)
+        single = log_weights(vae.model, vae.guide, x, particles=7)
+        vae.guide.double()
+        draws = {name: value.double() for name, value in sites(single.guide).items()}
+        double = poutine.trace(poutine.condition(vae.guide, data={name: value[0] for name, value in draws.items()}))
+        trace = double.get_trace(x.double())
+        trace.compute_log_prob()
+        expected = sum(trace.nodes[name]["log_prob"] for name in draws)
+        assert single.proposal.dtype == torch.float32
+        torch.testing.assert_close(single.proposal[0].double(), expected, rtol=1e-3, atol=1e-3)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("size", [30.0, 3000.0])
+    def test_gradients_are_finite_where_the_encoder_is_far_out(self, cls, size, dtype):
+        torch.set_default_dtype(dtype)
+        vae = VAE((4,), 3, guide=cls, encoder=network, decoder=network, likelihood=Normal)
+        for _ in range(5):
+            far = size * torch.randn(vae.guide.encoder.out_shape)
+            vae.guide.encoder.start_output_at(far)
+            loss = ELBO(2, analytic_kl=False)(vae.model, vae.guide)(torch.randn(5, 4))
+            gradients = torch.autograd.grad(loss, [*vae.guide.parameters()])
+            assert loss.isfinite()
+            assert all(gradient.isfinite().all() for gradient in gradients)
+
+    def test_its_draws_carry_the_gradient_of_their_density(self, cls):
+        """In mean, along a random direction of the encoder's output; the exact derivative is found on a grid."""
+        if cls.draw is not Guide.draw:
+            pytest.skip("it draws from more than one distribution")
+        guide = cls((3,), 1, network)
+        output, direction = torch.randn(2, *guide.param_shape)
+        step = torch.zeros((), requires_grad=True)
+        grid = torch.linspace(-40.0, 40.0, 40_001)
+        density = (
+            guide.proposal((output + step * direction).expand(len(grid), *guide.param_shape)).log_prob(grid[:, None]).exp()
+        )
+        (exact,) = torch.autograd.grad(torch.trapezoid(density * grid.sin(), grid), step)
+        steps = torch.zeros(100_000, requires_grad=True)
+        moved = output + steps[(..., *[None] * output.dim())] * direction
+        (slopes,) = torch.autograd.grad(guide.proposal(moved)().sin().sum(), steps)
+        assert_mean(slopes, exact, detects=0.1)
+
+    @pytest.mark.parametrize("estimator", ["stl", "dreg"])
+    def test_its_density_can_be_stopped(self, cls, estimator):
+        vae = VAE((4,), 2, guide=cls, encoder=network, decoder=network)
+        loss = IWAE(3, estimator=estimator)(vae.model, vae.guide)(vae.model(size=5))
+        gradients = torch.autograd.grad(loss, [*vae.guide.parameters()])
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+    def test_a_recorded_objective_is_the_same(self, cls):
+        vae = VAE((4,), 3, guide=cls, encoder=network, decoder=network)
+        x = vae.model(size=5)
+        objective = IWAE(2)(vae.model, vae.guide)
+        objective.start(x)
+        losses, gradients = [], []
+        for run in (objective, torch.export.export(objective, (x,), strict=False).module()):
+            pyro.set_rng_seed(1)
+            losses.append(run(x))
+            names, parameters = zip(*run.named_parameters(), strict=True)
+            gradients.append(dict(zip(names, torch.autograd.grad(losses[-1], parameters), strict=True)))
+        torch.testing.assert_close(*losses)
+        torch.testing.assert_close(*gradients)
 
     def test_data_of_another_shape_are_refused(self, cls):
         with pytest.raises(InputError, match=r"MLP got a tensor of shape \(5, 2\); expected \(\*batch, 3\)"):

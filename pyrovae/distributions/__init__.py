@@ -1,0 +1,1 @@
+"""Distributions that neither torch, Pyro nor zuko has, one a file."""

@@ -1,0 +1,59 @@
+"""The prior that a normalizing flow makes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import pyro
+from torch import Tensor
+
+from pyrovae.errors import InputError
+from pyrovae.priors.prior import Prior
+
+with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
+    import zuko
+    from pyro.contrib.zuko import ZukoToPyro
+
+Kind = Literal["maf", "nsf"]
+
+_families: dict[str, Callable[..., Any]] = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
+
+
+class Flow(Prior):
+    r"""The prior that a normalizing flow makes of a standard normal vector.
+
+    .. math::
+        \log p(z) = \log N(f(z); 0, I) + \log \left| \det \frac{\partial f(z)}{\partial z} \right|, \qquad
+        f = f_T \circ \cdots \circ f_1
+
+    on the site ``z``. Every :math:`f_t` is autoregressive in its input, so that a density, which training needs, takes one
+    pass; a draw is found in ``latent_dim`` passes.
+
+    Args:
+        latent_dim: length of z.
+        kind: what the steps do to an element: ``"nsf"`` bends it by a rational-quadratic spline, and ``"maf"`` scales and
+            shifts it.
+        transforms: the number T of steps, which take the elements in ascending and descending order in turn.
+        hidden: the widths of the hidden layers of the network of a step.
+
+    Raises:
+        InputError: where the kind is none of these, and where there is no step.
+
+    References:
+        | Variational Lossy Autoencoder (Chen et al., 2017), section 3.2
+        | https://arxiv.org/abs/1611.02731
+        | Masked Autoregressive Flow for Density Estimation (Papamakarios, Pavlakou & Murray, 2017)
+        | https://arxiv.org/abs/1705.07057
+        | Neural Spline Flows (Durkan, Bekasov, Murray & Papamakarios, 2019)
+        | https://arxiv.org/abs/1906.04032
+    """
+
+    def __init__(self, latent_dim: int, kind: Kind = "maf", transforms: int = 3, hidden: Sequence[int] = (64, 64)) -> None:
+        super().__init__(latent_dim)
+        if kind not in get_args(Kind):
+            raise InputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, get_args(Kind)))}")
+        if transforms < 1:
+            raise InputError(f"transforms is {transforms}; expected at least 1: StandardNormal is the prior without one")
+        self.flow = _families[kind](latent_dim, transforms=transforms, hidden_features=hidden)
+
+    def forward(self) -> Tensor:
+        return pyro.sample("z", ZukoToPyro(self.flow()))
