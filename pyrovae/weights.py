@@ -567,7 +567,16 @@ def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside:
 
 
 def _describe(support: constraints.Constraint) -> str:
-    return "{0, 1}" if support is constraints.boolean else str(support).removesuffix("()")
+    if support is constraints.boolean:
+        return "{0, 1}"
+    tensors = {name: value for name, value in vars(support).items() if isinstance(value, Tensor)}
+    ranges = ", ".join(f"{name}={_range(value)}" for name, value in tensors.items())
+    return f"{type(support).__name__.lstrip('_')}({ranges})" if tensors else str(support).removesuffix("()")
+
+
+def _range(values: Tensor) -> str:
+    low, high = values.min().item(), values.max().item()
+    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
 
 
 def _not_a_number(program: str, name: str, term: Tensor) -> str:

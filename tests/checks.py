@@ -7,10 +7,18 @@ import pkgutil
 from types import ModuleType
 
 import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
+import pyrovae.guides
+import pyrovae.priors
+from pyrovae.guides import Guide
 from pyrovae.objectives import Measurement, Objective
 from pyrovae.parameters import Program
+from pyrovae.priors import Prior, StandardNormal
+from pyrovae.vae import VAE
 
 QUANTILE = 4.42
 """Of the normal distribution: a true statement fails at once in 100,000 seeds."""
@@ -58,3 +66,33 @@ def members(package: ModuleType, base: type) -> list[type]:
 def _is_abstract(cls: type) -> bool:
     """``inspect.isabstract``, which asks the metaclass, says no to every ``nn.Module``."""
     return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+
+
+def space(program: Program, *args: Tensor) -> dict[str, tuple[int, bool]]:
+    """The latent sites of a program of ours, each with the length of its vector and whether that lies on the sphere."""
+    trace = poutine.trace(program).get_trace(*args)
+    sites = {name: trace.nodes[name] for name in trace.stochastic_nodes if name.startswith("z")}
+    return {name: (site["value"].shape[-1], is_on_sphere(site["fn"])) for name, site in sites.items()}
+
+
+def is_on_sphere(distribution: TorchDistribution) -> bool:
+    try:
+        return distribution.support is constraints.sphere
+    except NotImplementedError:  # zuko's flows, which are on all of space
+        return False
+
+
+def goes(prior: type[Prior], guide: type[Guide]) -> bool:
+    """Whether the two draw the same sites, in the same space."""
+    vae = VAE((3,), 2, prior=prior, guide=guide)
+    return space(vae.guide, torch.zeros(1, 3)) == space(vae.model, torch.zeros(1, 3))
+
+
+def prior_for(guide: type[Guide]) -> type[Prior]:
+    """The first prior that a guide goes with, the simplest where it does."""
+    return next(prior for prior in [StandardNormal, *members(pyrovae.priors, Prior)] if goes(prior, guide))
+
+
+def guide_for(prior: type[Prior]) -> type[Guide]:
+    """The first guide that a prior goes with."""
+    return next(guide for guide in members(pyrovae.guides, Guide) if goes(prior, guide))

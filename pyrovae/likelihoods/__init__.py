@@ -1,7 +1,21 @@
 """Likelihoods: parameters to p(x | z), one a file."""
 
 from pyrovae.likelihoods.bernoulli import Bernoulli
+from pyrovae.likelihoods.binomial import Binomial
+from pyrovae.likelihoods.laplace import Laplace
 from pyrovae.likelihoods.likelihood import Likelihood
+from pyrovae.likelihoods.negative_binomial import NegativeBinomial
 from pyrovae.likelihoods.normal import Normal
+from pyrovae.likelihoods.poisson import Poisson
+from pyrovae.likelihoods.student_t import StudentT
 
-__all__ = ["Bernoulli", "Likelihood", "Normal"]
+__all__ = [
+    "Bernoulli",
+    "Binomial",
+    "Laplace",
+    "Likelihood",
+    "NegativeBinomial",
+    "Normal",
+    "Poisson",
+    "StudentT",
+]

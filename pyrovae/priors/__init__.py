@@ -1,6 +1,7 @@
 """Priors: p(z), one a file."""
 
 from pyrovae.priors.flow import Flow
+from pyrovae.priors.hierarchical import Hierarchical
 from pyrovae.priors.laplace import Laplace
 from pyrovae.priors.learned_normal import LearnedNormal
 from pyrovae.priors.mixture import Mixture
@@ -9,4 +10,4 @@ from pyrovae.priors.standard_normal import StandardNormal
 from pyrovae.priors.student_t import StudentT
 from pyrovae.priors.vamp import Vamp
 
-__all__ = ["Flow", "Laplace", "LearnedNormal", "Mixture", "Prior", "StandardNormal", "StudentT", "Vamp"]
+__all__ = ["Flow", "Hierarchical", "Laplace", "LearnedNormal", "Mixture", "Prior", "StandardNormal", "StudentT", "Vamp"]

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 import pyrovae.likelihoods
 from pyrovae.errors import InputError
-from pyrovae.likelihoods import Bernoulli, Likelihood, Normal
+from pyrovae.likelihoods import Bernoulli, Binomial, Laplace, Likelihood, NegativeBinomial, Normal, Poisson, StudentT
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO
 from pyrovae.vae import VAE
@@ -34,12 +34,25 @@ def grid(support):
     if support is constraints.nonnegative_integer:
         return torch.arange(10_000.0), 1.0
     if isinstance(support, constraints.integer_interval):
-        return torch.arange(support.lower_bound, support.upper_bound + 1.0), 1.0
+        return torch.arange(support.lower_bound, torch.as_tensor(support.upper_bound).max() + 1.0), 1.0
     if isinstance(support, constraints.interval):
         width = (support.upper_bound - support.lower_bound) / 100_000
         return support.lower_bound + width * (torch.arange(100_000) + 0.5), width
     assert support is constraints.real, f"say here how {support} is covered"
-    return torch.linspace(-100.0, 100.0, 200_001), 1e-3
+    u = torch.linspace(-1.0, 1.0, 400_001) * torch.tensor(1e5).asinh()  # fine at 0, coarse in the tails
+    return u.sinh(), u.cosh() * (u[1] - u[0])
+
+
+def edges_of(support):
+    """Four values of a support, the outermost among them."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if support is constraints.real:
+        return torch.tensor([-1e4, 0.0, 1.0, 1e4])
+    if support is constraints.nonnegative_integer:
+        return torch.tensor([0.0, 1.0, 100.0, 1e5])
+    top = 1.0 if support is constraints.boolean else float(torch.as_tensor(support.upper_bound).max())
+    return torch.tensor([0.0, top, top, 0.0])
 
 
 @pytest.mark.parametrize("build", variants.values(), ids=variants.keys())
@@ -71,14 +84,14 @@ class TestEvery:
         params = torch.randn(3, *likelihood.param_shape)
         p = likelihood(params)
         values, measure = grid(p.support)
-        total = p.log_prob(values[:, None, None]).exp().sum(0) * measure
+        total = (p.log_prob(values[:, None, None]).exp() * torch.as_tensor(measure).reshape(-1, 1)).sum(0)
         torch.testing.assert_close(total, torch.ones(3), atol=1e-6, rtol=0)
 
     def test_its_mean_is_that_of_its_density_and_of_its_draws(self, build):
         likelihood = build((1,))
         p = likelihood(torch.randn(*likelihood.param_shape))
         values, measure = grid(p.support)
-        expected = (values * p.log_prob(values[:, None]).exp()).sum() * measure
+        expected = (values * p.log_prob(values[:, None]).exp() * measure).sum()
         torch.testing.assert_close(p.mean[0], expected, atol=1e-6, rtol=0)
         draws = p.sample((20_000,))
         error = draws.std() / len(draws) ** 0.5
@@ -98,6 +111,23 @@ class TestEvery:
         start = likelihood.start(torch.full((2, 3), mean))
         assert start.isfinite().all()
         assert likelihood(start).mean.sub(mean).abs().max() < 0.01
+
+    def test_gradients_are_finite_at_the_edges_and_far_out(self, build):
+        likelihood = build((4,))
+        edges = edges_of(likelihood(torch.randn(likelihood.param_shape)).support)
+        for size in (1.0, 30.0):
+            params = (size * torch.randn(6, *likelihood.param_shape)).requires_grad_()
+            log_p = likelihood(params).log_prob(edges.expand(6, 4))
+            gradients = torch.autograd.grad(log_p.sum(), [params, *likelihood.parameters()])
+            assert log_p.isfinite().all()
+            assert all(gradient.isfinite().all() for gradient in gradients)
+
+    def test_data_off_the_support_are_refused(self, build):
+        vae = VAE((4,), 2, likelihood=build, encoder=MLP, decoder=MLP)
+        x = vae.model(size=5).detach()
+        x[1, 2] = torch.nan
+        with pytest.raises(InputError, match=r"'x' has 1 of 20 values outside .*the first is nan, at \[1, 2\]"):
+            ELBO()(vae.model, vae.guide)(x)
 
     def test_a_state_dict_makes_the_same_likelihood(self, build):
         one, other = build((2, 3)), build((2, 3))
@@ -207,3 +237,62 @@ class TestNormal:
         with pytest.raises(InputError, match=r"'x' has 1 of 12 values outside.*the first is nan, at \[2, 1\]"):
             ELBO()(vae.model, vae.guide)(x)
         assert pyro.get_param_store().keys() == set()
+
+
+class TestHeavierTails:
+    @pytest.mark.parametrize("learned", ["fixed", "shared"])
+    def test_the_density_of_laplace(self, learned):
+        loc, x = torch.randn(2, 5, 2, 3)
+        expected = scipy.stats.laplace(loc.numpy(), 0.25).logpdf(x.numpy()).sum((1, 2))
+        found = Laplace((2, 3), scale=0.25, learned=learned)(loc).log_prob(x).detach()
+        torch.testing.assert_close(found, torch.from_numpy(expected))
+
+    @pytest.mark.parametrize("df", [1.5, 5.0])
+    def test_the_density_of_student_t(self, df):
+        params, x = torch.randn(5, 2, 2, 3), 5 * torch.randn(5, 2, 3)
+        scale = softplus(params[:, 1]) + 1e-3
+        expected = scipy.stats.t(df, params[:, 0].numpy(), scale.numpy()).logpdf(x.numpy()).sum((1, 2))
+        found = StudentT((2, 3), learned="pixel", df=df)(params).log_prob(x)
+        torch.testing.assert_close(found, torch.from_numpy(expected))
+
+    @pytest.mark.parametrize("df", [1.0, -1.0, math.inf, math.nan])
+    def test_degrees_of_freedom_without_a_mean_are_refused(self, df):
+        with pytest.raises(InputError, match=f"df is {df}; expected a finite number above 1"):
+            StudentT((3,), df=df)
+
+
+class TestCounts:
+    def test_the_density_of_poisson(self):
+        log_rate, x = torch.randn(5, 2, 3), torch.arange(30.0).reshape(5, 2, 3)
+        expected = scipy.stats.poisson(log_rate.exp().numpy()).logpmf(x.numpy()).sum((1, 2))
+        torch.testing.assert_close(Poisson((2, 3))(log_rate).log_prob(x), torch.from_numpy(expected))
+
+    def test_the_density_of_the_negative_binomial(self):
+        likelihood = NegativeBinomial((2, 3), inverse_dispersion=2.5)
+        with torch.no_grad():
+            likelihood.log_inverse_dispersion.add_(0.3 * torch.randn(2, 3))
+        log_mean, x = torch.randn(5, 2, 3), torch.arange(30.0).reshape(5, 2, 3)
+        theta, mean = likelihood.log_inverse_dispersion.exp().detach().numpy(), log_mean.exp().numpy()
+        counts = scipy.stats.nbinom(theta, theta / (theta + mean))
+        p = likelihood(log_mean)
+        torch.testing.assert_close(p.log_prob(x).detach(), torch.from_numpy(counts.logpmf(x.numpy()).sum((1, 2))))
+        torch.testing.assert_close(p.variance.detach(), torch.from_numpy(mean + mean**2 / theta))
+
+    def test_the_density_of_the_binomial(self):
+        logits, x = torch.randn(5, 2, 3), torch.arange(30.0).reshape(5, 2, 3)
+        expected = scipy.stats.binom(29, logits.sigmoid().numpy()).logpmf(x.numpy()).sum((1, 2))
+        torch.testing.assert_close(Binomial((2, 3), total_count=29)(logits).log_prob(x), torch.from_numpy(expected))
+
+    @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+    def test_a_dispersion_that_is_none_is_refused(self, value):
+        with pytest.raises(InputError, match=f"inverse_dispersion is {value}; expected a finite positive number"):
+            NegativeBinomial((3,), inverse_dispersion=value)
+
+    def test_the_support_is_told_in_short(self):
+        vae = VAE((3,), 2, likelihood=Binomial, encoder=MLP, decoder=MLP)
+        with pytest.raises(InputError, match=r"Binomial, IntegerInterval\(upper_bound=255\) \(the first is 256"):
+            ELBO()(vae.model, vae.guide)(torch.full((2, 3), 256.0))
+
+    def test_no_trials_are_refused(self):
+        with pytest.raises(InputError, match="total_count is 0; expected at least 1"):
+            Binomial((3,), total_count=0)

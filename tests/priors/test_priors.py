@@ -8,15 +8,16 @@ import pyro
 import pytest
 import scipy.stats
 import torch
-from checks import members
+from checks import guide_for, members
 from pyro import poutine
 from torch.nn.functional import softplus
 
 import pyrovae.priors
 from pyrovae.errors import InputError
+from pyrovae.guides import Hierarchical as GuideOfLayers
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO
-from pyrovae.priors import Flow, Laplace, LearnedNormal, Mixture, Prior, StandardNormal, StudentT, Vamp
+from pyrovae.priors import Flow, Hierarchical, Laplace, LearnedNormal, Mixture, Prior, StandardNormal, StudentT, Vamp
 from pyrovae.vae import VAE
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -28,7 +29,7 @@ def network(in_shape, out_shape):
 
 def made(cls, latent_dim):
     """A prior of a class, in the company that it keeps."""
-    return VAE((3,), latent_dim, prior=cls, encoder=network, decoder=network).model.prior
+    return VAE((3,), latent_dim, prior=cls, guide=guide_for(cls), encoder=network, decoder=network).model.prior
 
 
 def trace_of(prior, *sizes):
@@ -41,8 +42,18 @@ def trace_of(prior, *sizes):
     return trace
 
 
+def below(prior):
+    """The prior given one draw, always the same, of the sites above ``z``, if it has any."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        trace = poutine.trace(prior).get_trace()
+    above = {name: trace.nodes[name]["value"].detach() for name in trace.stochastic_nodes if name != "z"}
+    return poutine.condition(prior, data=above)
+
+
 def density(prior, z):
-    """``p(z)`` at given values of shape ``(n, latent_dim)``."""
+    """``p(z)`` at given values of shape ``(n, latent_dim)``, given what is above them."""
+    prior = below(prior)
     with pyro.plate("values", len(z), dim=-1), poutine.trace() as tracer, poutine.condition(data={"z": z}):
         prior()
     tracer.trace.compute_log_prob()
@@ -65,8 +76,9 @@ class TestEvery:
 
     def test_its_density_integrates_to_one_and_is_that_of_its_draws(self, cls):
         prior = made(cls, 1)
+        given = below(prior)
         with pyro.plate("draws", 4000, dim=-1), torch.no_grad():
-            draws = prior()[:, 0]
+            draws = given()[:, 0]
         u = torch.linspace(-1.0, 1.0, 60_001) * torch.tensor(1e4).asinh()  # fine at 0, coarse in the tails
         p = density(prior, u.sinh()[:, None]) * u.cosh()
         cumulative = torch.cumulative_trapezoid(p, u)
@@ -75,7 +87,7 @@ class TestEvery:
         assert scipy.stats.kstest(uniform.numpy(), "uniform").pvalue > 1e-5
 
     def test_it_goes_into_a_vae(self, cls):
-        vae = VAE((4,), 2, prior=cls, encoder=MLP, decoder=MLP)
+        vae = VAE((4,), 2, prior=cls, guide=guide_for(cls), encoder=network, decoder=network)
         x = vae.model(size=5)
         loss = ELBO(2)(vae.model, vae.guide)
         loss(x).backward()
@@ -202,6 +214,31 @@ class TestFlow:
     def test_a_flow_without_a_step_is_refused(self):
         with pytest.raises(InputError, match="transforms is 0; expected at least 1: StandardNormal is"):
             Flow(2, transforms=0)
+
+
+class TestHierarchical:
+    def test_its_density_is_the_product_of_its_layers(self):
+        prior = Hierarchical(2, upper=(3, 4), network=network)
+        trace = trace_of(prior, 5)
+        z, z2, z3 = (trace.nodes[name]["value"].detach().numpy() for name in ("z", "z2", "z3"))
+        assert [z.shape, z2.shape, z3.shape] == [(5, 2), (5, 3), (5, 4)]
+        expected = scipy.stats.norm.logpdf(z3).sum(1)
+        for layer, lower, upper in ((1, z2, z3), (0, z, z2)):
+            loc, raw_scale = prior.networks[layer](torch.from_numpy(upper)).detach().unbind(-2)
+            expected += scipy.stats.norm(loc.numpy(), softplus(raw_scale).numpy() + 1e-6).logpdf(lower).sum(1)
+        torch.testing.assert_close(trace.log_prob_sum().detach(), torch.tensor(expected.sum()))
+
+    @pytest.mark.parametrize("upper", [(), (3, 0)])
+    @pytest.mark.parametrize("build", [partial(Hierarchical, 2), partial(GuideOfLayers, (3,), 2, network)])
+    def test_layers_that_are_none_are_refused(self, build, upper):
+        with pytest.raises(InputError, match=r"upper is .*; expected the lengths of one or more layers, each at least 1"):
+            build(upper=upper)
+
+    def test_a_guide_of_other_layers_is_refused(self):
+        prior, guide = partial(Hierarchical, upper=(3,)), partial(GuideOfLayers, upper=(3, 2))
+        vae = VAE((3,), 2, prior=prior, guide=guide, encoder=network, decoder=network)
+        with pytest.raises(InputError, match="site 'z3' of the guide is missing in the model"):
+            ELBO()(vae.model, vae.guide)(torch.zeros(2, 3))
 
 
 class TestVamp:
