@@ -1,10 +1,10 @@
 """The prior that is a mixture of the guide's posteriors."""
 
 import pyro
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyrovae.distributions.equal_mixture import EqualMixture
 from pyrovae.errors import InputError
 from pyrovae.networks import Shape
 from pyrovae.priors.prior import Prior, Proposal
@@ -57,6 +57,4 @@ class Vamp(Prior):
     def forward(self) -> Tensor:
         if self.proposal is None:
             raise InputError("Vamp is made of a guide's proposals and has no guide; build it as VAE(..., prior=Vamp)")
-        posteriors = self.proposal(self.pseudo_inputs)
-        uniform = dist.Categorical(logits=self.pseudo_inputs.new_zeros(self.components))
-        return pyro.sample("z", dist.MixtureSameFamily(uniform, posteriors))
+        return pyro.sample("z", EqualMixture(self.proposal(self.pseudo_inputs)))
