@@ -134,6 +134,7 @@ def test_the_interval_of_log_p_holds_the_truth(prior, guide):
         x = vae.model(size=100)
     vae.model.requires_grad_(False)
     pyrovae.fit(vae.model, vae.guide, x, objective=ReweightedWakeSleep(10), **long)
+    vae.model.requires_grad_(True)
     estimate = pyrovae.log_likelihood(vae.model, vae.guide, x, 4000)
     exact = log_p(vae, x).detach().numpy()
     trusted = estimate.k_hat < estimate.threshold
