@@ -21,7 +21,7 @@ class EqualMixture(TorchDistribution):
         batch_shape: how many independent draws it makes.
     """
 
-    arg_constraints = {}  # noqa: RUF012
+    arg_constraints = {}  # noqa: RUF012  # pyright: ignore
 
     def __init__(self, components: TorchDistribution, batch_shape: Size = Size()) -> None:  # noqa: B008
         self.components = components
