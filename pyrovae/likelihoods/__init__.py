@@ -2,6 +2,8 @@
 
 from pyrovae.likelihoods.bernoulli import Bernoulli
 from pyrovae.likelihoods.binomial import Binomial
+from pyrovae.likelihoods.categorical import Categorical
+from pyrovae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyrovae.likelihoods.laplace import Laplace
 from pyrovae.likelihoods.likelihood import Likelihood
 from pyrovae.likelihoods.negative_binomial import NegativeBinomial
@@ -12,6 +14,8 @@ from pyrovae.likelihoods.student_t import StudentT
 __all__ = [
     "Bernoulli",
     "Binomial",
+    "Categorical",
+    "ContinuousBernoulli",
     "Laplace",
     "Likelihood",
     "NegativeBinomial",

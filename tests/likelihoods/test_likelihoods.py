@@ -3,6 +3,8 @@
 import math
 from functools import partial
 
+import mpmath
+import numpy
 import pyro
 import pytest
 import scipy.stats
@@ -13,7 +15,18 @@ from torch.nn.functional import softplus
 
 import pyrovae.likelihoods
 from pyrovae.errors import InputError
-from pyrovae.likelihoods import Bernoulli, Binomial, Laplace, Likelihood, NegativeBinomial, Normal, Poisson, StudentT
+from pyrovae.likelihoods import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    ContinuousBernoulli,
+    Laplace,
+    Likelihood,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO
 from pyrovae.vae import VAE
@@ -296,3 +309,57 @@ class TestCounts:
     def test_no_trials_are_refused(self):
         with pytest.raises(InputError, match="total_count is 0; expected at least 1"):
             Binomial((3,), total_count=0)
+
+    def test_the_density_of_levels(self):
+        likelihood = Categorical((2, 3), levels=30)
+        params, x = torch.randn(5, 30, 2, 3), torch.arange(30.0).reshape(5, 2, 3)
+        probabilities = params.softmax(1)
+        expected = torch.stack(
+            [probabilities[n, int(x[n, i, j]), i, j] for n in range(5) for i in range(2) for j in range(3)]
+        )
+        torch.testing.assert_close(likelihood(params).log_prob(x), expected.log().reshape(5, 6).sum(1))
+
+    def test_less_than_two_levels_are_refused(self):
+        with pytest.raises(InputError, match="levels is 1; expected at least 2"):
+            Categorical((3,), levels=1)
+
+
+class TestContinuousBernoulli:
+    logits = torch.tensor(
+        [-150.0, -30.0, -3.0, -0.31, -0.29, -0.051, -0.049, -1e-3, 0.0, 1e-8, 0.04, 0.06, 0.2, 0.4, 5.0, 90.0]
+    )
+
+    @pytest.mark.parametrize(("dtype", "accuracy"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
+    def test_its_normaliser_and_its_gradient_are_right_for_all_logits(self, dtype, accuracy):
+        logits = self.logits.to(dtype).requires_grad_()
+        log_p = ContinuousBernoulli(logits.shape)(logits).base_dist.log_prob(torch.full(logits.shape, 0.25, dtype=dtype))
+        (gradient,) = torch.autograd.grad(log_p.sum(), logits)
+        with mpmath.workdps(60):
+            value = [float(_log_p(mpmath.mpf(eta), 0.25)) for eta in logits.tolist()]
+            slope = [float(mpmath.diff(lambda e: _log_p(e, 0.25), mpmath.mpf(eta))) for eta in logits.tolist()]
+        torch.testing.assert_close(log_p.double(), torch.tensor(value), rtol=accuracy, atol=accuracy)
+        torch.testing.assert_close(gradient.double(), torch.tensor(slope), rtol=accuracy, atol=accuracy)
+        mean = 0.25 - torch.tensor(slope)
+        found = ContinuousBernoulli(logits.shape)(logits).mean.double()
+        torch.testing.assert_close(found, mean, rtol=accuracy, atol=accuracy)
+
+    @pytest.mark.parametrize("eta", [-40.0, -2.0, 0.0, 1e-3, 0.5, 60.0])
+    def test_its_draws(self, eta):
+        draws = ContinuousBernoulli((1,))(torch.tensor([eta])).sample((4000,)).flatten().numpy()
+        uniform = numpy.expm1(eta * draws) / numpy.expm1(eta) if eta else draws
+        assert scipy.stats.kstest(uniform, "uniform").pvalue > 1e-5
+
+    def test_it_is_torchs_where_that_is_right(self):
+        logits, x = torch.randn(5, 3), torch.rand(5, 3)
+        expected = torch.distributions.ContinuousBernoulli(logits=logits).log_prob(x).sum(-1)
+        torch.testing.assert_close(ContinuousBernoulli((3,))(logits).log_prob(x), expected)
+
+    def test_grey_values_beyond_white_are_refused(self):
+        vae = VAE((3,), 2, likelihood=ContinuousBernoulli, encoder=MLP, decoder=MLP)
+        with pytest.raises(InputError, match=r"6 of 6 values outside the support of ContinuousBernoulli.*the first is 255"):
+            ELBO()(vae.model, vae.guide)(torch.full((2, 3), 255.0))
+
+
+def _log_p(eta, x):
+    """Loaiza-Ganem & Cunningham, equation 4, by its natural parameter, in as many digits as mpmath is asked for."""
+    return eta * x - (mpmath.log(mpmath.expm1(eta) / eta) if eta else 0)
