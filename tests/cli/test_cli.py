@@ -239,7 +239,7 @@ def test_start_at_mean(start, tmp_path):
         (["--training.epoch", "3"], "did you mean 'training.epochs'?"),
         (["--data", "Digts"], "data is 'Digts', which is no class here; did you mean 'Digits'?"),
         (["--model.prior", "StandardNorml"], "did you mean 'StandardNormal'?"),
-        (["--model.prior", "Bernoulli"], "expected Flow, Laplace"),
+        (["--model.prior", "Bernoulli"], "expected Flow, Hierarchical"),
         (["--objective", "IWEA"], "did you mean 'IWAE'?"),
         (["--training.optimizer", "Adm"], "did you mean 'Adam'?"),
         (["--model.likelihood.scal", "3"], "Normal has no argument 'scal'; did you mean 'scale'?"),

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import members
+from checks import guide_for, members, prior_for
 from programs import GaussianGuide, LinearGaussian, Tutorial, WithPixelPlate, functions
 from torch.utils.data import TensorDataset
 
@@ -44,9 +44,9 @@ def methods():
 
 
 programs = {
-    **{cls.__name__: partial(swapped, prior=cls) for cls in members(pyrovae.priors, Prior)},
-    **{cls.__name__: partial(swapped, likelihood=cls) for cls in members(pyrovae.likelihoods, Likelihood)},
-    **{cls.__name__: partial(swapped, guide=cls) for cls in members(pyrovae.guides, Guide)},
+    **{f"prior {cls.__name__}": partial(swapped, prior=cls, guide=guide_for(cls)) for cls in members(pyrovae.priors, Prior)},
+    **{f"likelihood {cls.__name__}": partial(swapped, likelihood=cls) for cls in members(pyrovae.likelihoods, Likelihood)},
+    **{f"guide {cls.__name__}": partial(swapped, guide=cls, prior=prior_for(cls)) for cls in members(pyrovae.guides, Guide)},
     "modules": pair,
     "inner plate": partial(pair, WithPixelPlate),
     "methods": methods,

@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import made, members
+from checks import guide_for, made, members, prior_for
 from programs import GaussianGuide as Proposal
 from programs import LinearGaussian, functions
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ import pyrovae.objectives
 import pyrovae.priors
 from pyrovae import IWAE, VAE, InputError
 from pyrovae.data import Binarize
-from pyrovae.guides import Guide
-from pyrovae.likelihoods import Likelihood
+from pyrovae.guides import FullRankNormal, Guide
+from pyrovae.likelihoods import Likelihood, Normal
 from pyrovae.networks import MLP
 from pyrovae.networks.network import Network
 from pyrovae.objectives import Estimator, Objective, WakeSleep
-from pyrovae.priors import Prior
+from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.recording import NotCompiledWarning
 from pyrovae.training import checks
 from pyrovae.training import steps as steps_module
@@ -54,9 +54,9 @@ def image_network(cls: type) -> dict[str, type]:
 
 
 parts = [
-    *({"prior": cls} for cls in members(pyrovae.priors, Prior)),
+    *({"prior": cls, "guide": guide_for(cls)} for cls in members(pyrovae.priors, Prior)),
     *({"likelihood": cls} for cls in members(pyrovae.likelihoods, Likelihood)),
-    *({"guide": cls} for cls in members(pyrovae.guides, Guide)),
+    *({"guide": cls, "prior": prior_for(cls)} for cls in members(pyrovae.guides, Guide)),
     *(image_network(cls) for cls in members(pyrovae.networks, Network)),
 ]
 objectives = [made(cls, 2) for cls in members(pyrovae.objectives, Objective)]
@@ -113,7 +113,12 @@ def test_fused_steps_are_eager_steps(objective, float64):
 
 
 @pytest.mark.parametrize("part", parts, ids=lambda part: "-".join(f"{key}-{cls.__name__}" for key, cls in part.items()))
-def test_compiled_steps_are_eager_steps_for_every_part(part, float64):
+def test_recorded_steps_are_eager_steps_for_every_part(part, unfused, float64):
+    assert_same(*(trained(swapped(**part), grey(), IWAE(2), compile=compile) for compile in (False, True)))
+
+
+@pytest.mark.parametrize("part", [{}, {"prior": Mixture, "guide": FullRankNormal}, {"prior": Vamp, "likelihood": Normal}])
+def test_fused_steps_are_eager_steps_for_parts_of_most_kinds(part, float64):
     assert_same(*(trained(swapped(**part), grey(), IWAE(2), compile=compile) for compile in (False, True)))
 
 
