@@ -282,8 +282,8 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
 def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> Plates:
     with pyro.validation_enabled(True):
         model_trace, guide_trace = _run(model, guide, args, kwargs)
+        _check_support(_observed(model_trace))
         plates = _plates(model_trace, guide_trace)
-        _check_support(model_trace)
         for site in [*density_sites(model_trace), *density_sites(guide_trace)]:
             site["log_prob"] = _density(site)
             check_site_shape(site, plates.nesting)
@@ -294,7 +294,8 @@ def _name_the_site(model: Program, guide: Program, args: tuple, kwargs: dict) ->
     """Raise an InputError where data or weights are to blame for an error of torch's validation, which names no site."""
     with pyro.validation_enabled(False):
         model_trace, guide_trace = _run(model, guide, args, kwargs)
-        _check_support(model_trace)
+        drawn = [site for site in _latents(model_trace, guide_trace) if not site["value"].isnan().any()]
+        _check_support([*_observed(model_trace), *drawn])
         _terms(model_trace, guide_trace, 1, _plates(model_trace, guide_trace)).require_numbers()
 
 
@@ -513,10 +514,9 @@ def _sum(terms: Mapping[str, Tensor]) -> Tensor:
     return reduce(add, terms.values())
 
 
-def _check_support(model: Trace) -> None:
-    """Raise an InputError where data, or what the guide draws, are no values of the model's distributions."""
-    drawn = [site for site in density_sites(model) if not site["is_observed"] and not site["value"].isnan().any()]
-    for site in [*_observed(model), *drawn]:
+def _check_support(sites: list[Site]) -> None:
+    """Raise an InputError where a site of the model has a value that its distribution cannot have."""
+    for site in sites:
         support = _support(site)
         if support is None or isinstance(site["value"], tuple) or site["infer"].get("is_auxiliary"):
             continue

@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 from checks import guide_for, members
 from pyro import poutine
+from torch import nn
 from torch.nn.functional import softplus
 
 import pyrovae.priors
@@ -25,6 +26,13 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 def network(in_shape, out_shape):
     return MLP(in_shape, out_shape, hidden=(8,))
+
+
+class Fixed(nn.Module):
+    """An encoder whose location is the first number of its datum, and whose scale is small."""
+
+    def forward(self, x):
+        return torch.stack([x[..., :2], torch.zeros_like(x[..., :2])], -2)
 
 
 def made(cls, latent_dim):
@@ -248,6 +256,18 @@ class TestVamp:
         loc, raw_scale = vae.guide.encoder(vae.model.prior.pseudo_inputs).detach().unbind(-2)
         each = scipy.stats.norm(loc.numpy(), softplus(raw_scale).numpy() + 1e-6).pdf(z.numpy()[:, None])
         torch.testing.assert_close(density(vae.model.prior, z), torch.from_numpy(each.prod(-1).mean(-1)))
+
+    def test_its_draws_are_of_all_its_components_alike(self):
+        vae = VAE((3,), 2, prior=partial(Vamp, components=4), encoder=lambda *_: Fixed(), decoder=network)
+        vae.model.prior.start_at(torch.tensor([-30.0, -10.0, 10.0, 30.0])[:, None].expand(4, 3))
+        with pyro.plate("draws", 4000, dim=-1):
+            z = vae.model.prior()
+        counts = [((z - place).abs() < 8).all(-1).sum().item() for place in (-30.0, -10.0, 10.0, 30.0)]
+        assert sum(counts) == 4000
+        assert scipy.stats.chisquare(counts).pvalue > 1e-5
+
+    def test_its_pseudo_inputs_differ_at_first(self):
+        assert len(made(Vamp, 2).pseudo_inputs.unique(dim=0)) == 50
 
     def test_it_uses_the_guides_parameters_and_does_not_own_them(self):
         vae = VAE((3,), 2, prior=Vamp, encoder=network, decoder=network)
