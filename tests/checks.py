@@ -9,7 +9,6 @@ from types import ModuleType
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 import pyrovae.guides
@@ -68,22 +67,14 @@ def _is_abstract(cls: type) -> bool:
     return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
 
 
-def space(program: Program, *args: Tensor) -> dict[str, tuple[int, bool]]:
-    """The latent sites of a program of ours, each with the length of its vector and whether that lies on the sphere."""
+def space(program: Program, *args: Tensor) -> dict[str, int]:
+    """The latent sites of a program of ours, each with the length of its vector."""
     trace = poutine.trace(program).get_trace(*args)
-    sites = {name: trace.nodes[name] for name in trace.stochastic_nodes if name.startswith("z")}
-    return {name: (site["value"].shape[-1], is_on_sphere(site["fn"])) for name, site in sites.items()}
-
-
-def is_on_sphere(distribution: TorchDistribution) -> bool:
-    try:
-        return distribution.support is constraints.sphere
-    except NotImplementedError:  # zuko's flows, which are on all of space
-        return False
+    return {name: trace.nodes[name]["value"].shape[-1] for name in trace.stochastic_nodes if name.startswith("z")}
 
 
 def goes(prior: type[Prior], guide: type[Guide]) -> bool:
-    """Whether the two draw the same sites, in the same space."""
+    """Whether the two draw the same sites."""
     vae = VAE((3,), 2, prior=prior, guide=guide)
     return space(vae.guide, torch.zeros(1, 3)) == space(vae.model, torch.zeros(1, 3))
 
