@@ -5,11 +5,11 @@ from typing import Any, Literal, get_args
 
 import pyro
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.guides.guide import Guide
-from pyrovae.networks import Shape
+from pyrovae.networks import Build, Shape
 
 with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
     import zuko
@@ -57,7 +57,7 @@ class Flow(Guide):
         self,
         event_shape: Shape,
         latent_dim: int,
-        encoder: Callable[[Shape, Shape], nn.Module],
+        encoder: Build,
         kind: Kind = "nsf",
         transforms: int = 2,
         hidden: Sequence[int] = (64, 64),

@@ -1,15 +1,15 @@
 """The Gaussian proposal that affine autoregressive steps make richer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyrovae.errors import InputError
 from pyrovae.guides.guide import Guide
-from pyrovae.networks import Shape
+from pyrovae.networks import Build, Shape
 
 with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
     import zuko
@@ -49,7 +49,7 @@ class InverseAutoregressive(Guide):
         self,
         event_shape: Shape,
         latent_dim: int,
-        encoder: Callable[[Shape, Shape], nn.Module],
+        encoder: Build,
         transforms: int = 2,
         hidden: Sequence[int] = (64, 64),
         context_dim: int = 64,

@@ -1,15 +1,13 @@
 """The Gaussian proposal whose covariance is diagonal but for a few directions."""
 
-from collections.abc import Callable
-
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyrovae.errors import InputError
 from pyrovae.guides.guide import Guide
-from pyrovae.networks import Shape
+from pyrovae.networks import Build, Shape
 
 _LONGEST = 100.0
 """The bound of an entry of W, in units of the standard deviation that is independent of the others."""
@@ -41,9 +39,7 @@ class LowRankNormal(Guide):
         | https://arxiv.org/abs/1401.4082
     """
 
-    def __init__(
-        self, event_shape: Shape, latent_dim: int, encoder: Callable[[Shape, Shape], nn.Module], rank: int = 2
-    ) -> None:
+    def __init__(self, event_shape: Shape, latent_dim: int, encoder: Build, rank: int = 2) -> None:
         if rank < 1:
             raise InputError(
                 f"rank is {rank}; expected at least 1: DiagonalNormal has a covariance of rank 0 beside its diagonal"

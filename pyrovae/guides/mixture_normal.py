@@ -1,15 +1,13 @@
 """The proposal of several modes: a mixture of Gaussians with independent dimensions."""
 
-from collections.abc import Callable
-
 import pyro.distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyrovae.distributions.diagonal_normal_mixture import DiagonalNormalMixture
 from pyrovae.errors import InputError
 from pyrovae.guides.guide import Guide
-from pyrovae.networks import Shape
+from pyrovae.networks import Build, Shape
 
 
 class MixtureNormal(Guide):
@@ -39,9 +37,7 @@ class MixtureNormal(Guide):
         | https://arxiv.org/abs/1805.08498
     """
 
-    def __init__(
-        self, event_shape: Shape, latent_dim: int, encoder: Callable[[Shape, Shape], nn.Module], components: int = 4
-    ) -> None:
+    def __init__(self, event_shape: Shape, latent_dim: int, encoder: Build, components: int = 4) -> None:
         if components < 1:
             raise InputError(f"components is {components}; expected at least 1")
         self.components = components
