@@ -51,6 +51,7 @@ class DiagonalNormalMixture(dist.MixtureSameFamily):
         return loc + scale * torch.randn_like(loc)
 
     def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """Draw z, moving with the parameters as the equations at the head of this file say."""
         z = self.sample(sample_shape)
         uniform, jacobian = self._distribution_functions(z)
         moved = uniform - uniform.detach()

@@ -36,6 +36,7 @@ class EqualMixture(TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
+        """Draw from all components, and keep one of each draw: a flow cannot be asked for one alone."""
         shape = self._extended_shape(sample_shape)
         number = Size(shape[: len(shape) - self.event_dim]).numel()
         each = self.components(Size((number,)))

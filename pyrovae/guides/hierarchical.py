@@ -50,6 +50,7 @@ class Hierarchical(DiagonalNormal):
         self.networks = nn.ModuleList(network((below,), (2, above)) for below, above in pairwise([latent_dim, *upper]))
 
     def draw(self, params: Tensor) -> Tensor:
+        """Draw every layer, from the lowest up; returns the lowest."""
         lowest = z = super().draw(params)
         for layer, network in enumerate(self.networks, start=2):
             z = pyro.sample(f"z{layer}", self.proposal(network(z)))

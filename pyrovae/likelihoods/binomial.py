@@ -1,6 +1,7 @@
 """Counts out of a known number."""
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
@@ -21,16 +22,18 @@ class Binomial(Likelihood):
         InputError: for less than one trial.
     """
 
+    total_count: Tensor
+
     def __init__(self, event_shape: Shape, total_count: int = 255) -> None:
         super().__init__(event_shape)
         if total_count < 1:
             raise InputError(f"total_count is {total_count}; expected at least 1")
-        self.total_count = total_count
+        self.register_buffer("total_count", torch.tensor(float(total_count)), persistent=False)
 
     def forward(self, params: Tensor) -> dist.TorchDistribution:
         return dist.Binomial(self.total_count, logits=params).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
         """The logit of the mean's share; a count that is always 0 or :math:`n` starts 1 in 1,000 away from it."""
-        successes = mean.clamp(1e-3, self.total_count - 1e-3)
+        successes = mean.clamp_min(1e-3).minimum(self.total_count - 1e-3)
         return successes.log() - (self.total_count - successes).log()

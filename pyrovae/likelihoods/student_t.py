@@ -3,6 +3,7 @@
 import math
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
@@ -27,11 +28,13 @@ class StudentT(LocationScale):
         InputError: for degrees of freedom or a scale that are none, and for another word than those three.
     """
 
+    df: Tensor
+
     def __init__(self, event_shape: Shape, scale: float = 1.0, learned: ScaleOf = "fixed", df: float = 5.0) -> None:
         super().__init__(event_shape, scale, learned)
         if not df > 1.0 or math.isinf(df):
             raise InputError(f"df is {df}; expected a finite number above 1: Normal is the limit of many")
-        self.df = df
+        self.register_buffer("df", torch.tensor(float(df)), persistent=False)
 
     def around(self, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
-        return dist.StudentT(loc.new_tensor(self.df), loc, scale)
+        return dist.StudentT(self.df, loc, scale)

@@ -50,6 +50,7 @@ class Hierarchical(Prior):
         self.register_buffer("scale", torch.ones(upper[-1]), persistent=False)
 
     def forward(self) -> Tensor:
+        """Draw every layer, from the highest down; returns the lowest."""
         layers = len(self.upper) + 1
         z = pyro.sample(f"z{layers}", dist.Normal(self.loc, self.scale).to_event(1))
         for layer in range(layers - 1, 0, -1):
