@@ -24,6 +24,7 @@ from benchmarks.measure import AbsentError, Contender, Settings, compare, interl
 from benchmarks.peers import by_hand, numpyro_svi
 from benchmarks.peers.ours import pair
 from benchmarks.task import Task, mlp_task, pixels
+from pyrovae.batches import Columns
 from pyrovae.evaluation.draws import Draws
 from pyrovae.evaluation.estimate import LogLikelihood
 from pyrovae.evaluation.importance import log_mean_weight
@@ -118,7 +119,7 @@ def built(work: Work) -> tuple[dict[str, Estimate], dict[str, str]]:
 def drawn(vae: pyrovae.VAE, x: Tensor, samples: int, *, compile: bool, max_rows: int | None = None) -> Draws:
     """The weights from which ``pyrovae.log_likelihood`` estimates; the programs are recorded when they are first drawn."""
     options = {"device": x.device, "compile": compile, "max_rows": max_rows, "max_weights": MAX_WEIGHTS}
-    return Draws(vae.model, vae.guide, data=x, number=samples, **options)
+    return Draws(vae.model, vae.guide, data=Columns(x), number=samples, **options)
 
 
 def estimator(vae: pyrovae.VAE, draws: Draws, precision: Precision = "highest") -> Callable[[], LogLikelihood]:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from benchmarks.measure import Contender, Settings, compare, interleaved
 from benchmarks.peers.ours import objective, pair, recorded
 from benchmarks.task import Task, mlp_task, pixels
-from pyrovae.batches import batches, prefetched
+from pyrovae.batches import Batch, Columns, batches, prefetched
 from pyrovae.data import Binarize
 from pyrovae.training.steps import Steps
 
@@ -88,9 +88,9 @@ def prepared(task: Task) -> Steps:
     return Steps(module, optimizer, batch_size=task.batch_size, draw=draw)
 
 
-def read(source: Tensor | Dataset, rows: Tensor, task: Task) -> Iterator[Tensor]:
+def read(source: Tensor | Dataset, rows: Tensor, task: Task) -> Iterator[Batch]:
     """Batches of these rows on the device."""
-    return prefetched(batches(source, task.batch_size, order=rows), task.data.device)
+    return prefetched(batches(Columns(source), task.batch_size, order=rows), task.data.device)
 
 
 def idle(contenders: Mapping[str, Contender], times: Mapping[str, Measurement]) -> dict[str, str]:

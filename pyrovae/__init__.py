@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyrovae.evaluation import LogLikelihood as LogLikelihood
     from pyrovae.evaluation import bound_curve as bound_curve
     from pyrovae.evaluation import gradient_statistics as gradient_statistics
+    from pyrovae.evaluation import impute as impute
     from pyrovae.evaluation import log_likelihood as log_likelihood
     from pyrovae.objectives import ELBO as ELBO
     from pyrovae.objectives import IWAE as IWAE
@@ -38,6 +39,7 @@ _homes = {
     "find_plates": "weights",
     "fit": "training",
     "gradient_statistics": "evaluation",
+    "impute": "evaluation",
     "load": "training",
     "log_likelihood": "evaluation",
     "log_weights": "weights",

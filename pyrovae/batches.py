@@ -1,8 +1,9 @@
-"""Walk over data in batches, whatever holds them: one tensor in memory, or a data set that is read as it goes."""
+"""Walk over data in batches, whatever holds them: tensors in memory, or a data set that is read as it goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -11,24 +12,114 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.errors import InputError
 
-type_names = "a tensor, a NumPy array or a torch.utils.data.Dataset"
+type_names = "a tensor, a NumPy array, a torch.utils.data.Dataset, or a mapping of 'x' and what goes with it"
+X = TypeVar("X", bound=Tensor | Dataset)
+DataLike = Tensor | np.ndarray | Dataset | Mapping[str, Any]
+"""What :func:`as_data` takes for data."""
 
 
-def as_data(data: Any) -> Tensor | Dataset:
-    """A tensor or a ``Dataset`` as it is, a NumPy array as a tensor: floats and booleans in torch's default precision.
+@dataclass(frozen=True, eq=False)
+class Columns(Generic[X]):
+    """Data, and what the programs are given beside them: they are called ``program(x, **given)``.
+
+    Attributes:
+        x: the data, ``(N, *event_shape)``, or a ``Dataset`` of them.
+        given: further tensors, with the same first axis, by the names of the programs' arguments.
+    """
+
+    x: X
+    given: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return size(self.x)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The data, which are in memory, and what is given with them, in order."""
+        assert isinstance(self.x, Tensor)
+        return (self.x, *self.given.values())
+
+    def with_tensors(self, x: Tensor, *given: Tensor) -> "Batch":
+        """Other tensors under the same names."""
+        return Columns(x, dict(zip(self.given, given, strict=True)))
+
+    def to(self, device: torch.device | str | None, non_blocking: bool = False) -> "Batch":
+        """The same on a device; where it is if None."""
+        return self.with_tensors(*(value.to(device, non_blocking=non_blocking) for value in self.tensors))
+
+    def rows(self, index: slice | Tensor) -> Self:
+        """Some of the data, which are in memory."""
+        return self.with_tensors(*(value[_there(index, value)] for value in self.tensors))  # pyright: ignore
+
+    def plain(self) -> Any:
+        """As one hands data to this library: ``x`` alone, or a mapping with what is given."""
+        return {"x": self.x, **self.given} if self.given else self.x
+
+
+Batch = Columns[Tensor]
+
+
+def _there(index: slice | Tensor, value: Tensor) -> slice | Tensor:
+    return index.to(value.device) if isinstance(index, Tensor) else index
+
+
+def as_data(data: Any) -> Columns[Tensor | Dataset]:
+    """Data as columns: a tensor or a ``Dataset`` as it is, a NumPy array as a tensor.
+
+    NumPy's floats become numbers of torch's default precision, and so do booleans that are data. A mapping has the data
+    under ``x``, and under other names what the programs are given beside them.
 
     Raises:
-        InputError: for anything else, and for data without a single datum.
+        InputError: for anything else, for data without a single datum, and for columns of several lengths.
     """
+    if isinstance(data, Columns):
+        return data
+    if not isinstance(data, Mapping):
+        return Columns(_numbers(_column(data, "data"), data))
+    if "x" not in data:
+        raise InputError(f"data has {', '.join(map(repr, data)) or 'nothing'}; expected the data themselves under 'x'")
+    x = _numbers(_column(data["x"], "data['x']"), data["x"])
+    given = {name: _given(value, name, size(x)) for name, value in data.items() if name != "x"}
+    return Columns(x, given)
+
+
+def as_batch(x: Any) -> Batch:
+    """One batch as columns.
+
+    Raises:
+        InputError: for what :func:`as_data` refuses, and for data that are not in memory.
+    """
+    batch = as_data(x)
+    if not isinstance(batch.x, Tensor):
+        raise InputError(f"x is a {type(batch.x).__name__}; expected one batch in memory, a tensor")
+    return batch  # pyright: ignore[reportReturnType]
+
+
+def _numbers(x: Tensor | Dataset, source: Any) -> Tensor | Dataset:
+    """NumPy's booleans as numbers."""
+    boolean = isinstance(source, np.ndarray) and source.dtype == bool
+    return x.to(torch.get_default_dtype()) if boolean and isinstance(x, Tensor) else x
+
+
+def _given(values: Any, name: str, expected: int) -> Tensor:
+    column = _column(values, f"data[{name!r}]")
+    if not isinstance(column, Tensor):
+        raise InputError(f"data[{name!r}] is a {type(column).__name__}; expected a tensor or a NumPy array")
+    if len(column) != expected:
+        raise InputError(f"data[{name!r}] has {len(column)} rows and data['x'] has {expected}; expected one a datum")
+    return column
+
+
+def _column(data: Any, name: str) -> Tensor | Dataset:
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data)
-        data = data.to(torch.get_default_dtype()) if data.is_floating_point() or data.dtype == torch.bool else data
+        data = data.to(torch.get_default_dtype()) if data.is_floating_point() else data
     if not isinstance(data, Tensor | Dataset):
-        raise InputError(f"data is a {type(data).__name__}; expected {type_names}")
+        raise InputError(f"{name} is a {type(data).__name__}; expected {type_names}")
     if isinstance(data, Tensor) and data.dim() == 0:
-        raise InputError(f"data is a single number; expected {type_names} whose first axis counts the data")
+        raise InputError(f"{name} is a single number; expected {type_names} whose first axis counts the data")
     if size(data) == 0:
-        raise InputError("data is empty; expected at least one datum")
+        raise InputError(f"{name} is empty; expected at least one datum")
     return data
 
 
@@ -38,53 +129,66 @@ def size(data: Tensor | Dataset) -> int:
 
 
 def batches(
-    data: Tensor | Dataset,
+    data: Columns[Any],
     batch_size: int,
     *,
     order: Tensor | None = None,
     device: torch.device | str | None = None,
     workers: int = 0,
     generator: torch.Generator | None = None,
-) -> Iterator[Tensor]:
-    """Yield ``x`` of shape ``(B, *event_shape)``, in the order given or as stored, the last batch short.
+) -> Iterator[Batch]:
+    """Yield batches with ``x`` of shape ``(B, *event_shape)``, in the order given or as stored, the last one short.
 
-    A tensor is indexed where it lies; a ``Dataset``, whose items are ``x`` or tuples that begin with ``x``, is read
-    through a ``DataLoader`` with pinned memory where the batch goes to a CUDA device.
+    Tensors are indexed where they lie. A ``Dataset``, whose items are ``x``, tuples that begin with ``x``, or mappings of
+    ``x`` and what goes with it, is read through a ``DataLoader`` with pinned memory where the batch goes to a CUDA device.
     """
-    if isinstance(data, Tensor):
+    if isinstance(data.x, Tensor):
         for start in range(0, len(data if order is None else order), batch_size):
             stop = start + batch_size
-            x = data[start:stop] if order is None else data[order[start:stop].to(data.device)]
-            yield x.to(device)
+            yield data.rows(slice(start, stop) if order is None else order[start:stop]).to(device)
         return
     pin = device is not None and torch.device(device).type == "cuda"
     sampler = None if order is None else order.tolist()
     generator = generator or torch.Generator()  # the loader seeds its workers with it, and else draws from torch's own
-    for item in DataLoader(data, batch_size, sampler=sampler, num_workers=workers, pin_memory=pin, generator=generator):
-        x = item[0] if isinstance(item, list | tuple) else item
-        yield x.to(device, non_blocking=pin)
+    read = DataLoader(data.x, batch_size, sampler=sampler, num_workers=workers, pin_memory=pin, generator=generator)
+    places = torch.arange(len(data)) if order is None else order
+    for item, place in zip(read, places.split(batch_size), strict=True):
+        x, given = _item(item)
+        beside = {name: value[_there(place, value)] for name, value in data.given.items()}
+        yield Columns(x, {**given, **beside}).to(device, non_blocking=pin)
 
 
-def prefetched(stream: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+def _item(item: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    if isinstance(item, Mapping):
+        return item["x"], {name: value for name, value in item.items() if name != "x"}
+    return (item[0] if isinstance(item, list | tuple) else item), {}
+
+
+def prefetched(stream: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """The batches on ``device``; where that is a CUDA device, each is read, pinned and sent while the one before is used."""
     if device.type != "cuda":
-        yield from (x.to(device) for x in stream)
+        yield from (batch.to(device) for batch in stream)
         return
     side = torch.cuda.Stream(device)
 
-    def read() -> tuple[Tensor, Any] | None:
-        x = next(stream, None)
-        if x is None:
+    def read() -> tuple[Batch, Any] | None:
+        batch = next(stream, None)
+        if batch is None:
             return None
         with torch.cuda.stream(side):
-            waiting = x.pin_memory() if x.device.type == "cpu" and not x.is_pinned() else x
+            waiting = batch.with_tensors(*(_pinned(value) for value in batch.tensors))
             return waiting.to(device, non_blocking=True), side.record_event()
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read)
         while item := ahead.result():
             ahead = reader.submit(read)
-            x, sent = item
+            batch, sent = item
             torch.cuda.current_stream(device).wait_event(sent)
-            x.record_stream(torch.cuda.current_stream(device))
-            yield x
+            for value in batch.tensors:
+                value.record_stream(torch.cuda.current_stream(device))
+            yield batch
+
+
+def _pinned(value: Tensor) -> Tensor:
+    return value.pin_memory() if value.device.type == "cpu" and not value.is_pinned() else value

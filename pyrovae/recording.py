@@ -8,7 +8,7 @@ the order in which the recorded Python drew them: the same seed gives the same d
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,16 +53,17 @@ class Recording:
         NotRecordedError: where the module, or what it calls, looks at the numbers in a tensor.
     """
 
-    def __init__(self, module: nn.Module, args: Sequence[Tensor]) -> None:
-        with torch.enable_grad(), same_random_numbers(*args), _refused(), _torch_undisturbed():
-            self._graph = torch.export.export(module, tuple(args), strict=False).module()
+    def __init__(self, module: nn.Module, args: Sequence[Tensor], kwargs: Mapping[str, Tensor] | None = None) -> None:
+        given = dict(kwargs or {})
+        with torch.enable_grad(), same_random_numbers(*args, *given.values()), _refused(), _torch_undisturbed():
+            self._graph = torch.export.export(module, tuple(args), given, strict=False).module()
         named = [*self._graph.named_parameters(), *self._graph.named_buffers()]
         self._names = [name for name, _ in named]
         self.tensors: list[Tensor] = [tensor for _, tensor in named]
 
-    def __call__(self, tensors: Sequence[Tensor], *args: Tensor) -> Any:
-        """What the module gives for ``args``, of the recorded shapes, with these parameters and buffers."""
-        return functional_call(self._graph, dict(zip(self._names, tensors, strict=True)), args)
+    def __call__(self, tensors: Sequence[Tensor], *args: Tensor, **kwargs: Tensor) -> Any:
+        """What the module gives for arguments of the recorded shapes, with these parameters and buffers."""
+        return functional_call(self._graph, dict(zip(self._names, tensors, strict=True)), args, kwargs)
 
 
 def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """A variational autoencoder from its parts: prior, likelihood, guide and two networks, wired into two Pyro programs."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pyro
 import torch
@@ -8,6 +9,8 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyrovae.conditioned import Conditioned, output
+from pyrovae.distributions.observed_part import observed_part, require_mask
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Bernoulli, Likelihood
@@ -19,7 +22,7 @@ class Model(PyroModule):
     r"""The generator, :math:`z \sim p(z),\; x \sim p(x \mid z)`, a Pyro program.
 
     ``model(x)`` observes the data ``x``, of shape ``(B, *event_shape)``, in the plate ``data``; ``model(size=n)`` draws
-    ``n`` new ones.
+    ``n`` new ones, and ``model(c=c)`` one for each context.
     """
 
     def __init__(self, prior: Prior, likelihood: Likelihood, decoder: nn.Module) -> None:
@@ -28,20 +31,31 @@ class Model(PyroModule):
         self.likelihood = likelihood
         self.decoder = decoder
 
-    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
-        """Observe ``x``, of shape ``(B, *event_shape)``, or draw ``size`` new data; returns x.
+    def forward(self, x: Tensor | None = None, c: Tensor | None = None, mask: Tensor | None = None, size: int = 1) -> Tensor:
+        """Observe ``x``, or draw new data; returns x.
+
+        Args:
+            x: the data, shape ``(B, *event_shape)``.
+            c: what they are conditioned on, the context, shape ``(B, *context_shape)``.
+            mask: the numbers that were observed, bool, of the shape of ``x``; all if not given. The others may have any
+                value, NaN too.
+            size: the number of data to draw where neither data nor contexts say it.
 
         Raises:
-            InputError: where the data have another shape.
+            InputError: where one of these has another shape than the programs were built for.
         """
-        if x is not None:
-            _check_shape(x, self.likelihood.event_shape)
-        with pyro.plate("data", size if x is None else len(x), dim=-1):
-            return pyro.sample("x", self.decode(self.prior()), obs=x)
+        size = next((len(given) for given in (x, c) if given is not None), size)
+        _check(self.likelihood.event_shape, size, x, c, mask)
+        with pyro.plate("data", size, dim=-1):
+            p_x = self.decode(self.prior.given(c), c)
+            if x is None or mask is None:
+                return pyro.sample("x", p_x, obs=x)
+            filled = torch.where(mask, x, self.likelihood.filler)
+            return pyro.sample("x", observed_part(p_x, mask), obs=filled)
 
-    def decode(self, z: Tensor) -> TorchDistribution:
+    def decode(self, z: Tensor, context: Tensor | None = None) -> TorchDistribution:
         r"""The distribution :math:`p(x \mid z)`, for z of shape ``(*batch, latent_dim)``."""
-        return self.likelihood(self.decoder(z))
+        return self.likelihood.given(output(self.decoder, z, context), context)
 
 
 class VAE(PyroModule):
@@ -49,6 +63,10 @@ class VAE(PyroModule):
 
     .. math::
         z \sim p(z), \quad x \sim p(x \mid z) \qquad\text{and}\qquad z \sim q(z \mid x)
+
+    With a ``context_shape`` each is conditioned on a context c, too, the conditional VAE: call the programs with
+    ``c``, and hand :func:`pyrovae.fit` and all others ``{"x": x, "c": c}``. Which numbers were observed, where
+    some were not, is said by ``{"x": x, "mask": mask}``.
 
     Every part is given as what builds it from its shapes alone (a class, or a ``functools.partial`` of one), so that
     changing a part is changing one argument.
@@ -61,6 +79,13 @@ class VAE(PyroModule):
         guide: builds q(z | x) from ``event_shape``, ``latent_dim`` and the encoder's builder.
         encoder: builds the guide's network from its input and output shapes.
         decoder: builds the model's network from its input and output shapes.
+        context_shape: shape of one context, if there is any (:class:`pyrovae.conditioned.Conditioned` says how it joins).
+
+    References:
+        | Auto-Encoding Variational Bayes (Kingma & Welling, 2014)
+        | https://arxiv.org/abs/1312.6114
+        | Learning Structured Output Representation using Deep Conditional Generative Models (Sohn, Lee & Yan, 2015)
+        | https://papers.nips.cc/paper/5775
 
     Example:
         >>> vae = VAE((8, 8), latent_dim=2)
@@ -78,12 +103,16 @@ class VAE(PyroModule):
         guide: Callable[[Shape, int, Build], Guide] = DiagonalNormal,
         encoder: Build = MLP,
         decoder: Build = MLP,
+        context_shape: Shape | None = None,
     ) -> None:
         super().__init__()
+        self.context_shape = context_shape = None if context_shape is None else tuple(context_shape)
+        if context_shape is not None:
+            encoder, decoder = (partial(Conditioned, build, context_shape) for build in (encoder, decoder))
         p_x = likelihood(tuple(event_shape))
         self.model = Model(prior(latent_dim), p_x, decoder((latent_dim,), p_x.param_shape))
         self.guide = guide(tuple(event_shape), latent_dim, encoder)
-        self.model.prior.meet(self.guide.propose, tuple(event_shape))
+        self.model.prior.meet(self.guide.propose, tuple(event_shape), context_shape)
 
     @torch.no_grad()
     def start_at_mean(self, mean: Tensor) -> None:
@@ -93,6 +122,7 @@ class VAE(PyroModule):
             InputError: where the decoder has no ``start_output_at``.
         """
         decoder = self.model.decoder
+        decoder = decoder.network if isinstance(decoder, Conditioned) else decoder
         if not hasattr(decoder, "start_output_at"):
             raise InputError(
                 f"the decoder {type(decoder).__name__} has no method start_output_at(value), which sets its output bias; "
@@ -100,6 +130,15 @@ class VAE(PyroModule):
             )
         _check_shape(mean[None], self.model.likelihood.event_shape)
         decoder.start_output_at(self.model.likelihood.start(mean))  # pyright: ignore
+
+
+def _check(event_shape: Shape, size: int, x: Tensor | None, context: Tensor | None, mask: Tensor | None) -> None:
+    if x is not None:
+        _check_shape(x, event_shape)
+    if context is not None and len(context) != size:
+        raise InputError(f"c has {len(context)} rows and there are {size} data; expected one a datum")
+    if x is not None and mask is not None:
+        require_mask(mask, x)
 
 
 def _check_shape(x: Tensor, event_shape: Shape) -> None:

@@ -24,6 +24,7 @@ from typing import Any, Self
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
@@ -99,9 +100,9 @@ class LogWeights:
 
     @property
     def discrete_dimensions(self) -> int | None:
-        """How many observed numbers one datum has, where all are discrete, so that :math:`p(x)` is a probability."""
+        """How many numbers each datum has, where all are discrete and observed, so that :math:`p(x)` is a probability."""
         sites = _observed(self.model)
-        if not all(_is_discrete(site) for site in sites):
+        if not all(_is_discrete(site) and not _is_masked(site) for site in sites):
             return None
         return sum(torch.as_tensor(site["value"]).numel() // _data_frame(site, self.plates.data).size for site in sites)
 
@@ -525,6 +526,10 @@ def _check_support(sites: list[Site]) -> None:
         inside = support.check(value)
         if not inside.all():
             raise InputError(_outside(site, value, support, inside))
+
+
+def _is_masked(site: Site) -> bool:
+    return site["mask"] is not None or isinstance(base_distribution(site["fn"]), MaskedDistribution)
 
 
 def _is_discrete(site: Site) -> bool:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from pyrovae.batches import as_data, batches, size
+from pyrovae.batches import Columns, as_batch, as_data, batches
 from pyrovae.errors import InputError
 
 x = torch.arange(14.0).reshape(7, 2)
@@ -25,41 +25,42 @@ sources = pytest.mark.parametrize(
 @sources
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10])
 def test_every_datum_once_in_order(data, batch_size):
-    parts = [*batches(data, batch_size)]
+    parts = [*batches(as_data(data), batch_size)]
     assert [len(part) for part in parts[:-1]] == [batch_size] * (len(parts) - 1)
     assert 1 <= len(parts[-1]) <= batch_size
-    assert torch.equal(torch.cat(parts), x)
+    assert torch.equal(torch.cat([part.x for part in parts]), x)
 
 
 @sources
 def test_in_the_order_given(data):
     order = torch.tensor([6, 0, 3, 3])
-    parts = [*batches(data, 3, order=order)]
+    parts = [*batches(as_data(data), 3, order=order)]
     assert [len(part) for part in parts] == [3, 1]
-    assert torch.equal(torch.cat(parts), x[order])
+    assert torch.equal(torch.cat([part.x for part in parts]), x[order])
 
 
 def test_a_tensor_is_not_copied():
-    first = next(batches(x, 3))
-    assert first.data_ptr() == x.data_ptr()
+    first = next(batches(Columns(x), 3))
+    assert first.x.data_ptr() == x.data_ptr()
 
 
 @sources
 def test_size_and_data_as_they_are(data):
-    assert as_data(data) is data
-    assert size(data) == 7
+    columns = as_data(data)
+    assert columns.x is columns.plain() is data
+    assert len(columns) == 7
 
 
 def test_an_array_becomes_a_tensor_of_its_type():
     data = as_data(np.zeros((3, 2), dtype=np.float32))
-    assert data.dtype == torch.float32
-    assert data.shape == (3, 2)
+    assert data.x.dtype == torch.float32
+    assert data.x.shape == (3, 2)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([[1.0]], "data is a list; expected a tensor, a NumPy array or a torch.utils.data.Dataset"),
+        ([[1.0]], "data is a list; expected a tensor, a NumPy array, a torch.utils.data.Dataset, or a mapping of 'x'"),
         (torch.tensor(1.0), "data is a single number; expected .* whose first axis counts the data"),
         (np.array(1.0), "data is a single number"),
         (torch.zeros(0, 2), "data is empty; expected at least one datum"),
@@ -70,3 +71,55 @@ def test_an_array_becomes_a_tensor_of_its_type():
 def test_other_data_are_refused(data, message):
     with pytest.raises(InputError, match=message):
         as_data(data)
+
+
+class Named(Dataset):
+    def __len__(self):
+        return len(x)
+
+    def __getitem__(self, index):
+        return {"x": x[index], "mask": x[index] > 3}
+
+
+given = {"c": torch.arange(7), "mask": x > 3}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"x": x, **given},
+        {"c": given["c"].numpy(), "x": x.numpy(), "mask": given["mask"].numpy()},
+        {"x": Named(), "c": given["c"]},
+    ],
+    ids=["tensors", "arrays", "items"],
+)
+@pytest.mark.parametrize("order", [None, torch.tensor([6, 0, 3, 3])], ids=["as stored", "in an order"])
+def test_what_is_given_beside_the_data_goes_with_them(data, order):
+    parts = [*batches(as_data(data), 3, order=order)]
+    wanted = {"x": x, **given} if order is None else {name: value[order] for name, value in {"x": x, **given}.items()}
+    found = [part.plain() for part in parts]
+    for name, value in wanted.items():
+        column = torch.cat([part[name] for part in found])
+        assert column.dtype == value.dtype
+        assert torch.equal(column, value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"mask": x > 3}, r"data has 'mask'; expected the data themselves under 'x'"),
+        ({"x": x, "c": torch.zeros(6)}, r"data\['c'\] has 6 rows and data\['x'\] has 7; expected one a datum"),
+        ({"x": x, "c": [1, 2]}, r"data\['c'\] is a list; expected a tensor"),
+        ({"x": x, "c": Unlabelled()}, r"data\['c'\] is a Unlabelled; expected a tensor or a NumPy array"),
+        ({"x": x[:0]}, r"data\['x'\] is empty"),
+    ],
+    ids=["no x", "too few", "list", "data set", "empty"],
+)
+def test_other_mappings_are_refused(data, message):
+    with pytest.raises(InputError, match=message):
+        as_data(data)
+
+
+def test_one_batch_is_in_memory():
+    with pytest.raises(InputError, match="x is a Unlabelled; expected one batch in memory, a tensor"):
+        as_batch(Unlabelled())

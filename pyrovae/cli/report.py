@@ -1,6 +1,7 @@
 """What is said and drawn of a trained pair: a table, the estimates as a file, and figures."""
 
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.nn.functional import one_hot
+from torch.utils.data import Subset
 
 from pyrovae import plots
-from pyrovae.batches import batches, size
+from pyrovae.batches import Batch, Columns, as_data, batches
 from pyrovae.data import Data
 from pyrovae.evaluation import (
     ImportanceSamplingWarning,
@@ -43,18 +45,18 @@ voters = 5
 def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str, seed: int = 0) -> None:
     """Evaluate a pair on test data, write what was found into the run folder, and print it."""
     vae.to(device).eval()
-    x = _first(data.test.fixed_draw(), limit)
+    tested = _first(as_data(data.test.fixed_draw()), limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
         estimate = log_likelihood(
-            vae.model, vae.guide, x, num_samples, particles=bounds, seed=seed, device=device, progress=True
+            vae.model, vae.guide, tested.plain(), num_samples, particles=bounds, seed=seed, device=device, progress=True
         )
     means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
     summary = {**summarise(estimate), **_latent_summary(vae, data, means, device)}
     (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     estimate.to_netcdf(run / "log_likelihood.nc")
     print(f"{estimate}\n\n{_latent_lines(summary)}\n")
-    _draw_all(run, drawings(vae, x, means, data.test.labels, estimate, run, device))
+    _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device))
     for name, reason in left_out(data.event_shape, means).items():
         print(f"left out: {name}, because {reason}")
     print("written:")
@@ -83,21 +85,21 @@ def _or_none(value: float) -> float | None:
 
 
 def drawings(
-    vae: VAE, x: Tensor | Dataset, means: Tensor, labels: Tensor | None, estimate: LogLikelihood, run: Path, device: str
+    vae: VAE, tested: Columns, means: Tensor, labels: Tensor | None, estimate: LogLikelihood, run: Path, device: str
 ) -> dict[str, Drawing]:
     """The figures of a run, by name; without those that are left out."""
-    shown = next(batches(x, 10, device=device))
+    shown = next(batches(tested, 10, device=device))
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     made: dict[str, Drawing] = {
         "loss_curve": lambda ax: plots.loss_curve(metrics, ax),
         "bound_against_particles": lambda ax: plots.bound_against_particles(estimate, ax),
-        "reconstructions": lambda ax: plots.reconstructions(shown.cpu(), _decoded(vae, shown), ax),
+        "reconstructions": lambda ax: plots.reconstructions(shown.x.cpu(), _decoded(vae, shown), ax),
         "samples": lambda ax: plots.samples(_generated(vae), ax),
         "latent_map": lambda ax: plots.latent_map(
             latent_map(means[:mapped]), None if labels is None else labels[:mapped], ax
         ),
     }
-    omitted = left_out(tuple(shown.shape[1:]), means)
+    omitted = left_out(tuple(shown.x.shape[1:]), means)
     return {name: drawing for name, drawing in made.items() if name not in omitted}
 
 
@@ -119,23 +121,34 @@ def are_pictures(event_shape: tuple[int, ...]) -> bool:
 
 
 @torch.no_grad()
-def generate(vae: VAE, number: int) -> tuple[Tensor, Tensor]:
-    """New data from the model and, for each, the mean of p(x | z): both of shape ``(number, *event_shape)``."""
+def generate(vae: VAE, number: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """New data from the model and, for each, the mean of p(x | z): both of shape ``(number, *event_shape)``.
+
+    A model that is conditioned on labels is given these.
+    """
     from pyro import poutine
 
-    site: Any = poutine.trace(vae.model).get_trace(size=number).nodes["x"]
+    context = None if labels is None else one_hot(labels, math.prod(vae.context_shape or (1,))).float()
+    place = next((value.device for value in vae.parameters()), None)
+    context = None if context is None else context.to(place)
+    site: Any = poutine.trace(vae.model).get_trace(None, context, size=number).nodes["x"]
     return site["value"], site["fn"].mean
 
 
-def _decoded(vae: VAE, shown: Tensor) -> Tensor:
-    return reconstructions(vae.model, vae.guide, shown, draws=10).cpu()
+def labels_in_turn(vae: VAE, number: int) -> Tensor | None:
+    """As many labels, sorted, each as often as the others; ``None`` for a model that is not conditioned on any."""
+    return None if vae.context_shape is None else torch.arange(number) * math.prod(vae.context_shape) // number
+
+
+def _decoded(vae: VAE, shown: Batch) -> Tensor:
+    return reconstructions(vae.model, vae.guide, shown.plain(), draws=10).cpu()
 
 
 def _generated(vae: VAE) -> Tensor:
     """The means of data drawn from the model, the same at each call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return generate(vae, 64)[1].cpu()
+        return generate(vae, 64, labels_in_turn(vae, 64))[1].cpu()
 
 
 def _draw_all(run: Path, made: dict[str, Drawing]) -> None:
@@ -152,10 +165,12 @@ def draw(path: Path, drawing: Drawing) -> None:
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
-def _first(x: Tensor | Dataset, limit: int | None) -> Tensor | Dataset:
-    if limit is None or limit >= size(x):
-        return x
-    return x[:limit] if isinstance(x, Tensor) else Subset(x, range(limit))
+def _first(tested: Columns, limit: int | None) -> Columns:
+    if limit is None or limit >= len(tested):
+        return tested
+    if isinstance(tested.x, Tensor):
+        return tested.rows(slice(limit))
+    return Columns(Subset(tested.x, range(limit)), {name: value[:limit] for name, value in tested.given.items()})
 
 
 def _latent_summary(vae: VAE, data: Data, means: Tensor, device: str) -> dict[str, Any]:

@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from jsonargparse import ActionYesNo, ArgumentParser
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import Tensor
 
 from pyrovae.cli.parse import parse
-from pyrovae.cli.report import are_pictures, draw, generate
+from pyrovae.cli.report import are_pictures, draw, generate, labels_in_turn
 from pyrovae.errors import InputError
 from pyrovae.plots import samples
 from pyrovae.training import load
+from pyrovae.vae import VAE
+
+Label = NonNegativeInt | None  # pyright: ignore[reportOperatorIssue]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,6 +24,9 @@ def main(argv: Sequence[str]) -> int:
     parser = ArgumentParser(prog="pyrovae sample", exit_on_error=False, allow_abbrev=False, description=__doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     parser.add_argument("--number", type=PositiveInt, default=64, help="How many to draw.")
+    parser.add_argument(
+        "--label", type=Label, default=None, help="The label of a conditional model; all in turn if not given."
+    )
     parser.add_argument("--seed", type=int, default=0, help="The seed of the draws.")
     parser.add_argument(
         "--output", type=str | None, default=None, help="The file of the array; RUN/samples.npz if not given."
@@ -34,8 +41,10 @@ def main(argv: Sequence[str]) -> int:
     _check_free([output, picture] if drawable else [output], asked.overwrite)
     with torch.random.fork_rng():
         torch.manual_seed(asked.seed)
-        x, mean = generate(vae, asked.number)
-    np.savez_compressed(output, x=x.numpy(), mean=mean.numpy())
+        labels = _labels(vae, asked.number, asked.label)
+        x, mean = generate(vae, asked.number, labels)
+    drawn = {"x": x, "mean": mean} if labels is None else {"x": x, "mean": mean, "labels": labels}
+    np.savez_compressed(output, **{name: value.numpy() for name, value in drawn.items()})  # pyright: ignore
     print(f"{asked.number} draws of x, and the mean of p(x | z) of each: {output}")
     if drawable:
         draw(picture, lambda ax: samples(mean, ax))
@@ -43,6 +52,17 @@ def main(argv: Sequence[str]) -> int:
     else:
         print(f"left out: pictures, because data of shape {event_shape} are none")
     return 0
+
+
+def _labels(vae: VAE, number: int, label: int | None) -> Tensor | None:
+    """The labels to draw for, if the model is conditioned on any."""
+    classes = None if vae.context_shape is None else vae.context_shape[0]
+    if label is None:
+        return labels_in_turn(vae, number)
+    if classes is None or label >= classes:
+        known = "is not conditioned on labels" if classes is None else f"knows labels 0 to {classes - 1}"
+        raise InputError(f"--label is {label}, and the model {known}; leave it out, or name one of those")
+    return torch.full((number,), label)
 
 
 def _with_suffix(path: Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
-from pyrovae.batches import batches, size
+from pyrovae.batches import as_data, batches
 from pyrovae.cli.parse import parse
 from pyrovae.cli.report import report
 from pyrovae.data import Split
@@ -50,9 +50,12 @@ def default_device(config: Namespace | None = None) -> str:
 
 
 def _mean(train: Split) -> Tensor:
-    """The mean of the training data, over one draw of their binarisation."""
-    x = train.fixed_draw()
-    return torch.stack([batch.sum(0) for batch in batches(x, 1000)]).sum(0) / size(x)
+    """The mean of the training data, of their observed numbers, over one draw of their binarisation."""
+    total, count = 0.0, 0.0
+    for batch in batches(as_data(train.fixed_draw()), 1000):
+        observed = batch.given.get("mask", torch.ones_like(batch.x, dtype=torch.bool))
+        total, count = total + (batch.x * observed).sum(0), count + observed.sum(0)
+    return torch.as_tensor(total / torch.as_tensor(count).clamp_min(1))
 
 
 def _text(parser: ArgumentParser, config: Namespace) -> str:

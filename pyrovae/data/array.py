@@ -29,6 +29,8 @@ class Array(Data):
         split_seed: fixes which datum goes where.
         in_memory: whether to hold the data in memory as float32 or, for a ``.npy``, read them as they are used; if
             null, in memory up to 2 GiB. A larger ``.npz`` is held as it was saved and converted as it is used.
+        missing: whether NaN stands for a number that was not observed, which the programs are told by a mask; an error if
+            not.
 
     Raises:
         InputError: for a file that is missing, truncated, corrupt, or of another format; for objects, strings, complex
@@ -46,11 +48,12 @@ class Array(Data):
         test: float = 0.15,
         split_seed: int = 0,
         in_memory: bool | None = None,
+        missing: bool = False,
     ) -> None:
         self.path = Path(path).expanduser()
         source, labels = _open(self.path, in_memory)
         partition = by_fractions(source.shape[0], validation, test, split_seed)
-        super().__init__(source, partition, labels=labels, binarize=binarize, in_memory=in_memory)
+        super().__init__(source, partition, labels=labels, binarize=binarize, in_memory=in_memory, missing=missing)
 
     @property
     def name(self) -> str:

@@ -2,15 +2,19 @@
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.lazy import Binarized, Rows, Source, read
 from pyrovae.data.partition import Partition
 from pyrovae.data.split import Split
+from pyrovae.errors import InputError
 
 memory_limit = 2 * 2**30
 """Bytes of float32 up to which a set is read into memory, unless ``in_memory`` says otherwise: 2 GiB."""
@@ -41,6 +45,8 @@ class Data(ABC):
         binarize: ``none``, ``dynamic``, ``fixed``, ``fixed(SEED)`` or ``threshold``.
         in_memory: whether to hold the data in memory or read them as they are used; if None, in memory up to
             ``memory_limit``.
+        missing: whether NaN stands for a number that was not observed: the programs are then given a ``mask``, true where
+            one was, and 0 in its place.
 
     Raises:
         InputError: for an unknown ``binarize``; for values that are not finite, or that are outside [0, 1] where they
@@ -55,13 +61,42 @@ class Data(ABC):
         labels: Tensor | None,
         binarize: str,
         in_memory: bool | None = None,
+        missing: bool = False,
     ) -> None:
         self.event_shape = tuple(source.shape[1:])
         self.binarize = Binarize.parse(binarize)
         if in_memory is None:
             in_memory = 4 * math.prod(source.shape) <= memory_limit
-        select = partial(_select, _load(source, self.binarize) if in_memory else source, labels, self.binarize)
+        if missing and not in_memory:
+            raise InputError("missing numbers are found in data that are in memory; pass in_memory=True")
+        given = {}
+        if missing:
+            source, given["mask"] = _filled(source)
+        select = partial(_select, _load(source, self.binarize) if in_memory else source, labels, given, self.binarize)
         self.train, self.validation, self.test = map(select, partition)
+
+    def condition_on_labels(self, *shape: int) -> None:
+        """Give the programs the labels as context ``c``, one-hot, shape ``(B, classes)``.
+
+        Args:
+            shape: the number of classes.
+
+        Raises:
+            InputError: where the data have no labels, or some that are none of so many classes.
+        """
+        parts = [self.train, self.validation, self.test]
+        labels = [part.labels for part in parts if part.labels is not None]
+        if not labels:
+            raise InputError(f"{self.name} has no labels, which are the context of a model here; leave out context_shape")
+        largest = int(torch.cat(labels).max())
+        if len(shape) != 1 or shape[0] <= largest:
+            raise InputError(
+                f"context_shape is {shape} and the labels of {self.name} go up to {largest}; expected ({largest + 1},)"
+            )
+        self.train, self.validation, self.test = (
+            replace(part, given={**part.given, "c": one_hot(known, *shape).float()})
+            for part, known in zip(parts, labels, strict=True)
+        )
 
     @property
     @abstractmethod
@@ -82,6 +117,16 @@ def _load(source: Source, binarize: Binarize) -> Tensor:
     return binarize.store(read(source, everything), everything)
 
 
-def _select(data: Tensor | Source, labels: Tensor | None, binarize: Binarize, index: np.ndarray) -> Split:
+def _filled(source: Source) -> tuple[np.ndarray, Tensor]:
+    """The data with 0 for each NaN, and a mask of those that are none."""
+    raw = np.asarray(source[np.arange(source.shape[0])])
+    observed = ~np.isnan(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, dtype=bool)
+    return np.where(observed, raw, 0).astype(raw.dtype), torch.from_numpy(observed)
+
+
+def _select(
+    data: Tensor | Source, labels: Tensor | None, given: dict[str, Tensor], binarize: Binarize, index: np.ndarray
+) -> Split:
     x = data[index] if isinstance(data, Tensor) else Binarized(Rows(data, index), index, binarize)
-    return Split(x, None if labels is None else labels[index], index, binarize)
+    beside = {name: value[index] for name, value in given.items()}
+    return Split(x, None if labels is None else labels[index], index, binarize, beside)

@@ -1,14 +1,15 @@
 """One part of a data set, and the two ways in which it is used: batches to train on, and the data as evaluated."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyrovae.batches import batches, size
+from pyrovae.batches import Batch, Columns, batches, size
 from pyrovae.data.binarize import Binarize, fixed_draws
 from pyrovae.data.lazy import Binarized
 from pyrovae.errors import InputError
@@ -24,15 +25,22 @@ class Split:
         labels: int64, shape ``(N,)``, or None.
         index: int64, shape ``(N,)``: where the data stand in their source.
         binarize: what each use makes of ``x``.
+        given: what the programs are given beside ``x``, by the names of their arguments: ``c``, say.
     """
 
     x: Tensor | Dataset[Tensor]
     labels: Tensor | None
     index: np.ndarray
     binarize: Binarize
+    given: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return size(self.x)
+
+    @property
+    def columns(self) -> Columns[Any]:
+        """The data as they are kept, with what is given beside them."""
+        return Columns(self.x, self.given)
 
     def batches(
         self,
@@ -42,10 +50,11 @@ class Split:
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         workers: int = 0,
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Any]:
         """Batches of shape ``(B, *event_shape)`` that hold each datum once, the last one short.
 
-        In ``dynamic`` mode each batch is drawn afresh on its own device.
+        In ``dynamic`` mode each batch is drawn afresh on its own device. Where something is given beside the data, a batch
+        is a mapping that has the data under ``x``.
 
         Args:
             batch_size: the number of data in a batch.
@@ -63,32 +72,36 @@ class Split:
             raise InputError(f"batch_size is {batch_size}; expected one or more: pass a positive batch_size")
         order = _random_order(len(self), generator) if shuffle and batch_size < len(self) else None
         loading = None if generator is None else generator.clone_state()
-        stream = batches(self.x, batch_size, order=order, device=device, workers=workers, generator=loading)
+        stream = batches(self.columns, batch_size, order=order, device=device, workers=workers, generator=loading)
         return self._drawn(stream, generator)
 
-    def _drawn(self, stream: Iterator[Tensor], generator: torch.Generator | None) -> Iterator[Tensor]:
-        for x in stream:
-            generator = _on_device(generator, x.device)
-            yield self.binarize.draw(x, generator)
+    def _drawn(self, stream: Iterator[Batch], generator: torch.Generator | None) -> Iterator[Any]:
+        for batch in stream:
+            generator = _on_device(generator, batch.x.device)
+            yield replace(batch, x=self.binarize.draw(batch.x, generator)).plain()
 
-    def fixed_draw(self, seed: int = 0) -> Tensor | Dataset[Tensor]:
+    def fixed_draw(self, seed: int = 0) -> Any:
         """The data as they are evaluated, in their order.
 
         For ``dynamic`` this is one draw for each datum, the same for the same seed wherever it is made: the data that
-        ``fixed(seed)`` would hold. Otherwise ``x`` itself. In memory if ``x`` is, otherwise read as it goes.
+        ``fixed(seed)`` would hold. Otherwise ``x`` itself. In memory if ``x`` is, otherwise read as it goes. Where something
+        is given beside the data, a mapping that has the draw under ``x``.
 
         Raises:
             InputError: for a negative seed.
         """
         fixed = Binarize("fixed", seed)
+        return Columns(self._fixed(fixed), self.given).plain()
+
+    def _fixed(self, fixed: Binarize) -> Tensor | Dataset:
         if self.binarize.kind != "dynamic":
             return self.x
         if isinstance(self.x, Tensor):
-            return fixed_draws(self.x, self.index, seed)
+            return fixed_draws(self.x, self.index, fixed.seed)
         return Binarized(self.x, self.index, fixed)
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same split with ``x`` and ``labels`` on a device.
+        """The same split with its tensors on a device.
 
         Raises:
             InputError: if the data are not in memory.
@@ -99,7 +112,8 @@ class Split:
                 f"data set, or device={str(device)!r} to batches"
             )
         labels = None if self.labels is None else self.labels.to(device)
-        return replace(self, x=self.x.to(device), labels=labels)
+        columns = self.columns.to(device)
+        return replace(self, x=columns.x, labels=labels, given=columns.given)
 
 
 def _random_order(n: int, generator: torch.Generator | None) -> Tensor:

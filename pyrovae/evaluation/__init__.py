@@ -4,6 +4,7 @@ from pyrovae.evaluation.active_units import ActiveUnits, active_units
 from pyrovae.evaluation.bound_curve import BoundCurve, bound_curve
 from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
+from pyrovae.evaluation.impute import impute
 from pyrovae.evaluation.latent_map import LatentMap, latent_map
 from pyrovae.evaluation.log_likelihood import log_likelihood
 from pyrovae.evaluation.nearest_neighbours import nearest_neighbour_accuracy
@@ -21,6 +22,7 @@ __all__ = [
     "active_units",
     "bound_curve",
     "gradient_statistics",
+    "impute",
     "latent_map",
     "log_likelihood",
     "nearest_neighbour_accuracy",

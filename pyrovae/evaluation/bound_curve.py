@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from pyrovae.batches import as_data, size
+from pyrovae.batches import DataLike, as_data
 from pyrovae.errors import InputError
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.device import home
@@ -125,7 +124,7 @@ class BoundCurve:
 def bound_curve(
     model: Program,
     guide: Program,
-    data: Tensor | np.ndarray | Dataset,
+    data: DataLike,
     particles: Sequence[int] = (1, 5, 50, 500, 5000),
     bounds: Mapping[str, MakesBound] = BOUNDS,
     *,
@@ -152,7 +151,8 @@ def bound_curve(
     Args:
         model: a Pyro program with a plate over data, called with one batch ``x`` of shape ``(B, *event_shape)``.
         guide: its proposal, called with the same.
-        data: a tensor or array of shape ``(N, *event_shape)``, or a ``Dataset`` of ``x`` or of tuples that begin with it.
+        data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset`` of ``x`` or of tuples that begin with it,
+            or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
         particles: the numbers K.
         bounds: by name, what makes a bound for K particles: a class as it is, ``partial(CIWAE, 0.5)``, or ``lambda K:
             MIWAE(8, K)``. Any object will do that has ``num_particles`` (the draws that one value needs), ``sign``
@@ -187,11 +187,11 @@ def bound_curve(
     for name, limit in (("max_rows", max_rows), ("max_weights", max_weights)):
         if limit is not None and limit < 1:
             raise InputError(f"{name} is {limit}; expected at least 1")
-    data = as_data(data)
-    device = home(data, device)
-    compile = size(data) * num_samples >= WORTHWHILE if compile is None else compile
+    columns = as_data(data)
+    device = home(columns, device)
+    compile = len(columns) * num_samples >= WORTHWHILE if compile is None else compile
     with torch.no_grad(), computing_in(precision), evaluating(model, guide), seeded(seed, device):
-        draws = Draws(model, guide, data, num_samples, device, compile, max_rows, max_weights)
+        draws = Draws(model, guide, columns, num_samples, device, compile, max_rows, max_weights)
         xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not progress)
         parts = [_measured(draws.of(x), made) for x in xs]
     curve = _joined(parts, tuple(particles), made)

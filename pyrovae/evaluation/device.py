@@ -2,12 +2,13 @@
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from pyrovae.batches import Columns
 
 
-def home(data: Tensor | Dataset, device: torch.device | str | None) -> torch.device:
+def home(data: Columns, device: torch.device | str | None) -> torch.device:
     """The device asked for, or else the one where the data lie; a CUDA device with its number."""
     if device is None:
-        return data.device if isinstance(data, Tensor) else torch.device("cpu")
+        return data.x.device if isinstance(data.x, Tensor) else torch.device("cpu")
     device = torch.device(device)
     return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device

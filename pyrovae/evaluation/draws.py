@@ -7,9 +7,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from pyrovae.batches import batches, size
+from pyrovae.batches import Batch, Columns, batches
 from pyrovae.errors import InputError
 from pyrovae.evaluation.limits import MAX_ROWS, rows_that_fit
 from pyrovae.pair import Pair
@@ -42,7 +41,7 @@ class Draws:
         self,
         model: Program,
         guide: Program,
-        data: Tensor | Dataset,
+        data: Columns,
         number: int,
         device: torch.device,
         compile: bool,
@@ -52,78 +51,88 @@ class Draws:
         self.number = number
         self._data, self._device = data, device
         self._pair = Pair(model, guide)
-        self._batch_size = _even(size(data), max(1, min(max_weights // number, max_rows or MAX_ROWS)))
+        self._batch_size = _even(len(data), max(1, min(max_weights // number, max_rows or MAX_ROWS)))
         first = next(self.batches())
-        self._pair.start(first)
+        self._pair.start(first.x, **first.given)
         self.discrete_dimensions: int | None = None
-        max_rows = max_rows or rows_that_fit(device, lambda: self._pair.weigh(4, first).total.numel())
+        max_rows = max_rows or rows_that_fit(device, lambda: self._pair.weigh(4, first.x, **first.given).total.numel())
         self._at_once = _even(number, max(1, max_rows // self._batch_size))
-        self._weigh: Callable[[Tensor], Tensor] = self._checked
+        self._weigh: Callable[[Batch], Tensor] = self._checked
         self._compile = compile
 
     @property
     def number_of_batches(self) -> int:
         """How many batches the data make."""
-        return math.ceil(size(self._data) / self._batch_size)
+        return math.ceil(len(self._data) / self._batch_size)
 
-    def batches(self) -> Iterator[Tensor]:
+    def batches(self) -> Iterator[Batch]:
         """The data, in their order."""
         return batches(self._data, self._batch_size, device=self._device)
 
-    def of(self, x: Tensor) -> Tensor:
-        """The log weights of a batch, shape ``(number, len(x))``, float64.
+    def of(self, batch: Batch) -> Tensor:
+        """The log weights of a batch, shape ``(number, len(batch))``, float64.
 
         Raises:
             InputError: for a weight that is not a number, and where weights are not densities of single data.
         """
-        filled = torch.cat([x, x[-1:].expand(self._batch_size - len(x), *x.shape[1:])])
+        filled = batch.with_tensors(*(_filled(column, self._batch_size) for column in batch.tensors))
         if self._compile:
             self._weigh, self._compile = self._fused(filled), False
         pieces = math.ceil(self.number / self._at_once)
-        weights = torch.empty(pieces * self._at_once, self._batch_size, dtype=torch.float64, device=x.device)
-        noise = _noise(x.device)
+        weights = torch.empty(pieces * self._at_once, self._batch_size, dtype=torch.float64, device=batch.x.device)
+        noise = _noise(batch.x.device)
         for rows in weights.split(self._at_once):
             rows.copy_(self._weigh(filled))
-        weights = weights[: self.number, : len(x)]
+        weights = weights[: self.number, : len(batch)]
         if weights.isnan().any():
             self._name_the_site(filled, noise)
         return weights
 
-    def _checked(self, x: Tensor) -> Tensor:
-        weights = self._pair.weigh(self._at_once, x)
+    def _checked(self, batch: Batch) -> Tensor:
+        weights = self._pair.weigh(self._at_once, batch.x, **batch.given)
         weights.require_densities("the log likelihood")
-        _require_every_datum(weights.total.shape[1], len(x), weights.plates)
+        _require_every_datum(weights.total.shape[1], len(batch), weights.plates)
         self.discrete_dimensions = weights.discrete_dimensions
         return weights.total
 
-    def _fused(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def _fused(self, batch: Batch) -> Callable[[Batch], Tensor]:
         try:
-            recording = Recording(_Weights(self._checked, self._pair), (x,))
+            recording = Recording(_Weights(self._checked, self._pair), (batch.x,), batch.given)
             tensors = [tensor.detach() for tensor in recording.tensors]
-            fused = fuse(lambda *inputs: [recording(inputs[:-1], inputs[-1])], [*tensors, x])
+
+            def weigh(*inputs: Tensor) -> list[Tensor]:
+                given = batch.with_tensors(*inputs[len(tensors) :])
+                return [recording(inputs[: len(tensors)], given.x, **given.given)]
+
+            fused = fuse(weigh, [*tensors, *batch.tensors])
         except NotRecordedError as error:
             warnings.warn(f"the programs run eagerly: they cannot be recorded: {error}", NotCompiledWarning, stacklevel=4)
             return self._checked
-        return lambda x: fused(*tensors, x)[0]
+        return lambda batch: fused(*tensors, *batch.tensors)[0]
 
-    def _name_the_site(self, x: Tensor, noise: Callable[[], None]) -> None:
+    def _name_the_site(self, batch: Batch, noise: Callable[[], None]) -> None:
         """Draw again what was not a number, and raise the InputError that says where it comes from."""
         noise()
         for _ in range(math.ceil(self.number / self._at_once)):
-            self._pair.weigh(self._at_once, x).require_numbers()
+            self._pair.weigh(self._at_once, batch.x, **batch.given).require_numbers()
         raise InputError("a weight is not a number, and was when it was drawn again eagerly; pass compile=False")
 
 
 class _Weights(nn.Module):
     """Log weights as the output of a module, which has the parameters of the pair."""
 
-    def __init__(self, weigh: Callable[[Tensor], Tensor], pair: Pair) -> None:
+    def __init__(self, weigh: Callable[[Batch], Tensor], pair: Pair) -> None:
         super().__init__()
         self.pair = pair
         self._weigh = weigh
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._weigh(x)
+    def forward(self, x: Tensor, **given: Tensor) -> Tensor:
+        return self._weigh(Columns(x, given))
+
+
+def _filled(column: Tensor, length: int) -> Tensor:
+    """As many rows as that, the last of them repeated."""
+    return torch.cat([column, column[-1:].expand(length - len(column), *column.shape[1:])])
 
 
 def _even(total: int, most: int) -> int:

@@ -4,13 +4,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from pyrovae.batches import as_data, size
+from pyrovae.batches import DataLike, as_data
 from pyrovae.errors import InputError
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.draws import Draws
@@ -28,7 +25,7 @@ WORTHWHILE = 2**21
 def log_likelihood(
     model: Program,
     guide: Program,
-    data: Tensor | np.ndarray | Dataset,
+    data: DataLike,
     num_samples: int = 5000,
     *,
     particles: Sequence[int] = (1, 5, 50, 500),
@@ -53,7 +50,8 @@ def log_likelihood(
     Args:
         model: a Pyro program with a plate over data, called with one batch ``x`` of shape ``(B, *event_shape)``.
         guide: its proposal, called with the same.
-        data: a tensor or array of shape ``(N, *event_shape)``, or a ``Dataset`` of ``x`` or of tuples that begin with it.
+        data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset`` of ``x`` or of tuples that begin with it,
+            or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
         num_samples: the number of draws :math:`K` a datum.
         particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
             those above ``num_samples`` are left out.
@@ -82,12 +80,12 @@ def log_likelihood(
     """
     _require_positive(num_samples=num_samples, max_rows=1 if max_rows is None else max_rows, max_weights=max_weights)
     _require_positive(particles=min(particles, default=1))
-    data = as_data(data)
-    device = home(data, device)
+    columns = as_data(data)
+    device = home(columns, device)
     counts = [count for count in particles if count <= num_samples]
-    compile = size(data) * num_samples >= WORTHWHILE if compile is None else compile
+    compile = len(columns) * num_samples >= WORTHWHILE if compile is None else compile
     with torch.no_grad(), computing_in(precision), evaluating(model, guide), seeded(seed, device):
-        draws = Draws(model, guide, data, num_samples, device, compile, max_rows, max_weights)
+        draws = Draws(model, guide, columns, num_samples, device, compile, max_rows, max_weights)
         xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not progress)
         estimate = LogLikelihood.concatenate([LogLikelihood.from_log_weights(draws.of(x), counts) for x in xs])
     estimate = replace(estimate, discrete_dimensions=draws.discrete_dimensions)

@@ -40,7 +40,12 @@ def mean_of_draws(values: Tensor, site: Site, plates: Plates) -> Tensor:
     Returns:
         Shape ``(B, 1, ..., *event_shape)``, where the dots are the other plates, the outermost (of lowest ``dim``) first.
     """
+    values = values if values.is_floating_point() else values.float()
+    return draws_first(values, site, plates).mean(0)
+
+
+def draws_first(values: Tensor, site: Site, plates: Plates) -> Tensor:
+    """A site's values, of shape ``(draws, ..., B, *event_shape)``, as ``(draws, B, 1, ..., *event_shape)``."""
     frame = next(frame for frame in site["cond_indep_stack"] if frame.name == plates.data)
     draws, data = -1 - plates.nesting - site["fn"].event_dim, frame.dim - site["fn"].event_dim
-    values = values if values.is_floating_point() else values.float()
-    return values.mean(draws, keepdim=True).movedim(data, 0)
+    return values.unsqueeze(draws).movedim((draws - 1, data), (0, 1))

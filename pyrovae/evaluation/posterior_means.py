@@ -1,14 +1,12 @@
 """The means of a guide's proposals: a point a datum, where the latent space is read."""
 
-import numpy as np
 import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from pyrovae.batches import as_data, batches
+from pyrovae.batches import Batch, DataLike, as_data, batches
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
@@ -22,7 +20,7 @@ from pyrovae.weights import Plates, Site
 def posterior_means(
     model: Program,
     guide: Program,
-    data: Tensor | np.ndarray | Dataset,
+    data: DataLike,
     *,
     draws: int = 1000,
     seed: int = 0,
@@ -37,7 +35,7 @@ def posterior_means(
     Args:
         model: the generator, which tells where the data plate is.
         guide: the proposal, called with one batch ``x``.
-        data: a tensor or array of shape ``(N, *event_shape)``, or a ``Dataset``.
+        data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset``, or a mapping as :func:`pyrovae.fit` takes.
         draws: the number of draws to average where the mean is not exact; they leave a variance of at most
             :math:`\mathrm{Var}_q(z) / \mathrm{draws}`.
         seed: where the noise starts; the caller's random generators stay as they were.
@@ -50,21 +48,21 @@ def posterior_means(
     Raises:
         InputError: naming the site, for a pair that does not match (see :func:`pyrovae.weights.find_plates`).
     """
-    data = as_data(data)
-    device = home(data, device)
+    columns = as_data(data)
+    device = home(columns, device)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
-        x = next(batches(data, 1, device=device))
-        plates = plates_of(model, guide, x)
-        draws = 1 if _is_exact(_run(model, guide, x, 1, plates)) else draws
-        xs = batches(data, max(1, max_rows // draws), device=device)
-        return torch.cat([_means(_run(model, guide, x, draws, plates), plates).cpu() for x in xs])
+        first = next(batches(columns, 1, device=device))
+        plates = plates_of(model, guide, first)
+        draws = 1 if _is_exact(_run(model, guide, first, 1, plates)) else draws
+        stream = batches(columns, max(1, max_rows // draws), device=device)
+        return torch.cat([_means(_run(model, guide, batch, draws, plates), plates).cpu() for batch in stream])
 
 
-def _run(model: Program, guide: Program, x: Tensor, draws: int, plates: Plates) -> list[Site]:
+def _run(model: Program, guide: Program, batch: Batch, draws: int, plates: Plates) -> list[Site]:
     """The random sites of the guide, each value of shape ``(draws, ..., B, *event_shape)``."""
     with parameter_store(model, guide) as (_, proposal):
         repeated = pyro.plate("draws", draws, dim=-1 - plates.nesting)(proposal)
-        trace = prune_subsample_sites(poutine.trace(repeated).get_trace(x))
+        trace = prune_subsample_sites(poutine.trace(repeated).get_trace(batch.x, **batch.given))
     sites: list[Site] = list(trace.nodes.values())
     return [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
 

@@ -1,8 +1,10 @@
 """What the model makes of a datum's latent: the mean of the observed site, given draws of the posterior."""
 
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrovae.batches import DataLike, as_batch
 from pyrovae.errors import InputError
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.moments import mean, mean_of_draws
@@ -11,13 +13,14 @@ from pyrovae.parameters import Program
 from pyrovae.weights import Site, log_weights
 
 
-def reconstructions(model: Program, guide: Program, x: Tensor, *, draws: int = 1, seed: int = 0) -> Tensor:
+def reconstructions(model: Program, guide: Program, x: DataLike, *, draws: int = 1, seed: int = 0) -> Tensor:
     r"""The mean of :math:`p(x \mid z)` for :math:`z \sim q(z \mid x)`, averaged over ``draws`` of z.
 
     Args:
         model: a Pyro program with one observed site, the data.
         guide: its proposal.
-        x: one batch, shape ``(B, *event_shape)``, where the programs are. Where the model puts these dimensions into
+        x: one batch, shape ``(B, *event_shape)``, where the programs are, or a mapping that has it under ``x`` and beside it
+            what the programs are given by name. Where the model puts these dimensions into
             plates, they are taken in the order of the plates' dimensions, the leftmost first.
         draws: the number of latents to average over: one shows what the decoder draws, many are blurred as far as the
             posterior is uncertain.
@@ -29,19 +32,26 @@ def reconstructions(model: Program, guide: Program, x: Tensor, *, draws: int = 1
     Raises:
         InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
     """
-    with torch.no_grad(), evaluating(model, guide), seeded(seed, x.device):
-        weights = log_weights(model, guide, x, particles=draws)
-        site = _observed_site(list(weights.model.nodes.values()))
+    batch = as_batch(x)
+    with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
+        weights = log_weights(model, guide, batch.x, particles=draws, **batch.given)  # pyright: ignore
+        site = observed_site(weights.model)
     means = mean(site["fn"])
     if means is None:
         raise InputError(
             f"the distribution of observed site {site['name']!r}, {type(site['fn']).__name__}, does not know its mean; "
             "expected one with a finite mean: draw from it with pyro.infer.Predictive instead"
         )
-    return mean_of_draws(means, site, weights.plates).reshape(x.shape)
+    return mean_of_draws(means, site, weights.plates).reshape(batch.x.shape)
 
 
-def _observed_site(sites: list[Site]) -> Site:
+def observed_site(model: Trace) -> Site:
+    """The one site of a model that observes data.
+
+    Raises:
+        InputError: where there are more, or none.
+    """
+    sites: list[Site] = list(model.nodes.values())
     observed = [site for site in sites if site["type"] == "sample" and site["is_observed"] and _is_data(site)]
     if len(observed) != 1:
         names = ", ".join(repr(site["name"]) for site in observed) or "none"

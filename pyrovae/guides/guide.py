@@ -3,10 +3,13 @@
 from abc import abstractmethod
 
 import pyro
+import torch
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyrovae.conditioned import output
+from pyrovae.distributions.observed_part import require_mask
 from pyrovae.networks import Build, Shape
 
 
@@ -34,15 +37,28 @@ class Guide(PyroModule):
     def proposal(self, params: Tensor) -> TorchDistribution:
         """The distribution q(z | x) of the site ``z``, given the encoder's output, of shape ``(*batch, *param_shape)``."""
 
-    def propose(self, x: Tensor) -> TorchDistribution:
-        """The distribution q(z | x) of data of shape ``(*batch, *event_shape)``."""
-        return self.proposal(self.encoder(x))
+    def encode(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """The encoder's output, for data whose numbers outside the mask it sees as 0."""
+        if mask is not None:
+            require_mask(mask, x)
+            x = torch.where(mask, x, 0.0)
+        return output(self.encoder, x, context)
+
+    def propose(self, x: Tensor, context: Tensor | None = None) -> TorchDistribution:
+        """The distribution q(z | x) of data of shape ``(*batch, *event_shape)``, given their context."""
+        return self.proposal(self.encode(x, context))
 
     def draw(self, params: Tensor) -> Tensor:
         """Draw z given the encoder's output, of shape ``(B, *param_shape)``; a guide of more sites has its own."""
         return pyro.sample("z", self.proposal(params))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw z for each datum of ``x``, of shape ``(B, *event_shape)``."""
+    def forward(self, x: Tensor, c: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Draw z for each datum of ``x``, of shape ``(B, *event_shape)``.
+
+        Args:
+            x: the data.
+            c: what they are conditioned on, the context, shape ``(B, *context_shape)``.
+            mask: the numbers that were observed, bool, of the shape of ``x``; all if not given.
+        """
         with pyro.plate("data", len(x), dim=-1):
-            return self.draw(self.encoder(x))
+            return self.draw(self.encode(x, c, mask))

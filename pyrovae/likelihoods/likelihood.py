@@ -14,7 +14,12 @@ class Likelihood(PyroModule):
 
     Args:
         event_shape: shape of one datum.
+
+    Attributes:
+        filler: a number that x can be, which stands where nothing was observed.
     """
+
+    filler = 0.0
 
     def __init__(self, event_shape: Shape) -> None:
         super().__init__()
@@ -28,6 +33,10 @@ class Likelihood(PyroModule):
     @abstractmethod
     def forward(self, params: Tensor) -> TorchDistribution:
         """The distribution of x, event shape ``event_shape``, given ``params`` of shape ``(*batch, *param_shape)``."""
+
+    def given(self, params: Tensor, context: Tensor | None) -> TorchDistribution:
+        """The distribution of x given a context too, of shape ``(*batch, *context_shape)``; most have no use for it."""
+        return self(params)
 
     @abstractmethod
     def start(self, mean: Tensor) -> Tensor:

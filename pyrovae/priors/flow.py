@@ -1,13 +1,16 @@
 """The prior that a normalizing flow makes."""
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import pyro
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.priors.prior import Prior
+from pyrovae.networks import Shape
+from pyrovae.priors.prior import Prior, Proposal
 
 with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
     import zuko
@@ -25,8 +28,8 @@ class Flow(Prior):
         \log p(z) = \log N(f(z); 0, I) + \log \left| \det \frac{\partial f(z)}{\partial z} \right|, \qquad
         f = f_T \circ \cdots \circ f_1
 
-    on the site ``z``. Every :math:`f_t` is autoregressive in its input, so that a density, which training needs, takes one
-    pass; a draw is found in ``latent_dim`` passes.
+    on the site ``z``; in a ``VAE`` with a context, f depends on that, too. Every :math:`f_t` is autoregressive in its input,
+    so that a density, which training needs, takes one pass; a draw is found in ``latent_dim`` passes.
 
     Args:
         latent_dim: length of z.
@@ -53,7 +56,18 @@ class Flow(Prior):
             raise InputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, get_args(Kind)))}")
         if transforms < 1:
             raise InputError(f"transforms is {transforms}; expected at least 1: StandardNormal is the prior without one")
-        self.flow = _families[kind](latent_dim, transforms=transforms, hidden_features=hidden)
+        self._build = partial(_families[kind], latent_dim, transforms=transforms, hidden_features=hidden)
+        self.flow = self._build()
+        self.conditional = False
+
+    def meet(self, proposal: Proposal, event_shape: Shape, context_shape: Shape | None) -> None:
+        if context_shape is not None:
+            self.flow, self.conditional = self._build(context=math.prod(context_shape)), True
 
     def forward(self) -> Tensor:
         return pyro.sample("z", ZukoToPyro(self.flow()))
+
+    def given(self, context: Tensor | None) -> Tensor:
+        if not self.conditional or context is None:
+            return self()
+        return pyro.sample("z", ZukoToPyro(self.flow(context.flatten(1).to(next(self.parameters()).dtype))))

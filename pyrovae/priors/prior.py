@@ -10,8 +10,8 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.networks import Shape
 
-Proposal = Callable[[Tensor], TorchDistribution]
-r"""From data, of shape ``(*batch, *event_shape)``, to :math:`q(z \mid x)`."""
+Proposal = Callable[[Tensor, Tensor | None], TorchDistribution]
+r"""From data, of shape ``(*batch, *event_shape)``, and their context to :math:`q(z \mid x)`."""
 
 
 class Prior(PyroModule):
@@ -27,8 +27,12 @@ class Prior(PyroModule):
             raise InputError(f"latent_dim is {latent_dim}; expected at least 1")
         self.latent_dim = latent_dim
 
-    def meet(self, proposal: Proposal, event_shape: Shape) -> None:
-        """Learn of the guide that this prior is paired with; most priors do not care."""
+    def meet(self, proposal: Proposal, event_shape: Shape, context_shape: Shape | None) -> None:
+        """Learn of the guide that this prior is paired with, and of the context if there is one; most do not care."""
+
+    def given(self, context: Tensor | None) -> Tensor:
+        """Draw z given a context, of shape ``(*batch, *context_shape)``; most priors are the same for all."""
+        return self()
 
     @abstractmethod
     def forward(self) -> Tensor:

@@ -16,7 +16,8 @@ class Vamp(Prior):
     .. math::
         p(z) = \frac{1}{C} \sum_{c=1}^{C} q(z \mid u_c)
 
-    on the site ``z``, with :math:`u_c` of the shape of one datum, learned. It belongs to the guide of its ``VAE``, whose
+    on the site ``z``, with :math:`u_c` of the shape of one datum, learned; where there is a context, with a learned one of
+    that beside it, so that the prior is one for all contexts. It belongs to the guide of its ``VAE``, whose
     parameters it uses and does not own. The pseudo-inputs begin as noise around one half, as suits pixels in [0, 1];
     :meth:`start_at` lets them begin at data.
 
@@ -40,10 +41,13 @@ class Vamp(Prior):
             raise InputError(f"components is {components}; expected at least 1")
         self.components = components
         self.proposal: Proposal | None = None
+        self.pseudo_contexts: nn.Parameter | None = None
 
-    def meet(self, proposal: Proposal, event_shape: Shape) -> None:
+    def meet(self, proposal: Proposal, event_shape: Shape, context_shape: Shape | None) -> None:
         self.proposal = proposal
         self.pseudo_inputs = nn.Parameter(0.5 + 0.1 * torch.randn(self.components, *event_shape))
+        if context_shape is not None:
+            self.pseudo_contexts = nn.Parameter(0.5 + 0.1 * torch.randn(self.components, *context_shape))
 
     @torch.no_grad()
     def start_at(self, x: Tensor) -> None:
@@ -57,4 +61,4 @@ class Vamp(Prior):
     def forward(self) -> Tensor:
         if self.proposal is None:
             raise InputError("Vamp is made of a guide's proposals and has no guide; build it as VAE(..., prior=Vamp)")
-        return pyro.sample("z", EqualMixture(self.proposal(self.pseudo_inputs)))
+        return pyro.sample("z", EqualMixture(self.proposal(self.pseudo_inputs, self.pseudo_contexts)))

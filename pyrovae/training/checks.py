@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from pyrovae.batches import Batch
 from pyrovae.objectives import ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.weights import LogWeights
@@ -57,15 +58,15 @@ class Noise:
             torch.set_rng_state(self._state)
 
 
-def blame(module: ObjectiveModule, x: Tensor | None) -> str:
+def blame(module: ObjectiveModule, batch: Batch | None) -> str:
     """What to say of a batch whose loss, or the gradient of it, was not finite: the site, or the parameters, to blame.
 
     Args:
         module: the objective on its pair, its parameters and the random generators as they were at that step.
-        x: the batch, as the programs see it; None where it is not at hand any more.
+        batch: the data, as the programs see them; None where it is not at hand any more.
     """
-    loss, blamed = (math.nan, None) if x is None else _blame(module, x)
-    if x is None:
+    loss, blamed = (math.nan, None) if batch is None else _blame(module, batch)
+    if batch is None:
         what = "not finite, for a batch that is not at hand any more (compile=False looks at every step)"
     elif blamed is None:
         what = "not finite: with other random numbers the densities of that batch, and their gradient, are"
@@ -78,10 +79,10 @@ def blame(module: ObjectiveModule, x: Tensor | None) -> str:
 
 
 @torch.enable_grad()
-def _blame(module: ObjectiveModule, x: Tensor) -> tuple[float, str | None]:
-    with same_random_numbers(x):
-        loss = module.measure(x).loss
-    weights = module.weights(x)
+def _blame(module: ObjectiveModule, batch: Batch) -> tuple[float, str | None]:
+    with same_random_numbers(batch.x):
+        loss = module.measure(batch.x, **batch.given).loss
+    weights = module.weights(batch.x, **batch.given)
     return loss.item(), _site(weights) or (_gradient(module, loss) if loss.requires_grad else None)
 
 

@@ -1,7 +1,8 @@
 """An objective on a pair as fused tensor operations: Pyro's handlers run once, when the programs are recorded."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,34 +27,45 @@ class CompiledObjective(nn.Module):
         self.module = module
         self._graphs: dict[Any, Callable[..., Measurement] | None] = {}
 
-    def forward(self, *args: Tensor) -> Tensor:
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
         """Minus the bound, summed over the data, in nats."""
-        return self.measure(*args).loss
+        return self.measure(*args, **kwargs).loss
 
-    def measure(self, *args: Tensor) -> Measurement:
+    def measure(self, *args: Tensor, **kwargs: Tensor) -> Measurement:
         """The loss and, for each datum, bound, reconstruction and KL."""
-        return (self._graph(args) or self.module.measure)(*args)
+        graph = self._graph(args, kwargs)
+        return self.module.measure(*args, **kwargs) if graph is None else graph(*args, *kwargs.values())
 
-    def _graph(self, args: tuple[Tensor, ...]) -> Callable[..., Measurement] | None:
-        shapes = tuple((value.shape, value.dtype, value.device, value.requires_grad) for value in args)
+    def _graph(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Callable[..., Measurement] | None:
+        tensors = (*args, *kwargs.values())
+        shapes = tuple((value.shape, value.dtype, value.device, value.requires_grad) for value in tensors)
         wanted = tuple(value.requires_grad for value in self.module.parameters())
         training = tuple(module.training for module in self.module.modules())
-        key = (shapes, wanted, training, torch.is_grad_enabled())
+        key = (shapes, tuple(kwargs), wanted, training, torch.is_grad_enabled())
         if key not in self._graphs:
-            self._graphs[key] = self._record(args)
+            self._graphs[key] = self._record(args, kwargs)
         return self._graphs[key]
 
-    def _record(self, args: tuple[Tensor, ...]) -> Callable[..., Measurement] | None:
+    def _record(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Callable[..., Measurement] | None:
         if len(self._graphs) >= most_graphs:
             return warn_of_eager(f"they were recorded for {most_graphs} other shapes already; keep the batch size fixed")
         try:
-            recording = record(self.module, args)
-            return _differentiable(recording, args) if torch.is_grad_enabled() else _undifferentiable(recording, args)
+            recording, tensors = record(self.module, args, kwargs), (*args, *kwargs.values())
+            measure = partial(_called, recording, len(recording.tensors), len(args), tuple(kwargs))
+            make = _differentiable if torch.is_grad_enabled() else _undifferentiable
+            return make(measure, recording.tensors, tensors)
         except NotRecordedError as error:
             return warn_of_eager(f"they cannot be recorded: {error}")
 
 
-def compile(module: ObjectiveModule, *example: Tensor) -> CompiledObjective:
+def _called(recording: Recording, own: int, positional: int, names: tuple[str, ...], *tensors: Tensor) -> Measurement:
+    """What was recorded, of its own tensors, the positional arguments and those with a name, one after another."""
+    mine, given = tensors[:own], tensors[own:]
+    named = dict(zip(names, given[positional:], strict=True))
+    return Measurement(*recording(mine, *given[:positional], **named))
+
+
+def compile(module: ObjectiveModule, *example: Tensor, **named: Tensor) -> CompiledObjective:
     r"""Record an objective on a pair, once, as one graph of tensor operations, and fuse it.
 
     The result has the very parameters and buffers of ``module``, the same loss and the same gradients, computed in one
@@ -68,6 +80,7 @@ def compile(module: ObjectiveModule, *example: Tensor) -> CompiledObjective:
     Args:
         module: what an objective returns for a pair, ``IWAE(5)(model, guide)``.
         example: a batch to record at once, the arguments of the programs.
+        named: arguments of the programs by name.
 
     Raises:
         InputError: for another kind of module, and where the programs cannot be weighed.
@@ -84,22 +97,22 @@ def compile(module: ObjectiveModule, *example: Tensor) -> CompiledObjective:
         )
     compiled = CompiledObjective(module)
     if example:
-        compiled._graph(example)
+        compiled._graph(example, named)
     return compiled
 
 
-def record(module: ObjectiveModule, args: Sequence[Tensor]) -> Recording:
-    """The module's measurement of a batch like ``args``.
+def record(module: ObjectiveModule, args: Sequence[Tensor], kwargs: Mapping[str, Tensor] | None = None) -> Recording:
+    """The module's measurement of a batch like this.
 
     Raises:
         InputError: where the programs cannot be weighed.
         NotRecordedError: where they cannot be recorded.
     """
     if module.plates is None:
-        module.start(*args)
+        module.start(*args, **(kwargs or {}))
     if torch.is_grad_enabled():
-        module.examine_gradient(*args)  # a recording sees no numbers
-    return Recording(_Measure(module), args)
+        module.examine_gradient(*args, **(kwargs or {}))  # a recording sees no numbers
+    return Recording(_Measure(module), args, kwargs)
 
 
 def warn_of_eager(why: str) -> None:
@@ -114,30 +127,33 @@ class _Measure(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
-        measured = self.module.measure(*args)
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
+        measured = self.module.measure(*args, **kwargs)
         return (*measured[:-1], torch.as_tensor(measured.scale, device=measured.loss.device))
 
 
-def _undifferentiable(recording: Recording, args: tuple[Tensor, ...]) -> Callable[..., Measurement]:
-    count = len(recording.tensors)
-    fused = fuse(lambda *inputs: list(recording(inputs[:count], *inputs[count:])), detached(*recording.tensors, *args))
-    return lambda *args: Measurement(*fused(*detached(*recording.tensors, *args)))
+def _undifferentiable(
+    measure: Callable[..., Measurement], own: Sequence[Tensor], args: Sequence[Tensor]
+) -> Callable[..., Measurement]:
+    fused = fuse(lambda *inputs: list(measure(*inputs)), detached(*own, *args))
+    return lambda *args: Measurement(*fused(*detached(*own, *args)))
 
 
-def _differentiable(recording: Recording, args: tuple[Tensor, ...]) -> Callable[..., Measurement]:
+def _differentiable(
+    measure: Callable[..., Measurement], own: Sequence[Tensor], args: Sequence[Tensor]
+) -> Callable[..., Measurement]:
     """The measurement, whose loss hands on the gradient that was computed with it."""
-    count, wanted = len(recording.tensors), [tensor.requires_grad for tensor in (*recording.tensors, *args)]
+    wanted = [tensor.requires_grad for tensor in (*own, *args)]
 
     @torch.enable_grad()
-    def measure(*inputs: Tensor) -> list[Tensor | None]:
+    def with_gradient(*inputs: Tensor) -> list[Tensor | None]:
         inputs = leaves(inputs, wanted)
-        measured = Measurement(*recording(inputs[:count], *inputs[count:]))
+        measured = measure(*inputs)
         gradients = torch.autograd.grad(measured.loss, [x for x in inputs if x.requires_grad], allow_unused=True)
         return [*detached(*measured), *gradients]  # pyright: ignore
 
-    fused = fuse(measure, detached(*recording.tensors, *args))
-    return lambda *args: Measurement(*_WithGradient.apply(fused, *recording.tensors, *args))  # pyright: ignore
+    fused = fuse(with_gradient, detached(*own, *args))
+    return lambda *args: Measurement(*_WithGradient.apply(fused, *own, *args))  # pyright: ignore
 
 
 def detached(*tensors: Tensor) -> list[Tensor]:

@@ -1,7 +1,8 @@
 """The schema of a training run: the signatures of what it builds.
 
 ``data``, ``model``, ``objective`` and ``training`` are the constructors of a data set, of ``VAE`` and of an objective, and
-the arguments of ``fit``. A part is chosen by the name of its class; its arguments follow by their own names.
+the arguments of ``fit``. A part is chosen by the name of its class; its arguments follow by their own names. With
+``model.context_shape: [10]`` the programs are given the labels, one-hot of that length, as context: a conditional VAE.
 """
 
 from argparse import ArgumentError
@@ -79,6 +80,8 @@ def build(parser: ArgumentParser, config: Namespace) -> Experiment:
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         made = _instantiate(parser, config)
+    if made.model.context_shape is not None:
+        made.data.condition_on_labels(*made.model.context_shape)
     return Experiment(made.data, made.model, made.objective, vars(made.training))
 
 

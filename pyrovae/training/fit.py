@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from pyrovae.batches import as_data, batches, prefetched, size
+from pyrovae.batches import Batch, as_batch, as_data, batches, prefetched
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError
@@ -100,6 +100,8 @@ def fit(
         model: a Pyro program, module or function, called with one batch ``x`` of shape ``(B, *event_shape)``.
         guide: a Pyro program with the same latent sites.
         data: a tensor or array ``(N, *event_shape)``, a ``torch.utils.data.Dataset``, or a ``Split`` of ``pyrovae.data``.
+            A mapping, ``{"x": x, "mask": mask}`` say, has beside ``x`` tensors with the same first axis, with which the
+            programs are called by name: ``model(x, mask=mask)``. A ``Dataset`` may have such mappings for items.
         validation: the same for held-out data; binarised once where ``data`` are binarised dynamically.
         objective: the bound that is maximised; ``ELBO()`` if not given.
         epochs: passes over the data, at the most.
@@ -145,7 +147,7 @@ def fit(
     _check_guide(guide, batch_size, len(train))
     run = Run(run) if isinstance(run, str) else run
     module = objective(model, guide)
-    place = home(train.x, device)
+    place = home(train.columns, device)
     with seeded(_seed(seed, 0), place), evaluating(model, guide), computing_in(precision):
         _start(module, train, batch_size)
         module.to(device)
@@ -247,12 +249,12 @@ class _Trainer:
         generator = torch.Generator().manual_seed(_seed(self.seed, epoch, 1))
         order = torch.randperm(len(self.train), generator=generator) if self.steps.batch_size < len(self.train) else None
         if isinstance(self.train.x, Tensor) and self.train.x.device == self.device:
-            return self.steps.walk(self.train.x, order)
+            return self.steps.walk(as_batch(self.train.columns), order)
         return self.steps.stream(self._read(self.train, order))
 
-    def _read(self, split: Split, order: Tensor | None = None) -> Iterator[Tensor]:
+    def _read(self, split: Split, order: Tensor | None = None) -> Iterator[Batch]:
         """Batches of the data as they are kept."""
-        stream = batches(split.x, self.steps.batch_size, order=order, workers=self.workers)
+        stream = batches(split.columns, self.steps.batch_size, order=order, workers=self.workers)
         here = isinstance(split.x, Tensor) and split.x.device == self.device
         return stream if here else prefetched(stream, self.device)
 
@@ -261,9 +263,9 @@ class _Trainer:
         """The means over held-out data, with the same noise in every epoch."""
         module, means = self.steps.module.eval(), Means(self.steps.module.elbo, self.device)
         set_seed(_seed(self.seed, 0), self.device)
-        for x in self._read(held_out):
-            recorded = self.steps.compile and len(x) == self.steps.batch_size
-            means.add((self._fused if recorded else module).measure(x))
+        for batch in self._read(held_out):
+            recorded = self.steps.compile and len(batch) == self.steps.batch_size
+            means.add((self._fused if recorded else module).measure(batch.x, **batch.given))
         if not means.sums[0].isfinite():
             self._find_the_fault(held_out)
         return means.read("validation")
@@ -271,11 +273,11 @@ class _Trainer:
     def _find_the_fault(self, held_out: Split) -> None:
         """Go through held-out data again, with the noise of before, to say which batch has no finite bound, and why."""
         set_seed(_seed(self.seed, 0), self.device)
-        for x in self._read(held_out):
+        for batch in self._read(held_out):
             noise = Noise(self.device)
-            if not self.steps.module.measure(x).loss.isfinite():
+            if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
                 noise.restore()
-                raise InputError(blame(self.steps.module, x))
+                raise InputError(blame(self.steps.module, batch))
         raise InputError("the validation bound is not finite, and was when it was computed again; train with compile=False")
 
     def state(self) -> dict[str, Any]:
@@ -302,8 +304,8 @@ def _keep(run: Run, trainer: _Trainer, history: History) -> None:
 def _split(data: Any) -> Split:
     if isinstance(data, Split):
         return data
-    x = as_data(data)
-    return Split(x, None, np.arange(size(x)), Binarize.parse("none"))
+    columns = as_data(data)
+    return Split(columns.x, None, np.arange(len(columns)), Binarize.parse("none"), columns.given)
 
 
 def _moved(split: Split, device: torch.device) -> Split:
@@ -317,13 +319,14 @@ def _moved(split: Split, device: torch.device) -> Split:
 
 def _fixed(split: Split, seed: int) -> Split:
     """The split with one draw of its binarisation, so that epochs are judged on the same data."""
-    return Split(split.fixed_draw(seed), split.labels, split.index, Binarize.parse("none"))
+    return _split(split.fixed_draw(seed))
 
 
 def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
     """Find the plates and parameters on one batch, where the parameters are now: those of functions join only here."""
-    x = next(train.batches(batch_size, shuffle=False, generator=torch.Generator()))
-    module.start(x.to(next((value.device for value in module.parameters()), x.device)))
+    first = as_batch(next(train.batches(batch_size, shuffle=False, generator=torch.Generator())))
+    first = first.to(next((value.device for value in module.parameters()), None))
+    module.start(first.x, **first.given)
     if module.unknown:
         warnings.warn(
             f"the programs call networks that Pyro does not know, and which are not trained: {', '.join(module.unknown)}; "
@@ -338,7 +341,8 @@ def _check(module: ObjectiveModule, splits: list[Split], batch_size: int, device
     for split in splits:
         every = len(split) if isinstance(split.x, Tensor) else 1
         for x in islice(split.batches(batch_size, shuffle=False, device=device, workers=workers), every):
-            module.check(x)
+            batch = as_batch(x)
+            module.check(batch.x, **batch.given)
 
 
 def _check_guide(guide: Program, batch_size: int, number: int) -> None:

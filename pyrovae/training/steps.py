@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from pyrovae.batches import Batch, Columns
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, Objective, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
@@ -31,17 +32,23 @@ TOLERANCE = 1e-3
 Gradients = Sequence[Tensor | None]
 Replayable = tuple[Callable[[], None], list[Tensor]]
 """A step of no arguments, and the tensors that it reads."""
-Rows = Callable[..., Tensor]
-"""What makes a batch of the tensors that a step is given."""
+Rows = Callable[..., Sequence[Tensor]]
+"""What makes the tensors of a batch of those that a step is given."""
 
 
-def in_memory(data: Tensor, index: Tensor) -> Tensor:
-    """The rows at ``index`` of data that are held in memory."""
-    return data[index]
+def in_memory(*data_and_index: Tensor) -> Sequence[Tensor]:
+    """The rows of data that are held in memory at an index, the last of the tensors."""
+    *data, index = data_and_index
+    return [column[index] for column in data]
 
 
-def as_given(x: Tensor) -> Tensor:
+def as_given(*batch: Tensor) -> Sequence[Tensor]:
     """Rows that were read elsewhere."""
+    return batch
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """What a use makes of data that are not binarised anew."""
     return x
 
 
@@ -89,7 +96,7 @@ class Steps:
         optimizer: Optimizer,
         *,
         batch_size: int,
-        draw: Callable[[Tensor], Tensor] = as_given,
+        draw: Callable[[Tensor], Tensor] = as_it_is,
         clip_norm: float | None = None,
         compile: bool = True,
     ) -> None:
@@ -107,12 +114,13 @@ class Steps:
         self._captured: dict[Any, tuple[Captured, list[Tensor]]] = {}
         self._settings: list[dict[str, Any]] = []
         self._tape: Tape | None = None
+        self._named: Batch = Columns(torch.empty(0))
         self._unchecked = CHECK_EVERY
         fused = _use_fused_kernels(optimizer) and compile and not _has_hooks(optimizer)
         self._capturable, self._noting = fused and self._device.type == "cuda", fused and self._device.type == "cpu"
         self._began = perf_counter()
 
-    def walk(self, data: Tensor, order: Tensor | None = None) -> Means:
+    def walk(self, data: Batch, order: Tensor | None = None) -> Means:
         """One step for each batch of data held in memory, on the parameters' device, in this order or as they lie.
 
         Raises:
@@ -122,28 +130,29 @@ class Steps:
         order = order.to(self._device)
         batches = order.split(self.batch_size)
         full = len(order) // self.batch_size
-        self._begin()
+        self._begin(data)
         if full and self._is_due(full):
-            self._check(in_memory, data, batches[0])
-        if full and self._can_capture(in_memory, data, batches[0]):
-            self._replay(data, order[: full * self.batch_size].view(full, self.batch_size))
+            self._check(in_memory, *data.tensors, batches[0])
+        if full and self._can_capture(in_memory, *data.tensors, batches[0]):
+            self._replay(data.tensors, order[: full * self.batch_size].view(full, self.batch_size))
             batches = batches[full:]
         for index in batches:
-            self._step(in_memory, data, index)
-        return self._end(len(order), lambda step: data[order[step * self.batch_size :][: self.batch_size]])
+            self._step(in_memory, *data.tensors, index)
+        return self._end(len(order), lambda step: data.rows(order[step * self.batch_size :][: self.batch_size]).tensors)
 
-    def stream(self, batches: Iterable[Tensor]) -> Means:
+    def stream(self, batches: Iterable[Batch]) -> Means:
         """One step for each batch, wherever they come from; the same errors."""
         self._begin()
         count = 0
-        for x in batches:
-            count += len(x)
-            if len(x) == self.batch_size and self._is_due(1):
-                self._check(as_given, x)
-            if len(x) == self.batch_size and self._can_capture(as_given, x):
-                self._replay_on(x)
+        for batch in batches:
+            self._named = batch
+            count += len(batch)
+            if len(batch) == self.batch_size and self._is_due(1):
+                self._check(as_given, *batch.tensors)
+            if len(batch) == self.batch_size and self._can_capture(as_given, *batch.tensors):
+                self._replay_on(batch.tensors)
             else:
-                self._step(as_given, x)
+                self._step(as_given, *batch.tensors)
         return self._end(count, lambda _: None)
 
     def _is_due(self, steps: int) -> bool:
@@ -152,8 +161,9 @@ class Steps:
         self._unchecked = steps if due else self._unchecked + steps
         return due
 
-    def _begin(self) -> None:
+    def _begin(self, data: Batch | None = None) -> None:
         self.module.train()
+        self._named = data or self._named
         for value in self._state:
             value.zero_()
         self._tape = None
@@ -166,7 +176,7 @@ class Steps:
         self.optimizer.zero_grad()
         vars(self.optimizer).pop("found_inf", None)
 
-    def _end(self, count: int, rows: Callable[[int], Tensor | None]) -> Means:
+    def _end(self, count: int, rows: Callable[[int], Sequence[Tensor] | None]) -> Means:
         """The means of the epoch. Steps that were replayed are looked at only here."""
         if self._captured and self._state.failed:
             self._refuse(rows(int(self._state.steps)))
@@ -186,8 +196,14 @@ class Steps:
             self._refuse(rows(*inputs))
         self._update(gradients)
 
-    def _eager(self, x: Tensor) -> Gradients:
-        measured = self.module.measure(self.draw(x))
+    def _batch(self, tensors: Sequence[Tensor]) -> Batch:
+        """What the programs are called with, of the tensors of a batch."""
+        x, *given = tensors
+        return self._named.with_tensors(self.draw(x), *given)
+
+    def _eager(self, tensors: Sequence[Tensor]) -> Gradients:
+        batch = self._batch(tensors)
+        measured = self.module.measure(batch.x, **batch.given)
         gradients, finite = self._gradients(measured, self._parameters)
         self._state.add(measured, finite)
         return gradients
@@ -229,9 +245,9 @@ class Steps:
         if any(group["lr"] for group in self.optimizer.param_groups):
             watched.warn(self.module)
 
-    def _refuse(self, x: Tensor | None) -> NoReturn:
+    def _refuse(self, tensors: Sequence[Tensor] | None) -> NoReturn:
         """Raise an InputError that says why the step on these rows failed."""
-        raise InputError(blame(self.module, None if x is None else self.draw(x)))
+        raise InputError(blame(self.module, None if tensors is None else self._batch(tensors)))
 
     def _function(self, rows: Rows, *inputs: Tensor) -> Callable[..., Gradients] | None:
         """From a step's tensors to its gradients, fused; ``None`` where steps run eagerly."""
@@ -275,14 +291,16 @@ class Steps:
 
     def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
         with same_random_numbers(self._device):
-            recording = record(self.module, (self.draw(rows(*inputs)),))
+            batch = self._batch(rows(*inputs))
+            recording = record(self.module, (batch.x,), batch.given)
         own, wanted = len(recording.tensors), [tensor.requires_grad for tensor in recording.tensors]
         places = [_place(value, recording.tensors) for value in self._parameters]
 
         @torch.enable_grad()
         def step(*everything: Tensor) -> Gradients:
             mine, (state, given) = leaves(everything[:own], wanted), (everything[own : own + 3], everything[own + 3 :])
-            measured = Measurement(*recording(mine, self.draw(rows(*given))))
+            batch = self._batch(rows(*given))
+            measured = Measurement(*recording(mine, batch.x, **batch.given))
             gradients, finite = self._gradients(measured, [mine[place] for place in places])
             State(*state).add(measured, finite)
             return gradients
@@ -294,34 +312,36 @@ class Steps:
     def _can_capture(self, rows: Rows, *inputs: Tensor) -> bool:
         return self._capturable and self._function(rows, *inputs) is not None
 
-    def _replay(self, data: Tensor, order: Tensor) -> None:
+    def _replay(self, data: tuple[Tensor, ...], order: Tensor) -> None:
         """Steps over data in memory, ``order`` having a row a step."""
-        fused: Any = self._function(in_memory, data, order[0])
+        fused: Any = self._function(in_memory, *data, order[0])
 
         def make() -> Replayable:
             indices, place = torch.empty_like(order), torch.zeros(1, dtype=torch.int64, device=order.device)
 
             def step() -> None:
-                self._update(fused(data, indices.index_select(0, place).squeeze(0)))
+                self._update(fused(*data, indices.index_select(0, place).squeeze(0)))
                 place.add_(1)
 
             return step, [indices, place]
 
-        captured, (indices, place) = self._capture((in_memory, data.data_ptr(), data.shape, data.dtype, order.shape), make)
+        held = tuple((column.data_ptr(), column.shape, column.dtype) for column in data)
+        captured, (indices, place) = self._capture((in_memory, held, order.shape), make)
         indices.copy_(order)
         place.zero_()
         captured.run(len(order))
 
-    def _replay_on(self, x: Tensor) -> None:
+    def _replay_on(self, batch: tuple[Tensor, ...]) -> None:
         """A step on one batch."""
-        fused: Any = self._function(as_given, x)
+        fused: Any = self._function(as_given, *batch)
 
         def make() -> Replayable:
-            here = torch.empty_like(x)
-            return lambda: self._update(fused(here)), [here]
+            here = [torch.empty_like(column) for column in batch]
+            return lambda: self._update(fused(*here)), here
 
-        captured, (here,) = self._capture((as_given, x.shape, x.dtype), make)
-        here.copy_(x)
+        captured, here = self._capture((as_given, tuple((column.shape, column.dtype) for column in batch)), make)
+        for place, column in zip(here, batch, strict=True):
+            place.copy_(column)
         captured.run(1)
 
     def _capture(self, what: Any, make: Callable[[], Replayable]) -> tuple[Captured, list[Tensor]]:

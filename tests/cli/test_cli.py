@@ -357,7 +357,7 @@ def test_every_config_is_valid(path):
 
 
 @pytest.mark.mnist
-@pytest.mark.parametrize("name", ["mnist_elbo", "mnist_iwae", "mnist_vamp", "mnist_iwae_2_layers", "fashion"])
+@pytest.mark.parametrize("name", [path.stem for path in configs.glob("*mnist*.yaml")] + ["fashion"])
 def test_configs_train_on_the_real_data(name, tmp_path):
     from pyrovae.cli.parse import parse
     from pyrovae.training.config import build, experiment_parser

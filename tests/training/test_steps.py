@@ -20,6 +20,7 @@ import pyrovae.networks
 import pyrovae.objectives
 import pyrovae.priors
 from pyrovae import IWAE, VAE, InputError
+from pyrovae.batches import Columns
 from pyrovae.data import Binarize
 from pyrovae.guides import FullRankNormal, Guide
 from pyrovae.likelihoods import Likelihood, Normal
@@ -79,7 +80,7 @@ def trained(
     module.start(dynamic(data[:4]))
     pyro.set_rng_seed(2)
     steps = Steps(module, optimizer(module.parameters()), batch_size=4, compile=compile, **{"draw": dynamic, **settings})
-    means = steps.walk(data, torch.randperm(len(data)))
+    means = steps.walk(Columns(data), torch.randperm(len(data)))
     return {**module.state_dict(), "sums": means.sums, "state": torch.get_rng_state()}
 
 
@@ -150,12 +151,12 @@ def test_the_same_seed_and_a_restored_generator_give_the_same_run(float64):
         module.start(dynamic(grey()))
         steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
         pyro.set_rng_seed(3)
-        first = steps.walk(grey(8)).sums
+        first = steps.walk(Columns(grey(8))).sums
         if interrupted:
             state = torch.get_rng_state()
             torch.rand(100)
             torch.set_rng_state(state)
-        return first, steps.walk(grey(8)).sums
+        return first, steps.walk(Columns(grey(8))).sums
 
     (first, second), again, interrupted = run(False), run(False), run(True)
     assert not torch.equal(first, second)
@@ -200,7 +201,7 @@ def test_parameters_of_plain_functions_are_trained_compiled_as_eagerly(float64):
         linear = LinearGaussian()
         module, x = IWAE(2)(*functions(linear, Proposal(linear, shift=0.3))), torch.randn(8, 3)
         module.start(x)
-        Steps(module, adam(module.parameters()), batch_size=4, compile=compile).walk(x)
+        Steps(module, adam(module.parameters()), batch_size=4, compile=compile).walk(Columns(x))
         return {name: value.detach().clone() for name, value in pyro.get_param_store().items()} | module.state_dict()
 
     eager, fused = run(False), run(True)
@@ -260,7 +261,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
         steps = Steps(module, adam(module.parameters()), batch_size=4)
         steps._capturable = captured
         parameters = [*module.parameters()]
-        steps.walk(data)
+        steps.walk(Columns(data))
         return parameters
 
     monkeypatch.setattr(steps_module, "Captured", Running)
@@ -288,11 +289,11 @@ def test_replayed_steps_are_steps(rate, monkeypatch):
         steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
         steps._capturable = captured
         pyro.set_rng_seed(3)
-        steps.walk(grey(), torch.randperm(11))
+        steps.walk(Columns(grey()), torch.randperm(11))
         if rate is not None:
             steps.optimizer.param_groups[0]["lr"] *= rate
-        sums = steps.walk(grey(), torch.randperm(11)).sums
-        sums += steps.stream(grey().split(4)).sums
+        sums = steps.walk(Columns(grey()), torch.randperm(11)).sums
+        sums += steps.stream(map(Columns, grey().split(4))).sums
         return {**module.state_dict(), "sums": sums}
 
     monkeypatch.setattr(steps_module, "Captured", Running)
@@ -347,9 +348,9 @@ def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch):
         module.start(x)
         steps = Steps(module, adam(module.parameters()), batch_size=4, compile=compile)
         steps._capturable = captured and compile
-        steps.walk(x)
+        steps.walk(Columns(x))
         weight = 1.1
-        steps.walk(x)
+        steps.walk(Columns(x))
         return module.state_dict()
 
     monkeypatch.setattr(steps_module, "Captured", Running)
@@ -389,7 +390,7 @@ def test_hooks_of_an_optimiser_are_called():
     module.start(grey(4).round())
     optimizer = adam(module.parameters())
     optimizer.register_step_post_hook(lambda *_: called.append(1))
-    Steps(module, optimizer, batch_size=4).walk(grey(16).round())
+    Steps(module, optimizer, batch_size=4).walk(Columns(grey(16).round()))
     assert len(called) == 4
 
 
@@ -400,7 +401,7 @@ def test_a_stream_of_the_same_batches_is_the_same_run(float64):
         module.start(dynamic(grey()))
         steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
         pyro.set_rng_seed(3)
-        means = steps.stream(grey().split(4)) if streamed else steps.walk(grey())
+        means = steps.stream(map(Columns, grey().split(4))) if streamed else steps.walk(Columns(grey()))
         return {**module.state_dict(), "sums": means.sums, "count": torch.tensor(means.count)}
 
     assert_same(run(False), run(True))
@@ -416,8 +417,8 @@ def on_cuda(compile: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     for epoch in range(3):
         steps.optimizer.param_groups[0]["lr"] = 1e-2 / (1 + epoch // 2)
         order = torch.randperm(200, generator=torch.Generator().manual_seed(epoch))
-        read.append(steps.walk(data, order).read("train"))
-    read.append(steps.stream(grey(200).cuda().split(4)).read("train"))
+        read.append(steps.walk(Columns(data), order).read("train"))
+    read.append(steps.stream(map(Columns, grey(200).cuda().split(4))).read("train"))
     return module.state_dict(), read
 
 
@@ -486,7 +487,7 @@ def test_nothing_waits_for_the_device_within_an_epoch():
     module.start(dynamic(data))
     steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
     order = torch.randperm(200).cuda()
-    steps.walk(data, order)
+    steps.walk(Columns(data), order)
     body, began = order.view(50, 4), torch.cuda.current_stream()
     began.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -516,6 +517,6 @@ def test_a_replayed_step_that_is_not_finite_moves_nothing():
     module.start(data[:4].cuda())
     steps = Steps(module, adam(module.parameters()), batch_size=4)
     with pytest.raises(InputError, match=r"not the gradient of .*linear\.weight"):
-        steps.walk(data.cuda())
+        steps.walk(Columns(data.cuda()))
     assert int(steps._state.steps) == 51
     assert all(value.isfinite().all() for value in module.parameters())
