@@ -61,6 +61,12 @@ class Conditioned(Network):
         self.network.start_output_at(value)  # pyright: ignore
 
 
+def require_rows(context: Tensor | None, size: int) -> None:
+    """Raise an InputError where there is not one context a datum."""
+    if context is not None and len(context) != size:
+        raise InputError(f"c has {len(context)} rows and there are {size} data; expected one context a datum")
+
+
 def output(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
     """What a network makes of an input, and of a context where it was built for one.
 

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.conditioned import Conditioned, output
+from pyrovae.conditioned import Conditioned, output, require_rows
 from pyrovae.distributions.observed_part import observed_part, require_mask
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
@@ -135,8 +135,7 @@ class VAE(PyroModule):
 def _check(event_shape: Shape, size: int, x: Tensor | None, context: Tensor | None, mask: Tensor | None) -> None:
     if x is not None:
         _check_shape(x, event_shape)
-    if context is not None and len(context) != size:
-        raise InputError(f"c has {len(context)} rows and there are {size} data; expected one a datum")
+    require_rows(context, size)
     if x is not None and mask is not None:
         require_mask(mask, x)
 

@@ -82,7 +82,7 @@ def impute(
             weights = pair.weigh(num_particles, batch.x, **batch.given)
             weights.require_numbers()
             site = observed_site(weights.model)
-            chosen = torch.distributions.Categorical(logits=weights.total.T).sample((num_samples,))
+            chosen = torch.distributions.Categorical(logits=weights.total.mT).sample((num_samples,))
             drawn = draws_first(site["fn"].sample(), site, weights.plates).reshape(num_particles, *batch.x.shape)
             drawn = drawn[chosen, torch.arange(len(batch), device=drawn.device)]
             completed.append(torch.where(batch.given["mask"], batch.x, drawn).cpu())

@@ -8,7 +8,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyrovae.conditioned import output
+from pyrovae.conditioned import output, require_rows
 from pyrovae.distributions.observed_part import require_mask
 from pyrovae.networks import Build, Shape
 
@@ -60,5 +60,6 @@ class Guide(PyroModule):
             c: what they are conditioned on, the context, shape ``(B, *context_shape)``.
             mask: the numbers that were observed, bool, of the shape of ``x``; all if not given.
         """
+        require_rows(c, len(x))
         with pyro.plate("data", len(x), dim=-1):
             return self.draw(self.encode(x, c, mask))
