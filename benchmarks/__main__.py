@@ -25,6 +25,7 @@ measurements = (
     "programs",
     "runs",
     "bounds",
+    "priors",
     "gradients",
     "likelihood",
     "scaling",
