@@ -1,5 +1,6 @@
 """What every likelihood promises, asked of each class in the room, and what each adds."""
 
+import itertools
 import math
 from functools import partial
 
@@ -13,19 +14,27 @@ from checks import QUANTILE, members
 from pyro.distributions import constraints
 from torch.nn.functional import softplus
 
+import pyrovae
 import pyrovae.likelihoods
+from pyrovae.distributions.discretized_logistic import DiscretizedLogistic as Rounded
+from pyrovae.distributions.discretized_logistic import LevelsOfUnitInterval
+from pyrovae.distributions.open_beta import OpenInterval
 from pyrovae.errors import InputError
 from pyrovae.likelihoods import (
     Bernoulli,
+    Beta,
     Binomial,
     Categorical,
     ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
     Laplace,
     Likelihood,
     NegativeBinomial,
     Normal,
     Poisson,
     StudentT,
+    ZeroInflatedNegativeBinomial,
 )
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO
@@ -35,13 +44,25 @@ pytestmark = pytest.mark.usefixtures("float64")
 variants = {cls.__name__: cls for cls in members(pyrovae.likelihoods, Likelihood)} | {
     "Normal, shared": partial(Normal, scale=0.4, learned="shared"),
     "Normal, pixel": partial(Normal, scale=0.4, learned="pixel"),
+    "DiscretizedLogistic, pixel, 4": partial(DiscretizedLogistic, learned="pixel", levels=4),
+    "DiscretizedLogisticMixture, 3": partial(DiscretizedLogisticMixture, components=3, levels=5),
 }
+
+
+def of_one_number(support):
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
 
 
 def grid(support):
     """Values that cover a support of one number, with the measure of each."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = of_one_number(support)
+    if isinstance(support, LevelsOfUnitInterval):
+        return torch.arange(float(support.levels)) / (support.levels - 1), 1.0
+    if isinstance(support, OpenInterval):  # fine at both ends
+        u = torch.linspace(-300.0, 36.0, 300_001)
+        return u.sigmoid(), u.sigmoid() * (-u).sigmoid() * (u[1] - u[0])
     if support is constraints.boolean:
         return torch.tensor([0.0, 1.0]), 1.0
     if support is constraints.nonnegative_integer:
@@ -58,12 +79,15 @@ def grid(support):
 
 def edges_of(support):
     """Four values of a support, the outermost among them."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = of_one_number(support)
     if support is constraints.real:
         return torch.tensor([-1e4, 0.0, 1.0, 1e4])
     if support is constraints.nonnegative_integer:
         return torch.tensor([0.0, 1.0, 100.0, 1e5])
+    if isinstance(support, LevelsOfUnitInterval):
+        return torch.tensor([0.0, 1.0, 2 / (support.levels - 1), 0.0])
+    if isinstance(support, OpenInterval):
+        return torch.tensor([1e-30, 1 - 1e-15, 0.5, 1e-6])
     top = 1.0 if support is constraints.boolean else float(torch.as_tensor(support.upper_bound).max())
     return torch.tensor([0.0, top, top, 0.0])
 
@@ -113,7 +137,8 @@ class TestEvery:
     @pytest.mark.parametrize("event_shape", [(3,), (2, 3, 4)])
     def test_it_starts_at_a_mean(self, build, event_shape):
         likelihood = build(event_shape)
-        mean = likelihood(torch.randn(likelihood.param_shape)).mean
+        p = likelihood(torch.randn(likelihood.param_shape))
+        mean = p.mean.clamp(0.002, 0.998) if isinstance(of_one_number(p.support), LevelsOfUnitInterval) else p.mean
         start = likelihood.start(mean)
         assert start.shape == likelihood.param_shape
         torch.testing.assert_close(likelihood(start).mean, mean)
@@ -359,3 +384,163 @@ class TestContinuousBernoulli:
 def _log_p(eta, x):
     """Loaiza-Ganem & Cunningham, equation 4, by its natural parameter, in as many digits as mpmath is asked for."""
     return eta * x - (mpmath.log(mpmath.expm1(eta) / eta) if eta else 0)
+
+
+class TestLevels:
+    """A rounded logistic variable, alone and in a mixture."""
+
+    @property
+    def levels(self):
+        return torch.arange(256.0) / 255
+
+    def masses(self, loc, scale):
+        """The exact masses of all levels, from the distribution function in 250 digits."""
+        with mpmath.workdps(250):
+            edges = [(2 * mpmath.mpf(k) + 1) / 510 for k in range(255)]
+            below = [0, *(1 / (1 + mpmath.exp(-(edge - loc) / scale)) for edge in edges), 1]
+            return [upper - lower for lower, upper in itertools.pairwise(below)]
+
+    @pytest.mark.parametrize("scale", [0.002, 0.1, 5.0])
+    @pytest.mark.parametrize("loc", [-3.0, 0.3, 1.0])
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 3e-5)])
+    def test_the_mass_of_every_level(self, loc, scale, dtype, tolerance):
+        expected = torch.tensor([float(mpmath.log(mass)) for mass in self.masses(loc, scale)])
+        torch.set_default_dtype(dtype)
+        likelihood = DiscretizedLogistic((256,), scale=scale, learned="fixed")
+        found = likelihood(torch.full((256,), loc, dtype=dtype)).base_dist.log_prob(self.levels.to(dtype))
+        assert ((found.double() - expected).abs() <= tolerance * (1 + expected.abs())).all()
+
+    def test_a_mixture_is_the_sum_of_its_components(self):
+        likelihood = DiscretizedLogisticMixture((2, 3), components=4)
+        params, x = torch.randn(5, 3, 4, 2, 3), self.levels[torch.randint(256, (5, 2, 3))]
+        logits, loc, raw = params.unbind(1)
+        each = Rounded(loc, softplus(raw) + 1e-3).log_prob(x[:, None])
+        expected = (logits.log_softmax(1) + each).logsumexp(1).sum((1, 2))
+        torch.testing.assert_close(likelihood(params).log_prob(x), expected)
+
+    @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
+    def test_draws_have_the_masses_of_their_levels(self, build):
+        """A chi-squared test at 1e-5."""
+        likelihood = build((1,), levels=6)
+        p = likelihood(0.3 * torch.randn(likelihood.param_shape))
+        levels = torch.arange(6.0) / 5
+        draws = p.sample((20_000,))[:, 0]
+        counts = (draws[:, None] == levels).sum(0)
+        assert counts.sum() == 20_000
+        masses = p.log_prob(levels[:, None]).exp().detach()
+        kept = masses * 20_000 > 5
+        assert kept.sum() > 2
+        expected = torch.cat([masses[kept], masses[~kept].sum()[None]]) * 20_000
+        found = torch.cat([counts[kept], counts[~kept].sum()[None]])
+        statistic = ((found - expected).square() / expected.clamp_min(1e-9))[expected > 1e-3].sum()
+        assert statistic < scipy.stats.chi2(int(kept.sum())).isf(1e-5)
+
+    @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
+    def test_its_variance_is_that_of_its_masses(self, build):
+        likelihood = build((1,), levels=6)
+        p = likelihood(0.3 * torch.randn(likelihood.param_shape))
+        levels = torch.arange(6.0) / 5
+        masses = p.log_prob(levels[:, None]).exp()
+        torch.testing.assert_close(p.variance[0], (masses * (levels - p.mean).square()).sum())
+
+    def test_pictures_of_bytes_are_levels_and_others_are_not(self):
+        vae = VAE((2, 3), 2, likelihood=DiscretizedLogistic, encoder=MLP, decoder=MLP).float()
+        bytes_read = torch.from_numpy(numpy.arange(6, dtype=numpy.uint8).reshape(1, 2, 3) * 51).float().div_(255)
+        assert ELBO()(vae.model, vae.guide)(bytes_read).isfinite()
+        bytes_read[0, 1, 1] = 0.5
+        with pytest.raises(InputError, match=r"1 of 6 values outside the support of .*k / 255 for k = 0, ..., 255"):
+            ELBO()(vae.model, vae.guide)(bytes_read)
+
+    @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
+    def test_log_likelihoods_can_be_told_in_bits(self, build):
+        vae = VAE((2, 3), 2, likelihood=build, encoder=MLP, decoder=MLP)
+        weights = pyrovae.log_weights(vae.model, vae.guide, vae.model(size=4).detach())
+        assert weights.discrete_dimensions == 6
+
+    @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
+    def test_less_than_two_levels_are_refused(self, build):
+        with pytest.raises(InputError, match="levels is 1; expected at least 2"):
+            build((3,), levels=1)
+
+    def test_no_component_and_no_scale_are_refused(self):
+        with pytest.raises(InputError, match="components is 0; expected at least 1"):
+            DiscretizedLogisticMixture((3,), components=0)
+        with pytest.raises(InputError, match=r"scale is 0.0; expected a finite number above 0.001"):
+            DiscretizedLogisticMixture((3,), scale=0.0)
+
+
+class TestBeta:
+    def test_its_density(self):
+        params, x = torch.randn(5, 2, 2, 3), torch.rand(5, 2, 3)
+        mean, concentration = params[:, 0].sigmoid(), 7.0 / math.log(2.0) * softplus(params[:, 1]) + 1e-3
+        density = scipy.stats.beta((mean * concentration).numpy(), ((1 - mean) * concentration).numpy())
+        found = Beta((2, 3), concentration=7.0)(params)
+        torch.testing.assert_close(found.log_prob(x), torch.from_numpy(density.logpdf(x.numpy()).sum((1, 2))))
+        torch.testing.assert_close(found.mean, mean)
+
+    @pytest.mark.parametrize("edge", [0.0, 1.0])
+    def test_the_ends_are_refused(self, edge):
+        vae = VAE((3,), 2, likelihood=Beta, encoder=MLP, decoder=MLP)
+        x = torch.full((4, 3), 0.5)
+        x[2, 1] = edge
+        with pytest.raises(InputError, match=r"1 of 12 values outside .*numbers above 0 and below 1.*at \[2, 1\]"):
+            ELBO()(vae.model, vae.guide)(x)
+
+    @pytest.mark.parametrize("concentration", [0.0, math.inf, math.nan])
+    def test_a_concentration_that_is_none_is_refused(self, concentration):
+        with pytest.raises(InputError, match=f"concentration is {concentration}; expected a finite positive number"):
+            Beta((3,), concentration=concentration)
+
+
+class TestZeroInflation:
+    def test_its_density(self):
+        likelihood = ZeroInflatedNegativeBinomial((2, 3), inverse_dispersion=2.5)
+        params, x = torch.randn(5, 2, 2, 3), torch.arange(30.0).remainder(7).reshape(5, 2, 3)
+        theta, mean, gate = 2.5, params[:, 0].exp().numpy(), params[:, 1].sigmoid().numpy()
+        mass = (1 - gate) * scipy.stats.nbinom(theta, theta / (theta + mean)).pmf(x.numpy()) + gate * (x == 0).numpy()
+        p = likelihood(params)
+        torch.testing.assert_close(p.log_prob(x).detach(), torch.from_numpy(numpy.log(mass).sum((1, 2))))
+        variance = (1 - gate) * (mean + mean**2 / theta + mean**2) - ((1 - gate) * mean) ** 2
+        torch.testing.assert_close(p.variance.detach(), torch.from_numpy(variance))
+
+    def test_it_stays_finite_where_zeros_are_impossible_and_its_mean_was_asked_for(self):
+        likelihood = ZeroInflatedNegativeBinomial((1,), inverse_dispersion=1e4)
+        p = likelihood(torch.tensor([[9.0], [-900.0]]))
+        assert p.mean.isfinite().all()
+        assert p.sample().isfinite().all()
+        assert p.log_prob(torch.zeros(1)) == -900.0
+
+    def test_the_share_of_zeros(self):
+        """A z-test at 1e-5."""
+        likelihood = ZeroInflatedNegativeBinomial((1,))
+        p = likelihood(torch.tensor([[2.0], [-0.5]]))
+        share = p.log_prob(torch.zeros(1)).exp().item()
+        zeros = (p.sample((50_000,)) == 0).double()
+        assert abs(zeros.mean() - share) < QUANTILE * zeros.std() / 50_000**0.5
+
+
+@pytest.mark.parametrize("build", [NegativeBinomial, ZeroInflatedNegativeBinomial])
+class TestLibrary:
+    def test_the_means_share_the_total_count(self, build):
+        likelihood = build((2, 3), library=True)
+        params = torch.randn(7, 5, *likelihood.param_shape)
+        context = torch.cat([torch.randn(5, 2), torch.tensor([[10.0], [20.0], [30.0], [40.0], [50.0]]).log()], 1)
+        log_mean = params if build is NegativeBinomial else params[..., 0, :, :]
+        gate = 0.0 if build is NegativeBinomial else params[..., 1, :, :].sigmoid()
+        totals = (likelihood.given(params, context).mean / (1 - gate)).sum((-1, -2))
+        torch.testing.assert_close(totals.detach(), torch.tensor([10.0, 20.0, 30.0, 40.0, 50.0]).expand(7, 5))
+        shares = log_mean.flatten(-2).softmax(-1)[..., 0]
+        found = (likelihood.given(params, context).mean / (1 - gate))[..., 0, 0]
+        torch.testing.assert_close(found.detach(), shares * context[:, -1].exp())
+
+    def test_it_is_trained_with_the_total_count_as_context(self, build):
+        vae = VAE((4,), 2, likelihood=partial(build, library=True), encoder=MLP, decoder=MLP, context_shape=(1,))
+        x = torch.poisson(10 * torch.rand(20, 4)) + 1
+        data = {"x": x, "c": x.sum(1, keepdim=True).log()}
+        history = pyrovae.fit(vae.model, vae.guide, data, epochs=30, batch_size=10, progress=False)
+        assert history.metrics[-1]["train_bound"] > history.metrics[0]["train_bound"]
+
+    def test_it_needs_a_context(self, build):
+        vae = VAE((4,), 2, likelihood=partial(build, library=True), encoder=MLP, decoder=MLP)
+        with pytest.raises(InputError, match=rf"{build.__name__} with library=True takes the logarithm of each"):
+            ELBO()(vae.model, vae.guide)(torch.ones(3, 4))
