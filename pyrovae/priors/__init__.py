@@ -1,5 +1,6 @@
 """Priors: p(z), one a file."""
 
+from pyrovae.priors.autoregressive import Autoregressive
 from pyrovae.priors.flow import Flow
 from pyrovae.priors.hierarchical import Hierarchical
 from pyrovae.priors.laplace import Laplace
@@ -10,4 +11,15 @@ from pyrovae.priors.standard_normal import StandardNormal
 from pyrovae.priors.student_t import StudentT
 from pyrovae.priors.vamp import Vamp
 
-__all__ = ["Flow", "Hierarchical", "Laplace", "LearnedNormal", "Mixture", "Prior", "StandardNormal", "StudentT", "Vamp"]
+__all__ = [
+    "Autoregressive",
+    "Flow",
+    "Hierarchical",
+    "Laplace",
+    "LearnedNormal",
+    "Mixture",
+    "Prior",
+    "StandardNormal",
+    "StudentT",
+    "Vamp",
+]

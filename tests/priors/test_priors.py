@@ -18,7 +18,18 @@ from pyrovae.errors import InputError
 from pyrovae.guides import Hierarchical as GuideOfLayers
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO
-from pyrovae.priors import Flow, Hierarchical, Laplace, LearnedNormal, Mixture, Prior, StandardNormal, StudentT, Vamp
+from pyrovae.priors import (
+    Autoregressive,
+    Flow,
+    Hierarchical,
+    Laplace,
+    LearnedNormal,
+    Mixture,
+    Prior,
+    StandardNormal,
+    StudentT,
+    Vamp,
+)
 from pyrovae.vae import VAE
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -224,6 +235,33 @@ class TestFlow:
             Flow(2, transforms=0)
 
 
+class TestAutoregressive:
+    def test_its_density_is_the_product_of_its_conditionals(self):
+        prior = Autoregressive(3, components=4, hidden=(8,))
+        z = torch.randn(20, 3)
+        expected = torch.ones(20)
+        for place in range(3):
+            known = torch.cat([z[:, :place], torch.randn(20, 3 - place)], 1)  # what comes after does not matter
+            logits, loc, raw = prior._params(known)[:, place].detach().unbind(1)
+            each = scipy.stats.norm(loc.numpy(), softplus(raw).numpy() + 1e-6).pdf(z[:, [place]].numpy())
+            expected *= (logits.softmax(-1) * torch.from_numpy(each)).sum(-1)
+        torch.testing.assert_close(density(prior, z), expected)
+
+    def test_its_draws_follow_one_another(self):
+        """The second number, seen through its distribution function given the first, is uniform: a test at 1e-5."""
+        prior = Autoregressive(2, components=2, hidden=(8,))
+        with torch.no_grad():
+            for value in prior.parameters():
+                value.mul_(4)
+            with pyro.plate("draws", 4000, dim=-1):
+                z = prior()
+            logits, loc, raw = prior._params(z)[:, 1].unbind(1)
+        below_it = scipy.stats.norm(loc.numpy(), softplus(raw).numpy() + 1e-6).cdf(z[:, [1]].numpy())
+        uniform = (logits.softmax(-1).numpy() * below_it).sum(-1)
+        assert scipy.stats.kstest(uniform, "uniform").pvalue > 1e-5
+        assert abs(scipy.stats.spearmanr(*z.T.numpy()).statistic) > 0.1
+
+
 class TestHierarchical:
     def test_its_density_is_the_product_of_its_layers(self):
         prior = Hierarchical(2, upper=(3, 4), network=network)
@@ -299,7 +337,7 @@ class TestVamp:
             Vamp(2)()
 
 
-@pytest.mark.parametrize("cls", [Mixture, Vamp])
+@pytest.mark.parametrize("cls", [Autoregressive, Mixture, Vamp])
 def test_a_mixture_of_nothing_is_refused(cls):
     with pytest.raises(InputError, match="components is 0; expected at least 1"):
         cls(2, components=0)
