@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyrovae.evaluation import gradient_statistics as gradient_statistics
     from pyrovae.evaluation import impute as impute
     from pyrovae.evaluation import log_likelihood as log_likelihood
+    from pyrovae.evaluation import refine as refine
     from pyrovae.objectives import ELBO as ELBO
     from pyrovae.objectives import IWAE as IWAE
     from pyrovae.training import compile as compile
@@ -43,6 +44,7 @@ _homes = {
     "load": "training",
     "log_likelihood": "evaluation",
     "log_weights": "weights",
+    "refine": "evaluation",
 }
 _rooms = {"data", "evaluation", "guides", "likelihoods", "networks", "objectives", "plots", "priors", "training"}
 __all__ = list(_homes)

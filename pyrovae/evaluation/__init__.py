@@ -10,6 +10,7 @@ from pyrovae.evaluation.log_likelihood import log_likelihood
 from pyrovae.evaluation.nearest_neighbours import nearest_neighbour_accuracy
 from pyrovae.evaluation.posterior_means import posterior_means
 from pyrovae.evaluation.reconstructions import reconstructions
+from pyrovae.evaluation.refine import InferenceGaps, inference_gaps, refine
 
 __all__ = [
     "ActiveUnits",
@@ -17,15 +18,18 @@ __all__ = [
     "GradientStatistics",
     "GradientSummary",
     "ImportanceSamplingWarning",
+    "InferenceGaps",
     "LatentMap",
     "LogLikelihood",
     "active_units",
     "bound_curve",
     "gradient_statistics",
     "impute",
+    "inference_gaps",
     "latent_map",
     "log_likelihood",
     "nearest_neighbour_accuracy",
     "posterior_means",
     "reconstructions",
+    "refine",
 ]
