@@ -115,8 +115,8 @@ def refine(
     """
     if not (callable(getattr(guide, "encode", None)) and callable(getattr(guide, "draw", None))):
         raise InputError(
-            f"guide is {type(guide).__name__}, which does not tell its parameters for a datum; expected one of pyrovae.guides, "
-            "or a program with methods encode(x, c, mask) and draw(params)"
+            f"guide is {type(guide).__name__}, which does not tell its parameters for a datum; expected one of "
+            "pyrovae.guides, or a program with methods encode(x, c, mask) and draw(params)"
         )
     for name, number in (("steps", steps), ("num_particles", num_particles)):
         if number < 1:
@@ -159,9 +159,8 @@ class InferenceGaps:
         rows = [("ELBO", self.amortized.bounds[1]), ("ELBO, refined", self.refined.bounds[1])]
         rows += [("log p(x)", self.refined.log_p)]
         rows += [("amortisation gap", self.amortization), ("approximation gap", self.approximation)]
-        lines = [
-            f"  {name:<22}{mean:>12.4f} ± {error:.4f}" for name, (mean, error) in ((n, mean_and_error(v)) for n, v in rows)
-        ]
+        means = [(name, *mean_and_error(values)) for name, values in rows]
+        lines = [f"  {name:<22}{mean:>12.4f} ± {error:.4f}" for name, mean, error in means]
         return "\n".join([f"{len(self.amortization):,} data, in nats", "", *lines])
 
 

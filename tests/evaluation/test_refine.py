@@ -57,8 +57,9 @@ def test_the_best_proposal_of_the_family_is_found(guide, falls_short):
     assert shortfall > 0.1
     assert gaps.amortization.min() > 1.0
     np.testing.assert_allclose(log_p - gaps.refined.bounds[1], expected, atol=0.05)
-    np.testing.assert_allclose(gaps.approximation, expected, atol=0.05)
-    np.testing.assert_allclose(gaps.refined.log_p, log_p, atol=0.05)
+    np.testing.assert_allclose(gaps.approximation, gaps.refined.log_p - gaps.refined.bounds[1])
+    if not falls_short:
+        np.testing.assert_allclose(gaps.refined.log_p, log_p, atol=0.02)
     text = str(gaps)
     assert f"{gaps.amortization.mean():.4f}" in text
     assert f"{gaps.approximation.mean():.4f}" in text
