@@ -3,5 +3,6 @@
 from pyrovae.networks.conv import ConvDecoder, ConvEncoder
 from pyrovae.networks.mlp import MLP
 from pyrovae.networks.network import Build, Network, Shape
+from pyrovae.networks.resnet import ResNetDecoder, ResNetEncoder
 
-__all__ = ["MLP", "Build", "ConvDecoder", "ConvEncoder", "Network", "Shape"]
+__all__ = ["MLP", "Build", "ConvDecoder", "ConvEncoder", "Network", "ResNetDecoder", "ResNetEncoder", "Shape"]

@@ -7,14 +7,21 @@ from torch import nn
 
 import pyrovae.networks
 from pyrovae.errors import InputError
-from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, Network
+from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, Network, ResNetDecoder, ResNetEncoder
 from pyrovae.networks.network import activations
 
 pytestmark = pytest.mark.usefixtures("float64")
 picture_pairs = [((6, 6), (6, 6)), ((2, 7, 5), (3, 4, 9)), ((1, 28, 28), (28, 28)), ((1, 1), (2, 1, 3))]
 
 
-@pytest.mark.parametrize("cls", members(pyrovae.networks, Network))
+class Transposed(ConvDecoder):
+    """A decoder that goes up by transposed convolutions."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, upsampling="transposed", **options)
+
+
+@pytest.mark.parametrize("cls", [*members(pyrovae.networks, Network), Transposed])
 class TestEvery:
     @pytest.mark.parametrize(("in_shape", "out_shape"), picture_pairs)
     @pytest.mark.parametrize("batch", [(), (3,), (2, 3), (2, 1, 3)])
@@ -128,7 +135,50 @@ class TestConvolutions:
         assert seen[:, 0].max() <= 1
         assert seen[:, 1].min() >= 1
 
-    @pytest.mark.parametrize("build", [lambda: ConvEncoder((784,), (2,)), lambda: ConvDecoder((2,), (784,))])
+    @pytest.mark.parametrize("upsampling", ["resize", "transposed"])
+    def test_no_checkerboards(self, upsampling):
+        """Constant features make constant pictures, away from the edges."""
+        decoder = ConvDecoder((3,), (32, 32), channels=(2,), upsampling=upsampling)
+        with torch.no_grad():
+            for name, value in decoder.convolutions.named_parameters():
+                if name.endswith("weight"):
+                    value.fill_(1.0)
+            picture = decoder.convolutions(torch.ones(1, *decoder.first))[0, 0, 4:-4, 4:-4]
+        torch.testing.assert_close(picture, torch.full_like(picture, picture[0, 0].item()))
+
+    def test_another_way_up_is_refused(self):
+        with pytest.raises(InputError, match="upsampling is 'bilinear'; expected 'resize' or 'transposed'"):
+            ConvDecoder((3,), (8, 8), upsampling="bilinear")
+
+    @pytest.mark.parametrize(
+        "build",
+        [
+            lambda: ConvEncoder((784,), (2,)),
+            lambda: ConvDecoder((2,), (784,)),
+            lambda: ResNetEncoder((784,), (2,)),
+            lambda: ResNetDecoder((2,), (784,)),
+        ],
+    )
     def test_shapes_that_are_no_picture_are_refused(self, build):
         with pytest.raises(InputError, match=r"the shape \(784,\) is not that of a picture; .*use MLP for other data"):
             build()
+
+
+class TestResNets:
+    @pytest.mark.parametrize("channels", [(8,), (4, 8), (4, 8, 16)])
+    @pytest.mark.parametrize("blocks", [1, 3])
+    def test_any_depth(self, channels, blocks):
+        encoder = ResNetEncoder((9, 5), (2, 3), channels=channels, blocks=blocks)
+        decoder = ResNetDecoder((3,), (2, 9, 5), channels=channels[::-1], blocks=blocks)
+        assert encoder(torch.randn(4, 9, 5)).shape == (4, 2, 3)
+        assert decoder(torch.randn(4, 3)).shape == (4, 2, 9, 5)
+        for network in (encoder, decoder):
+            assert sum(type(layer).__name__ == "_Residual" for layer in network.convolutions) == blocks * len(channels)
+
+    def test_a_block_adds_to_what_it_is_given(self):
+        block = ResNetEncoder((6, 6), (2,), channels=(8,), blocks=1).convolutions[1]
+        x = torch.randn(3, 8, 6, 6)
+        with torch.no_grad():
+            block.branch[-1].weight.zero_()
+            block.branch[-1].bias.zero_()
+        assert torch.equal(block(x), x)
