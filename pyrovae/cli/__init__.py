@@ -12,6 +12,7 @@ commands = {
     "train": "train a VAE from a configuration, evaluate it, and draw what it learnt",
     "evaluate": "estimate log p(x) of a trained run again, with other samples",
     "sample": "draw new data from a trained run",
+    "parts": "list what a VAE is made of: priors, likelihoods, guides, networks, objectives",
 }
 
 usage = """usage: pyrovae COMMAND ...

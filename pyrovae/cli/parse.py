@@ -45,17 +45,18 @@ def explain(message: str, parser: ArgumentParser) -> str:
 
 def _unknown_class(name: str, key: str) -> str:
     choices = _classes(key.rpartition(".")[2])
-    return f"{key} is {name!r}, which is no class here; {_nearest(name, choices, 'expected')}"
+    return f"{key} is {name!r}, which is no class here; {nearest(name, choices, 'expected')}"
 
 
 def _classes(room: str) -> list[str]:
     """The names of the concrete classes that a key chooses from."""
     module = rooms.get(room) or {"optimizer": torch.optim, "scheduler": torch.optim.lr_scheduler}.get(room)
     found = inspect.getmembers(module, inspect.isclass) if module else []
-    return [name for name, kind in found if not _is_abstract(kind) and not name.startswith("_")]
+    return [name for name, kind in found if not is_abstract(kind) and not name.startswith("_")]
 
 
-def _is_abstract(kind: type) -> bool:
+def is_abstract(kind: type) -> bool:
+    """Whether a class, a module's too, lacks a method."""
     return any(getattr(getattr(kind, name), "__isabstractmethod__", False) for name in dir(kind))
 
 
@@ -63,12 +64,10 @@ def _unknown_option(name: str, message: str, parser: ArgumentParser) -> str:
     path = re.search(r"class_path[ =]'([\w.]+)'", message)
     if path:
         owner = path[1].rpartition(".")[2]
-        return f"{owner} has no argument {name!r}; {_nearest(name, _arguments(path[1]), 'it has')}"
+        return f"{owner} has no argument {name!r}; {nearest(name, _arguments(path[1]), 'it has')}"
     group = re.search(r"Group '([\w.]+)'", message)
     full = f"{group[1]}.{name}" if group else name
-    return (
-        f"{full!r} is not a setting; {_nearest(full, _settings(parser), 'print all of them with --print_config, such as')}"
-    )
+    return f"{full!r} is not a setting; {nearest(full, _settings(parser), 'print all of them with --print_config, such as')}"
 
 
 def _arguments(class_path: str) -> list[str]:
@@ -81,7 +80,7 @@ def _settings(parser: ArgumentParser) -> list[str]:
     return sorted({action.dest for action in parser._actions} | {key for key in keys if "class_path" not in key})
 
 
-def _nearest(name: str, choices: Iterable[str], otherwise: str) -> str:
+def nearest(name: str, choices: Iterable[str], otherwise: str) -> str:
     """The nearest of the choices, or, where none is near, what to say before all of them."""
     choices = [*choices]
     close = get_close_matches(name, choices, 1, cutoff=0.5)

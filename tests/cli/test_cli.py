@@ -239,7 +239,7 @@ def test_start_at_mean(start, tmp_path):
         (["--training.epoch", "3"], "did you mean 'training.epochs'?"),
         (["--data", "Digts"], "data is 'Digts', which is no class here; did you mean 'Digits'?"),
         (["--model.prior", "StandardNorml"], "did you mean 'StandardNormal'?"),
-        (["--model.prior", "Bernoulli"], "expected Flow, Hierarchical"),
+        (["--model.prior", "Bernoulli"], "expected Autoregressive, Flow, Hierarchical"),
         (["--objective", "IWEA"], "did you mean 'IWAE'?"),
         (["--training.optimizer", "Adm"], "did you mean 'Adam'?"),
         (["--model.likelihood.scal", "3"], "Normal has no argument 'scal'; did you mean 'scale'?"),
@@ -370,6 +370,52 @@ def test_configs_train_on_the_real_data(name, tmp_path):
     module(x).backward()
     assert isinstance(vae, VAE)
     assert all(value.grad.isfinite().all() for value in vae.parameters())
+
+
+@pytest.mark.parametrize("name", ["counts", "missing_data"])
+def test_configs_of_ones_own_array_train(name, tmp_path):
+    numbers = np.random.default_rng(0)
+    x = numbers.poisson(5.0, (60, 4)).astype(np.float32)
+    if name == "missing_data":
+        x[numbers.random(x.shape) < 0.3] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    moved = ["--data.path", str(tmp_path / "x.npy"), "--run", str(tmp_path / "run")]
+    little = ["--training.epochs", "1", "--evaluation.num_samples", "20"]
+    assert main(["train", "--config", str(configs / f"{name}.yaml"), *moved, *little]) == 0
+    assert np.isfinite(LogLikelihood.from_netcdf(tmp_path / "run" / "log_likelihood.nc").log_p).all()
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "conditional"
+    assert main(["train", *small, "--model.context_shape", "[10]", "--run", str(path)]) == 0
+    return path
+
+
+def test_a_model_of_labels_draws_for_a_label(conditional, capsys):
+    assert load(conditional).context_shape == (10,)
+    assert main(["sample", str(conditional), "--number", "20"]) == 0
+    with np.load(conditional / "samples.npz") as drawn:
+        assert drawn["labels"].tolist() == [label for label in range(10) for _ in range(2)]
+    assert main(["sample", str(conditional), "--number", "5", "--label", "7", "--overwrite"]) == 0
+    with np.load(conditional / "samples.npz") as drawn:
+        assert drawn["labels"].tolist() == [7] * 5
+        assert drawn["x"].shape == (5, 8, 8)
+    assert main(["evaluate", str(conditional), "--num_samples", "20", "--limit", "5"]) == 0
+    capsys.readouterr()
+    again = [str(conditional), "--overwrite"]
+    assert "--label is 10, and the model knows labels 0 to 9" in refusal(capsys, "sample", *again, "--label", "10")
+
+
+def test_a_label_of_a_model_of_none_is_refused(run, capsys):
+    capsys.readouterr()
+    assert "--label is 3, and the model is not conditioned on labels" in refusal(capsys, "sample", str(run), "--label", "3")
+
+
+def test_labels_that_are_more_than_the_context_are_refused(tmp_path, capsys):
+    found = refusal(capsys, "train", *small, "--model.context_shape", "[9]", "--run", str(tmp_path / "run"))
+    assert "context_shape is (9,) and the labels of Digits go up to 9; expected (10,)" in found
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_another_device_is_evaluated_here(run, tmp_path, capsys):
