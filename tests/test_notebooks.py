@@ -25,6 +25,7 @@ SMALL = {
         "NUM_SAMPLES = 5_000": "NUM_SAMPLES = 100",
         "REPEATS = 200": "REPEATS = 4",
     },
+    "03_swap_priors_and_likelihoods": {"EPOCHS = 100": "EPOCHS = 2", "NUM_SAMPLES = 2_000": "NUM_SAMPLES = 50"},
 }
 """The settings of each notebook, and what they are here."""
 WARNINGS = "default,ignore:IProgress not found"
