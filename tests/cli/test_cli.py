@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from pyrovae import VAE, InputError, load, log_weights
+from pyrovae.batches import as_batch
 from pyrovae.cli import main
 from pyrovae.data import Digits
 from pyrovae.evaluation import LogLikelihood
@@ -365,9 +366,9 @@ def test_configs_train_on_the_real_data(name, tmp_path):
     parser = experiment_parser()
     config = parse(parser, ["--config", str(configs / f"{name}.yaml"), "--data.root", os.environ["PYROVAE_DATA"]])
     data, vae, objective, _ = build(parser, config)
-    x = next(data.train.batches(50, shuffle=True))
+    batch = as_batch(next(data.train.batches(50, shuffle=True)))
     module = objective(vae.model, vae.guide)
-    module(x).backward()
+    module(batch.x, **batch.given).backward()
     assert isinstance(vae, VAE)
     assert all(value.grad.isfinite().all() for value in vae.parameters())
 
