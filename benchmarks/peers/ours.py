@@ -11,6 +11,7 @@ from benchmarks.networks import copy_weights
 from benchmarks.peers import Stepper, Trained
 from benchmarks.peers.by_hand import proposal
 from benchmarks.task import Task, latent_dim
+from pyrovae.batches import Columns
 from pyrovae.data import Binarize, Split
 from pyrovae.networks import MLP, ConvDecoder, ConvEncoder
 from pyrovae.training.steps import Steps
@@ -41,7 +42,7 @@ def recorded(task: Task) -> Stepper:
     order = task.order()
 
     def run(number: int) -> float:
-        return -steps.walk(task.data, order.take(number * task.batch_size)).read("train")["train_bound"]
+        return -steps.walk(Columns(task.data), order.take(number * task.batch_size)).read("train")["train_bound"]
 
     return run
 

@@ -12,6 +12,7 @@ from benchmarks.peers import Stepper
 from benchmarks.peers.by_hand import binarize
 from benchmarks.programs.pair import Pair
 from benchmarks.task import Order
+from pyrovae.batches import Columns
 from pyrovae.data import Binarize
 from pyrovae.training.steps import Steps
 
@@ -31,7 +32,7 @@ def recorded(pair: Pair, data: Tensor) -> Stepper:
     order = Order(len(data), data.device, seed=0)
 
     def run(number: int) -> float:
-        return -steps.walk(data, order.take(number * batch_size)).read("train")["train_bound"]
+        return -steps.walk(Columns(data), order.take(number * batch_size)).read("train")["train_bound"]
 
     return run
 
