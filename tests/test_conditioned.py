@@ -167,6 +167,15 @@ def test_posterior_means_and_reconstructions_are_those_of_the_contexts(x):
     assert reconstructions(vae.model, vae.guide, data).shape == x.shape
 
 
+def test_gradient_statistics_are_those_of_the_contexts(x):
+    vae = conditional()
+    options = {"repeats": 3, "seed": 1}
+    found = pyrovae.gradient_statistics(IWAE(2), vae.model, vae.guide, {"x": x, "c": contexts()}, **options)
+    other = pyrovae.gradient_statistics(IWAE(2), vae.model, vae.guide, {"x": x, "c": contexts().roll(1, 1)}, **options)
+    assert found.mean.keys() == other.mean.keys()
+    assert not any(torch.equal(value, other.mean[name]) for name, value in found.mean.items())
+
+
 def test_pyro_trains_it_too(x):
     vae = conditional()
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), ELBO())

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from tqdm.auto import tqdm
 
+from pyrovae.batches import Batch, DataLike, as_batch
 from pyrovae.errors import InputError
 from pyrovae.evaluation.noise import seeded
 from pyrovae.gradients import stop_values
@@ -115,7 +116,7 @@ def gradient_statistics(
     objective: Objective,
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: DataLike,
     repeats: int = 100,
     *,
     seed: int = 0,
@@ -139,7 +140,7 @@ def gradient_statistics(
         objective: what is to be differentiated, such as ``IWAE(64, "dreg")``.
         model: a Pyro program with a plate over data, called with ``x``.
         guide: its proposal, called with the same.
-        x: one batch, shape ``(B, *event_shape)``, where the programs are.
+        x: one batch, shape ``(B, *event_shape)``, where the programs are, or a mapping as :func:`pyrovae.fit` takes.
         repeats: the number R of draws, at least 2.
         seed: where the noise starts; the caller's random generators stay as they were.
         progress: whether to show a progress bar over draws.
@@ -158,15 +159,15 @@ def gradient_statistics(
         raise InputError(f"objective is {objective!r}; expected an objective, such as pyrovae.IWAE(50)")
     if repeats < 2:
         raise InputError(f"repeats is {repeats}; a variance needs at least 2")
-    module = objective(model, guide)
-    with torch.enable_grad(), seeded(seed, x.device):
+    module, batch = objective(model, guide), as_batch(x)
+    with torch.enable_grad(), seeded(seed, batch.x.device):
         with _same_buffers(module):
-            module.start(x)
+            module.start(batch.x, **batch.given)
         parameters = _trainable(module)
-        names = _names(module, parameters, x)
-        moments = _Moments(sum(value.numel() for value in parameters), x.device)
+        names = _names(module, parameters, batch)
+        moments = _Moments(sum(value.numel() for value in parameters), batch.x.device)
         for _ in tqdm(range(repeats), disable=not progress):
-            moments.add(_gradient(module, parameters, x))
+            moments.add(_gradient(module, parameters, batch))
     statistics = GradientStatistics(
         _split(moments.mean, names, parameters), _split(moments.variance, names, parameters), repeats
     )
@@ -194,10 +195,10 @@ class _Moments:
         return self._squares / (self.count - 1)
 
 
-def _gradient(module: ObjectiveModule, parameters: Sequence[nn.Parameter], x: Tensor) -> Tensor:
+def _gradient(module: ObjectiveModule, parameters: Sequence[nn.Parameter], batch: Batch) -> Tensor:
     """One draw of the gradient, flattened, with 0 where the loss does not depend on a parameter."""
     with _same_buffers(module):
-        loss = module(x)
+        loss = module(batch.x, **batch.given)
     found = torch.autograd.grad(loss, parameters, allow_unused=True) if loss.requires_grad else [None] * len(parameters)
     parts = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
     return torch.cat([part.flatten() for part in parts])
@@ -225,9 +226,9 @@ def _require_finite(means: Mapping[str, Tensor]) -> None:
             )
 
 
-def _names(module: ObjectiveModule, parameters: Sequence[nn.Parameter], x: Tensor) -> list[str]:
+def _names(module: ObjectiveModule, parameters: Sequence[nn.Parameter], batch: Batch) -> list[str]:
     """The program that each parameter is used in, and what it is called there; unique."""
-    users = _users(module, parameters, x)
+    users = _users(module, parameters, batch)
     outside = {value: name.removeprefix("stored.param:") for name, value in module.named_parameters()}
     called = outside | _statements(users.traces) | _inside(module)
     names = [f"{users.of(value)}.{called[value]}" for value in parameters]
@@ -267,10 +268,10 @@ def _holding(parameter: nn.Parameter, sets: tuple[set[nn.Parameter], set[nn.Para
     return [program for program, found in zip(("model", "guide"), sets, strict=True) if parameter in found]
 
 
-def _users(module: ObjectiveModule, parameters: Sequence[nn.Parameter], x: Tensor) -> _Users:
+def _users(module: ObjectiveModule, parameters: Sequence[nn.Parameter], batch: Batch) -> _Users:
     """Run the pair once, and ask autograd which parameters the densities of either, and the guide's draws, come from."""
-    with same_random_numbers(x), _same_buffers(module), module.opened() as (model, guide):
-        call = Call(model, guide, (x,), {}, 1, module.plates)
+    with same_random_numbers(batch.x), _same_buffers(module), module.opened() as (model, guide):
+        call = Call(model, guide, (batch.x,), batch.given, 1, module.plates)
         draws = call.draw()
         observed = call.observe(stop_values(draws))
         weights = call.compose(observed, draws)

@@ -311,7 +311,8 @@ def _split(data: Any) -> Split:
 def _moved(split: Split, device: torch.device) -> Split:
     """The split on the device, where its data are in memory and take no more than half of what is free there."""
     if not isinstance(split.x, Tensor) or (
-        device.type == "cuda" and split.x.nbytes > torch.cuda.mem_get_info(device)[0] / 2
+        device.type == "cuda"
+        and sum(column.nbytes for column in split.columns.tensors) > torch.cuda.mem_get_info(device)[0] / 2
     ):
         return split
     return split.to(device)

@@ -13,7 +13,8 @@ import yaml
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.batches import as_batch
 from pyrovae.cli import main
-from pyrovae.data import Digits
+from pyrovae.cli.train import _mean
+from pyrovae.data import Array, Digits
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.training import checkpoint
 
@@ -384,6 +385,14 @@ def test_configs_of_ones_own_array_train(name, tmp_path):
     little = ["--training.epochs", "1", "--evaluation.num_samples", "20"]
     assert main(["train", "--config", str(configs / f"{name}.yaml"), *moved, *little]) == 0
     assert np.isfinite(LogLikelihood.from_netcdf(tmp_path / "run" / "log_likelihood.nc").log_p).all()
+
+
+def test_the_decoder_starts_at_the_mean_of_the_observed_numbers(tmp_path):
+    x = np.random.default_rng(0).normal(3.0, 1.0, (60, 4)).astype(np.float32)
+    x[::2, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    data = Array(str(tmp_path / "x.npy"), missing=True)
+    np.testing.assert_allclose(_mean(data.train), np.nanmean(x[data.train.index], 0), rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
