@@ -25,6 +25,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import MaskedDistribution
+from pyro.distributions.constraints import sphere
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
@@ -285,6 +286,7 @@ def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> P
         model_trace, guide_trace = _run(model, guide, args, kwargs)
         _check_support(_observed(model_trace))
         plates = _plates(model_trace, guide_trace)
+        _check_measures(model_trace, guide_trace)
         for site in [*density_sites(model_trace), *density_sites(guide_trace)]:
             site["log_prob"] = _density(site)
             check_site_shape(site, plates.nesting)
@@ -545,6 +547,34 @@ def _support(site: Site) -> constraints.Constraint | None:
         return None
 
 
+def _check_measures(model: Trace, guide: Trace) -> None:
+    """Raise an InputError where the two densities of a latent are not per the same unit, so that they have no ratio."""
+    for site in _latents(model, guide):
+        proposed: Site = guide.nodes[site["name"]]
+        p, q = _measure(site), _measure(proposed)
+        if p and q and p != q:
+            raise InputError(
+                f"latent site {site['name']!r} has a density per {p} in the model ({_family(site)}) and per {q} in the "
+                f"guide ({_family(proposed)}), so that the two have no ratio; take a prior and a guide over the same space"
+            )
+
+
+def _measure(site: Site) -> str | None:
+    """What a site's density is per; ``None`` where its distribution does not say."""
+    base = _support(site)
+    if base is None:
+        return None
+    if base.is_discrete:
+        return "value"
+    while hasattr(base, "base_constraint"):
+        base = base.base_constraint  # pyright: ignore[reportAttributeAccessIssue]
+    return {constraints.simplex: "area of the simplex", sphere: "area of the sphere"}.get(base, "volume")
+
+
+def _family(site: Site) -> str:
+    return type(base_distribution(site["fn"])).__name__
+
+
 def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside: Tensor) -> str:
     """Which values of a site its distribution cannot have; ``inside`` may lack the event's dimensions."""
     base = support
@@ -553,7 +583,7 @@ def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside:
     if base.event_dim == 0:
         inside = base.check(value)
     position = (~inside).nonzero()[0].tolist()
-    name = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+    name = _family(site)
     remedy = (
         'binarise the data (binarize="dynamic"), or take a likelihood over grey values'
         if base is constraints.boolean

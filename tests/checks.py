@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pyro
 import torch
-from pyro import poutine
+from spaces import latents
 from torch import Tensor
 
 import pyrovae.guides
@@ -67,16 +67,10 @@ def _is_abstract(cls: type) -> bool:
     return any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
 
 
-def space(program: Program, *args: Tensor) -> dict[str, int]:
-    """The latent sites of a program of ours, each with the length of its vector."""
-    trace = poutine.trace(program).get_trace(*args)
-    return {name: trace.nodes[name]["value"].shape[-1] for name in trace.stochastic_nodes if name.startswith("z")}
-
-
 def goes(prior: type[Prior], guide: type[Guide]) -> bool:
     """Whether the two draw the same sites."""
     vae = VAE((3,), 2, prior=prior, guide=guide)
-    return space(vae.guide, torch.zeros(1, 3)) == space(vae.model, torch.zeros(1, 3))
+    return latents(vae.guide, torch.zeros(1, 3)) == latents(vae.model, torch.zeros(1, 3))
 
 
 def prior_for(guide: type[Guide]) -> type[Prior]:

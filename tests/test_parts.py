@@ -7,8 +7,9 @@ import pyro
 import pytest
 import scipy.stats
 import torch
-from checks import goes, members, space
+from checks import goes, members
 from pyro import poutine
+from spaces import Line, latents, space_of
 from torch import nn
 
 import pyrovae.guides
@@ -50,7 +51,7 @@ def test_a_swap(prior, guide, likelihood):
     vae = built(prior, guide, likelihood)
     x = vae.model(size=4).detach()
     loss = IWAE(2)(vae.model, vae.guide)
-    if space(vae.guide, x) != space(vae.model, x):
+    if latents(vae.guide, x) != latents(vae.model, x):
         with pytest.raises(InputError, match=r"site 'z"):
             loss(x)
         return
@@ -86,16 +87,18 @@ def test_every_likelihood_meets_every_kind_of_prior_and_guide():
     assert {likelihood for _, _, likelihood in [*grid, *others]} == {*likelihoods}
 
 
-def quadrature():
-    """Points that cover the plane, fine at 0 and coarse far out, shape ``(n, 2)``, and the measure of each."""
-    u = torch.linspace(-1.0, 1.0, 601) * torch.tensor(100.0).asinh()
-    measure = u.cosh() * (u[1] - u[0])
-    return torch.cartesian_prod(u.sinh(), u.sinh()), torch.cartesian_prod(measure, measure).prod(-1)
+def quadrature(space):
+    """Points that cover the plane or the circle, shape ``(n, 2)``, and the measure of each."""
+    points, u, measure = space.grid(601, reach=100.0)
+    measure = measure * (u[1] - u[0])
+    if space is Line:
+        return torch.cartesian_prod(points[:, 0], points[:, 0]), torch.cartesian_prod(measure, measure).prod(-1)
+    return points[1:], measure[1:]
 
 
 def log_p(vae, x):
     """The exact log p(x), shape ``(B,)``, by quadrature."""
-    z, measure = quadrature()
+    z, measure = quadrature(space_of(vae.model.prior))
     conditioned = poutine.condition(vae.model.prior, data={"z": z})
     trace = poutine.trace(pyro.plate("points", len(z), dim=-1)(conditioned)).get_trace()
     trace.compute_log_prob()

@@ -8,6 +8,7 @@ from pyrovae.guides.hierarchical import Hierarchical
 from pyrovae.guides.inverse_autoregressive import InverseAutoregressive
 from pyrovae.guides.low_rank_normal import LowRankNormal
 from pyrovae.guides.mixture_normal import MixtureNormal
+from pyrovae.guides.von_mises_fisher import VonMisesFisher
 
 __all__ = [
     "DiagonalNormal",
@@ -18,4 +19,5 @@ __all__ = [
     "InverseAutoregressive",
     "LowRankNormal",
     "MixtureNormal",
+    "VonMisesFisher",
 ]

@@ -1,23 +1,14 @@
 """The proposal that a normalizing flow makes, with the encoder's output as its context."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
 
-import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
+from pyrovae.distributions.flow import FlowDistribution, Kind, family, zuko
 from pyrovae.errors import InputError
 from pyrovae.guides.guide import Guide
 from pyrovae.networks import Build, Shape
-
-with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
-    import zuko
-    from pyro.contrib.zuko import ZukoToPyro
-
-Kind = Literal["maf", "nsf"]
-
-_families: dict[str, Callable[..., Any]] = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
 
 
 class Flow(Guide):
@@ -63,13 +54,12 @@ class Flow(Guide):
         hidden: Sequence[int] = (64, 64),
         context_dim: int = 64,
     ) -> None:
-        if kind not in get_args(Kind):
-            raise InputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, get_args(Kind)))}")
+        build = family(kind)
         if transforms < 1:
             raise InputError(f"transforms is {transforms}; expected at least 1: DiagonalNormal is the proposal without one")
         self.context_dim = context_dim
         super().__init__(event_shape, latent_dim, encoder)
-        steps = _families[kind](latent_dim, context_dim, transforms=transforms, hidden_features=hidden)
+        steps = build(latent_dim, context_dim, transforms=transforms, hidden_features=hidden)
         affine = zuko.flows.ElementWiseTransform(latent_dim, context_dim, hidden_features=hidden)
         self.flow = zuko.lazy.Flow(zuko.lazy.LazyComposedTransform(*steps.transform.transforms, affine).inv, steps.base)
 
@@ -78,4 +68,4 @@ class Flow(Guide):
         return (self.context_dim,)
 
     def proposal(self, params: Tensor) -> dist.TorchDistribution:
-        return ZukoToPyro(self.flow(params))
+        return FlowDistribution(self.flow(params))

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 
-import pyro
 import pyro.distributions as dist
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pyrovae.distributions.flow import FlowDistribution, zuko
 from pyrovae.errors import InputError
 from pyrovae.guides.guide import Guide
 from pyrovae.networks import Build, Shape
-
-with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
-    import zuko
-    from pyro.contrib.zuko import ZukoToPyro
 
 
 class InverseAutoregressive(Guide):
@@ -67,4 +63,4 @@ class InverseAutoregressive(Guide):
     def proposal(self, params: Tensor) -> dist.TorchDistribution:
         loc, raw_scale, context = params.split([self.latent_dim, self.latent_dim, self.context_dim], dim=-1)
         base = zuko.distributions.DiagNormal(loc, softplus(raw_scale) + 1e-6)
-        return ZukoToPyro(zuko.distributions.NormalizingFlow(self.steps(context).inv, base))
+        return FlowDistribution(zuko.distributions.NormalizingFlow(self.steps(context).inv, base))

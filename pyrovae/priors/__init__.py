@@ -9,7 +9,9 @@ from pyrovae.priors.mixture import Mixture
 from pyrovae.priors.prior import Prior
 from pyrovae.priors.standard_normal import StandardNormal
 from pyrovae.priors.student_t import StudentT
+from pyrovae.priors.uniform_sphere import UniformSphere
 from pyrovae.priors.vamp import Vamp
+from pyrovae.priors.von_mises_fisher import VonMisesFisher
 
 __all__ = [
     "Autoregressive",
@@ -21,5 +23,7 @@ __all__ = [
     "Prior",
     "StandardNormal",
     "StudentT",
+    "UniformSphere",
     "Vamp",
+    "VonMisesFisher",
 ]

@@ -1,24 +1,16 @@
 """The prior that a normalizing flow makes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, get_args
 
 import pyro
 from torch import Tensor
 
+from pyrovae.distributions.flow import FlowDistribution, Kind, family
 from pyrovae.errors import InputError
 from pyrovae.networks import Shape
 from pyrovae.priors.prior import Prior, Proposal
-
-with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
-    import zuko
-    from pyro.contrib.zuko import ZukoToPyro
-
-Kind = Literal["maf", "nsf"]
-
-_families: dict[str, Callable[..., Any]] = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
 
 
 class Flow(Prior):
@@ -52,11 +44,10 @@ class Flow(Prior):
 
     def __init__(self, latent_dim: int, kind: Kind = "maf", transforms: int = 3, hidden: Sequence[int] = (64, 64)) -> None:
         super().__init__(latent_dim)
-        if kind not in get_args(Kind):
-            raise InputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, get_args(Kind)))}")
+        build = family(kind)
         if transforms < 1:
             raise InputError(f"transforms is {transforms}; expected at least 1: StandardNormal is the prior without one")
-        self._build = partial(_families[kind], latent_dim, transforms=transforms, hidden_features=hidden)
+        self._build = partial(build, latent_dim, transforms=transforms, hidden_features=hidden)
         self.flow = self._build()
         self.conditional = False
 
@@ -65,9 +56,9 @@ class Flow(Prior):
             self.flow, self.conditional = self._build(context=math.prod(context_shape)), True
 
     def forward(self) -> Tensor:
-        return pyro.sample("z", ZukoToPyro(self.flow()))
+        return pyro.sample("z", FlowDistribution(self.flow()))
 
     def given(self, context: Tensor | None) -> Tensor:
         if not self.conditional or context is None:
             return self()
-        return pyro.sample("z", ZukoToPyro(self.flow(context.flatten(1).to(next(self.parameters()).dtype))))
+        return pyro.sample("z", FlowDistribution(self.flow(context.flatten(1).to(next(self.parameters()).dtype))))

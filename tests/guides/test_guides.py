@@ -7,6 +7,7 @@ import torch
 from checks import assert_mean, members, prior_for
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
+from spaces import space_of
 from torch.nn.functional import softplus
 
 import pyrovae.guides
@@ -37,11 +38,17 @@ def sites(trace):
     return {site["name"]: site["value"] for site in density_sites(prune_subsample_sites(trace))}
 
 
+def space(cls):
+    """The space that the guides of a class draw from."""
+    return space_of(cls((3,), 2, network), torch.zeros(1, 3))
+
+
 @pytest.mark.parametrize("cls", members(pyrovae.guides, Guide))
 class TestEvery:
     @pytest.mark.parametrize("event_shape", [(3,), (2, 3)])
     @pytest.mark.parametrize("latent_dim", [1, 4])
     def test_it_draws_a_vector_for_each_datum(self, cls, event_shape, latent_dim):
+        latent_dim = max(latent_dim, space(cls).dim)
         guide = cls(event_shape, latent_dim, network)
         x = torch.randn(5, *event_shape)
         z = guide(x)
@@ -50,18 +57,19 @@ class TestEvery:
         assert not torch.equal(guide(x), z)
 
     def test_its_density_integrates_to_one_and_is_that_of_its_draws(self, cls):
-        vae = VAE((3,), 1, prior=prior_for(cls), guide=cls, likelihood=Normal, encoder=network, decoder=network)
+        dim = space(cls).dim
+        vae = VAE((3,), dim, prior=prior_for(cls), guide=cls, likelihood=Normal, encoder=network, decoder=network)
         guide, x = vae.guide, torch.randn(1, 3)
+        points, u, measure = space(cls).grid(60_001, reach=30.0)
         with torch.no_grad():
             weights = log_weights(vae.model, guide, x, particles=4000)
-            grid = torch.linspace(-30.0, 30.0, 60_001)
-            q = log_q(guide, x.expand(len(grid), 3), grid[:, None]).exp()
-        draws = weights.guide.nodes["z"]["value"].flatten()
-        cumulative = torch.cumulative_trapezoid(q, grid)
+            q = log_q(guide, x.expand(len(points), 3), points).exp()
+        draws = weights.guide.nodes["z"]["value"][:, 0]
+        cumulative = torch.cumulative_trapezoid(q * measure, u)
         assert cumulative[-1].item() == pytest.approx(1.0, abs=1e-6)
-        uniform = cumulative[((draws + 30.0) / 60.0 * 60_000).long()]
+        uniform = cumulative[torch.searchsorted(u, space(cls).coordinate(draws)) - 1]
         assert scipy.stats.kstest(uniform.numpy(), "uniform").pvalue > 1e-5
-        at_draws = log_q(guide, x.expand(4000, 3), draws[:, None])
+        at_draws = log_q(guide, x.expand(4000, 3), draws)
         torch.testing.assert_close(weights.proposal_terms["z"].flatten(), at_draws.detach())
 
     def test_the_encoder_sees_each_datum_once(self, cls):
@@ -76,7 +84,7 @@ class TestEvery:
 
     def test_it_depends_on_its_datum_alone(self, cls):
         guide = cls((3,), 2, network)
-        x, z = torch.randn(5, 3), torch.randn(5, 2)
+        x, z = torch.randn(5, 3), space(cls).somewhere(5, 2)
         together = log_q(guide, x, z)
         alone = torch.cat([log_q(guide, x[[row]], z[[row]]) for row in range(5)])
         torch.testing.assert_close(together, alone)
@@ -89,7 +97,7 @@ class TestEvery:
 
     def test_a_state_dict_makes_the_same_guide(self, cls):
         one, other = (cls((3,), 2, network) for _ in range(2))
-        x, z = torch.randn(5, 3), torch.randn(5, 2)
+        x, z = torch.randn(5, 3), space(cls).somewhere(5, 2)
         assert not torch.equal(log_q(one, x, z), log_q(other, x, z))
         other.load_state_dict(one.state_dict())
         assert torch.equal(log_q(one, x, z), log_q(other, x, z))
@@ -134,14 +142,13 @@ class TestEvery:
         """In mean, along a random direction of the encoder's output; the exact derivative is found on a grid."""
         if cls.draw is not Guide.draw:
             pytest.skip("it draws from more than one distribution")
-        guide = cls((3,), 1, network)
+        guide = cls((3,), space(cls).dim, network)
         output, direction = torch.randn(2, *guide.param_shape)
         step = torch.zeros((), requires_grad=True)
-        grid = torch.linspace(-40.0, 40.0, 40_001)
-        density = (
-            guide.proposal((output + step * direction).expand(len(grid), *guide.param_shape)).log_prob(grid[:, None]).exp()
-        )
-        (exact,) = torch.autograd.grad(torch.trapezoid(density * grid.sin(), grid), step)
+        points, u, measure = space(cls).grid(40_001, reach=40.0)
+        moved = (output + step * direction).expand(len(points), *guide.param_shape)
+        density = guide.proposal(moved).log_prob(points).exp() * measure
+        (exact,) = torch.autograd.grad(torch.trapezoid(density * points.sin().sum(-1), u), step)
         steps = torch.zeros(100_000, requires_grad=True)
         moved = output + steps[(..., *[None] * output.dim())] * direction
         (slopes,) = torch.autograd.grad(guide.proposal(moved)().sin().sum(), steps)

@@ -1,0 +1,33 @@
+"""The normalizing flows of zuko as distributions of Pyro."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import pyro
+from pyro.distributions import constraints
+
+from pyrovae.errors import InputError
+
+with pyro.validation_enabled():  # zuko turns the validation of all of torch's distributions off as it is imported
+    import zuko
+    from pyro.contrib.zuko import ZukoToPyro
+
+Kind = Literal["maf", "nsf"]
+
+_families: dict[str, Callable[..., Any]] = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
+
+
+def family(kind: Kind) -> Callable[..., Any]:
+    """The flow of this name; an InputError where there is none."""
+    if kind not in _families:
+        raise InputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, get_args(Kind)))}")
+    return _families[kind]
+
+
+class FlowDistribution(ZukoToPyro):
+    """What a flow of zuko makes: a distribution of vectors, which says so."""
+
+    support = constraints.real_vector  # pyright: ignore
+
+    def expand(self, *args: Any, **kwargs: Any) -> "FlowDistribution":
+        return FlowDistribution(self.dist.expand(*args, **kwargs))
