@@ -113,6 +113,7 @@ class VAE(PyroModule):
         self.model = Model(prior(latent_dim), p_x, decoder((latent_dim,), p_x.param_shape))
         self.guide = guide(tuple(event_shape), latent_dim, encoder)
         self.model.prior.meet(self.guide.propose, tuple(event_shape), context_shape)
+        self.guide.meet(self.model.prior)
 
     @torch.no_grad()
     def start_at_mean(self, mean: Tensor) -> None:

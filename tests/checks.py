@@ -13,6 +13,7 @@ from torch import Tensor
 
 import pyrovae.guides
 import pyrovae.priors
+from pyrovae.errors import InputError
 from pyrovae.guides import Guide
 from pyrovae.objectives import Measurement, Objective
 from pyrovae.parameters import Program
@@ -68,8 +69,11 @@ def _is_abstract(cls: type) -> bool:
 
 
 def goes(prior: type[Prior], guide: type[Guide]) -> bool:
-    """Whether the two draw the same sites."""
-    vae = VAE((3,), 2, prior=prior, guide=guide)
+    """Whether the two draw the same sites, and know of no other reason not to."""
+    try:
+        vae = VAE((3,), 2, prior=prior, guide=guide)
+    except InputError:
+        return False
     return latents(vae.guide, torch.zeros(1, 3)) == latents(vae.model, torch.zeros(1, 3))
 
 

@@ -6,7 +6,7 @@ import pyro
 import torch
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.conditioned import output, require_rows
 from pyrovae.distributions.observed_part import require_mask
@@ -27,6 +27,13 @@ class Guide(PyroModule):
         self.event_shape = tuple(event_shape)
         self.latent_dim = latent_dim
         self.encoder = encoder(self.event_shape, self.param_shape)
+
+    def meet(self, prior: nn.Module) -> None:
+        """Learn of the prior that this guide is paired with; most do not care.
+
+        Raises:
+            InputError: where it does not go with that prior.
+        """
 
     @property
     @abstractmethod

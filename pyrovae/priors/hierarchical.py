@@ -1,6 +1,7 @@
 """The prior of several stochastic layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import pyro
@@ -13,6 +14,8 @@ from pyrovae.errors import InputError
 from pyrovae.networks import MLP, Build
 from pyrovae.priors.prior import Prior
 
+Conditional = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 
 class Hierarchical(Prior):
     r"""Stochastic layers, each Gaussian given the one above; the lowest is what the decoder sees.
@@ -22,7 +25,8 @@ class Hierarchical(Prior):
         \sigma = \log(1 + e^{s}) + 10^{-6},
 
     where :math:`(\mu_i, s_i)` is the output of a network, of shape ``(2, d_i)``. The sites are ``z`` (:math:`z_1`), ``z2``,
-    ``z3`` and so on; a guide has to draw all of them, as ``pyrovae.guides.Hierarchical`` with the same ``upper`` does.
+    ``z3`` and so on; a guide has to draw all of them, as ``pyrovae.guides.Hierarchical`` and ``pyrovae.guides.Ladder`` with
+    the same ``upper`` do.
 
     Args:
         latent_dim: length of the lowest layer.
@@ -44,16 +48,24 @@ class Hierarchical(Prior):
         super().__init__(latent_dim)
         if not upper or min(upper) < 1:
             raise InputError(f"upper is {tuple(upper)}; expected the lengths of one or more layers, each at least 1")
-        self.upper = tuple(upper)
-        self.networks = nn.ModuleList(network((above,), (2, below)) for below, above in pairwise([latent_dim, *upper]))
+        self.lengths = (latent_dim, *upper)
+        self.networks = nn.ModuleList(network((above,), (2, below)) for below, above in pairwise(self.lengths))
         self.register_buffer("loc", torch.zeros(upper[-1]), persistent=False)
         self.register_buffer("scale", torch.ones(upper[-1]), persistent=False)
 
+    def conditionals(self) -> list[Conditional]:
+        """Location and scale of each layer but the highest, from below, given the one above it."""
+        return [partial(_moments, network) for network in self.networks]
+
     def forward(self) -> Tensor:
         """Draw every layer, from the highest down; returns the lowest."""
-        layers = len(self.upper) + 1
-        z = pyro.sample(f"z{layers}", dist.Normal(self.loc, self.scale).to_event(1))
-        for layer in range(layers - 1, 0, -1):
-            loc, raw_scale = self.networks[layer - 1](z).unbind(-2)
-            z = pyro.sample(f"z{layer}" if layer > 1 else "z", dist.Normal(loc, softplus(raw_scale) + 1e-6).to_event(1))
+        conditionals = self.conditionals()
+        z = pyro.sample(f"z{len(self.lengths)}", dist.Normal(self.loc, self.scale).to_event(1))
+        for layer in reversed(range(len(conditionals))):
+            z = pyro.sample(f"z{layer + 1}" if layer else "z", dist.Normal(*conditionals[layer](z)).to_event(1))
         return z
+
+
+def _moments(network: nn.Module, above: Tensor) -> tuple[Tensor, Tensor]:
+    loc, raw_scale = network(above).unbind(-2)
+    return loc, softplus(raw_scale) + 1e-6

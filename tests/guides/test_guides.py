@@ -1,5 +1,7 @@
 """What every guide promises, asked of each class in the room, and what each adds."""
 
+from functools import partial
+
 import pyro
 import pytest
 import scipy.stats
@@ -7,7 +9,7 @@ import torch
 from checks import assert_mean, members, prior_for
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
-from spaces import space_of
+from spaces import latents, space_of
 from torch.nn.functional import softplus
 
 import pyrovae.guides
@@ -26,11 +28,12 @@ def network(in_shape, out_shape):
     return MLP(in_shape, out_shape, hidden=(8,))
 
 
-def log_q(guide, x, z):
-    """``log q(z | x)`` at given values of shape ``(B, latent_dim)``."""
-    trace = poutine.trace(poutine.condition(guide, data={"z": z})).get_trace(x)
+def log_q(guide, x, z, **above):
+    """``log q(z | x)`` at given values of shape ``(B, latent_dim)``, given those of the sites above, which are else 1."""
+    given = {name: torch.ones(length) for name, (length, _) in latents(guide, x).items()} | above | {"z": z}
+    trace = poutine.trace(poutine.condition(guide, data=given)).get_trace(x)
     trace.compute_log_prob()
-    return sum(trace.nodes[name]["log_prob"] for name in trace.observation_nodes)
+    return trace.nodes["z"]["log_prob"]
 
 
 def sites(trace):
@@ -38,9 +41,14 @@ def sites(trace):
     return {site["name"]: site["value"] for site in density_sites(prune_subsample_sites(trace))}
 
 
+def made(cls, event_shape, latent_dim):
+    """A guide of a class, in the company that it keeps."""
+    return VAE(event_shape, latent_dim, prior=prior_for(cls), guide=cls, encoder=network, decoder=network).guide
+
+
 def space(cls):
     """The space that the guides of a class draw from."""
-    return space_of(cls((3,), 2, network), torch.zeros(1, 3))
+    return space_of(made(cls, (3,), 2), torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize("cls", members(pyrovae.guides, Guide))
@@ -49,7 +57,7 @@ class TestEvery:
     @pytest.mark.parametrize("latent_dim", [1, 4])
     def test_it_draws_a_vector_for_each_datum(self, cls, event_shape, latent_dim):
         latent_dim = max(latent_dim, space(cls).dim)
-        guide = cls(event_shape, latent_dim, network)
+        guide = made(cls, event_shape, latent_dim)
         x = torch.randn(5, *event_shape)
         z = guide(x)
         assert z.shape == (5, latent_dim)
@@ -57,20 +65,16 @@ class TestEvery:
         assert not torch.equal(guide(x), z)
 
     def test_its_density_integrates_to_one_and_is_that_of_its_draws(self, cls):
-        dim = space(cls).dim
-        vae = VAE((3,), dim, prior=prior_for(cls), guide=cls, likelihood=Normal, encoder=network, decoder=network)
-        guide, x = vae.guide, torch.randn(1, 3)
+        guide, x = made(cls, (3,), space(cls).dim), torch.randn(1, 3)
         points, u, measure = space(cls).grid(60_001, reach=30.0)
+        above = {name: torch.ones(length) for name, (length, _) in latents(guide, x).items() if name != "z"}
         with torch.no_grad():
-            weights = log_weights(vae.model, guide, x, particles=4000)
+            draws = poutine.condition(guide, data=above)(x.expand(4000, 3))
             q = log_q(guide, x.expand(len(points), 3), points).exp()
-        draws = weights.guide.nodes["z"]["value"][:, 0]
         cumulative = torch.cumulative_trapezoid(q * measure, u)
         assert cumulative[-1].item() == pytest.approx(1.0, abs=1e-6)
         uniform = cumulative[torch.searchsorted(u, space(cls).coordinate(draws)) - 1]
         assert scipy.stats.kstest(uniform.numpy(), "uniform").pvalue > 1e-5
-        at_draws = log_q(guide, x.expand(4000, 3), draws)
-        torch.testing.assert_close(weights.proposal_terms["z"].flatten(), at_draws.detach())
 
     def test_the_encoder_sees_each_datum_once(self, cls):
         vae = VAE((4,), 2, prior=prior_for(cls), guide=cls, encoder=network, decoder=network)
@@ -83,7 +87,7 @@ class TestEvery:
         assert rows == [(5, 4)]
 
     def test_it_depends_on_its_datum_alone(self, cls):
-        guide = cls((3,), 2, network)
+        guide = made(cls, (3,), 2)
         x, z = torch.randn(5, 3), space(cls).somewhere(5, 2)
         together = log_q(guide, x, z)
         alone = torch.cat([log_q(guide, x[[row]], z[[row]]) for row in range(5)])
@@ -96,10 +100,12 @@ class TestEvery:
         assert all(parameter.grad.norm() > 0.0 for parameter in vae.guide.parameters())
 
     def test_a_state_dict_makes_the_same_guide(self, cls):
-        one, other = (cls((3,), 2, network) for _ in range(2))
+        build = partial(VAE, (3,), 2, prior=prior_for(cls), guide=cls, encoder=network, decoder=network)
+        vae, copy = build(), build()
+        one, other = vae.guide, copy.guide
         x, z = torch.randn(5, 3), space(cls).somewhere(5, 2)
         assert not torch.equal(log_q(one, x, z), log_q(other, x, z))
-        other.load_state_dict(one.state_dict())
+        copy.load_state_dict(vae.state_dict())
         assert torch.equal(log_q(one, x, z), log_q(other, x, z))
 
     def test_particles_are_a_dimension_of_their_own(self, cls):
@@ -107,16 +113,17 @@ class TestEvery:
         x = vae.model(size=5)
         with torch.no_grad():
             weights = log_weights(vae.model, vae.guide, x, particles=7)
-            one_by_one = torch.stack([log_q(vae.guide, x, z) for z in sites(weights.guide)["z"]])
-        assert sites(weights.guide)["z"].shape == (7, 5, 3)
-        torch.testing.assert_close(weights.proposal_terms["z"], one_by_one)
+            drawn = sites(weights.guide)
+            one_by_one = [log_q(vae.guide, x, **{name: value[k] for name, value in drawn.items()}) for k in range(7)]
+        assert drawn["z"].shape == (7, 5, 3)
+        torch.testing.assert_close(weights.proposal_terms["z"], torch.stack(one_by_one))
 
     def test_it_works_in_single_precision(self, cls):
         torch.set_default_dtype(torch.float32)
         vae = VAE((4,), 3, prior=prior_for(cls), guide=cls, encoder=network, decoder=network)
         x = vae.model(size=5)
         single = log_weights(vae.model, vae.guide, x, particles=7)
-        vae.guide.double()
+        vae.double()
         draws = {name: value.double() for name, value in sites(single.guide).items()}
         double = poutine.trace(poutine.condition(vae.guide, data={name: value[0] for name, value in draws.items()}))
         trace = double.get_trace(x.double())
@@ -142,7 +149,7 @@ class TestEvery:
         """In mean, along a random direction of the encoder's output; the exact derivative is found on a grid."""
         if cls.draw is not Guide.draw:
             pytest.skip("it draws from more than one distribution")
-        guide = cls((3,), space(cls).dim, network)
+        guide = made(cls, (3,), space(cls).dim)
         output, direction = torch.randn(2, *guide.param_shape)
         step = torch.zeros((), requires_grad=True)
         points, u, measure = space(cls).grid(40_001, reach=40.0)
@@ -177,7 +184,7 @@ class TestEvery:
 
     def test_data_of_another_shape_are_refused(self, cls):
         with pytest.raises(InputError, match=r"MLP got a tensor of shape \(5, 2\); expected \(\*batch, 3\)"):
-            cls((3,), 2, network)(torch.zeros(5, 2))
+            made(cls, (3,), 2)(torch.zeros(5, 2))
 
 
 class TestDiagonalNormal:
