@@ -9,7 +9,7 @@ from types import ModuleType
 import pyro
 import torch
 from spaces import latents
-from torch import Tensor
+from torch import Tensor, nn
 
 import pyrovae.guides
 import pyrovae.priors
@@ -33,6 +33,34 @@ def assert_mean(draws: Tensor, expected: float | Tensor, detects: float) -> None
     assert (QUANTILE + POWER) * error < detects, f"too few draws: their mean has standard error {error:.2g}"
     mean = draws.mean().item()
     assert abs(mean - float(expected)) < QUANTILE * error, f"{mean:.6g} +- {error:.2g}, expected {float(expected):.6g}"
+
+
+def flat(loss: Tensor, parameters: list[Tensor]) -> Tensor:
+    """The gradient with respect to all parameters as one vector."""
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    pairs = zip(found, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(value) if gradient is None else gradient).flatten() for gradient, value in pairs])
+
+
+def assert_mean_gradient(
+    objective: Objective,
+    pair: tuple[nn.Module, nn.Module, Tensor],
+    expected: Tensor,
+    repeats: int = 160,
+    rows: int = 500,
+    detects: float = 0.2,
+) -> None:
+    """A z-test at level 1e-5 for every parameter, with power 0.99 against errors of this part of the largest gradient."""
+    model, guide, x = pair
+    module = objective(model, guide)
+    module.start(x)
+    pyro.set_rng_seed(1)
+    parameters = [*model.parameters(), *guide.parameters()]
+    draws = torch.stack([flat(module(x.expand(rows, -1)) / rows, parameters) for _ in range(repeats)])
+    error = draws.std(0) / repeats**0.5
+    assert ((QUANTILE + POWER) * error < detects * expected.abs().max()).all(), f"too few draws: {error}, {expected}"
+    deviation = (draws.mean(0) - expected).abs()
+    assert (deviation <= QUANTILE * error + 1e-12).all(), f"{draws.mean(0)} +- {error}, expected {expected}"
 
 
 def measure(objective: Objective, model: Program, guide: Program, *args: Tensor, seed: int = 1) -> Measurement:

@@ -82,11 +82,10 @@ class VonMisesFisher(TorchDistribution):
         batch_shape = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
         super().__init__(batch_shape, loc.shape[-1:], validate_args)
 
-    def expand(self, batch_shape: Size, _instance: Any = None) -> "VonMisesFisher":
-        new = self._get_checked_instance(VonMisesFisher, _instance)
-        new.loc, new.concentration, new._angle = self.loc, self.concentration, self._angle
-        super(VonMisesFisher, new).__init__(Size(batch_shape), self.event_shape, validate_args=False)
-        return new
+    def expand(self, batch_shape: Size, _instance: None = None) -> "VonMisesFisher":
+        expanded = VonMisesFisher(self.loc, self.concentration, validate_args=False)
+        expanded._batch_shape, expanded._angle = Size(batch_shape), self._angle
+        return expanded
 
     @cached_property
     def _angle(self) -> "_Angle":

@@ -18,7 +18,8 @@ class MixtureNormal(Guide):
         \pi = \operatorname{softmax}(l), \quad \sigma = \log(1 + e^{s}) + 10^{-6},
 
     where each row :math:`(l_c, \mu_c, s_c)` of the encoder's output, of shape ``(components, 1 + 2 * latent_dim)``, is a
-    component; on the site ``z``. A draw carries the gradient of the weights :math:`\pi`, too
+    component; on the site ``z``. Every objective takes it; :class:`pyrovae.objectives.SIWAE` draws each component as often,
+    where the others leave it to chance. A draw carries the gradient of the weights :math:`\pi`, too
     (:mod:`pyrovae.distributions.diagonal_normal_mixture`).
 
     Args:

@@ -18,7 +18,7 @@ from pyrovae.errors import InputError
 from pyrovae.gradients import observe_apart
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, owner, same_random_numbers
-from pyrovae.weights import Call, LogWeights, Plates, find_plates
+from pyrovae.weights import Call, LogWeights, Plates, Site, find_plates
 
 
 class Measurement(NamedTuple):
@@ -88,6 +88,14 @@ class Objective(PyroELBO):
             InputError: where the objective would be wrong on these programs.
         """
 
+    def reparameterizes(self, site: Site) -> bool:
+        """Whether what it draws at a site of the guide carries a gradient."""
+        return site["fn"].has_rsample
+
+    def reconstruction(self, weights: LogWeights) -> Tensor:
+        r"""The estimate of :math:`E_q[\log p(x \mid z)]` that is reported for each datum, shape ``(B,)``."""
+        return weights.observed.mean(0)
+
     def kl(self, weights: LogWeights) -> Tensor:
         r"""The estimate of :math:`KL(q \| p)` that is reported for each datum, shape ``(B,)``."""
         return (weights.proposal - weights.latent).mean(0)
@@ -110,7 +118,7 @@ class Objective(PyroELBO):
         value = bound if surrogate is bound else bound.detach() + (surrogate - surrogate.detach())
         loss = -self.sign * weights.scale * value.sum()
         with torch.no_grad():
-            terms = weights.observed.mean(0), self.kl(weights)
+            terms = self.reconstruction(weights), self.kl(weights)
             others = torch.stack(parts).detach() if parts else bound.new_zeros(0, len(bound))
         return Measurement(loss, bound.detach(), *terms, others, weights.scale)
 
@@ -224,7 +232,7 @@ def require_reparameterized(objective: Objective, weights: LogWeights) -> None:
     """Raise an InputError where the guide would be left without the gradient of a draw."""
     for name, term in weights.proposal_terms.items():
         site = weights.guide.nodes[name]
-        if term.requires_grad and not site["is_observed"] and not site["fn"].has_rsample:
+        if term.requires_grad and not site["is_observed"] and not objective.reparameterizes(site):
             family = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
             raise InputError(
                 f"site {name!r} of the guide draws from {family}, which cannot be reparameterised, and "

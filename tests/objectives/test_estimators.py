@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import POWER, QUANTILE, assert_mean, measure
+from checks import POWER, QUANTILE, assert_mean, assert_mean_gradient, flat, measure
 from programs import PLATES, GaussianGuide, LinearGaussian, Mixture, MixtureGuide, drawing, functions
 from pyro.infer import ReweightedWakeSleep as StockReweightedWakeSleep
 from quadrature import Grid
@@ -61,29 +61,9 @@ def pair():
     return model, GaussianGuide(model, shift=0.4, widen=1.3, diagonal=True), torch.tensor([[0.6, -0.8]])
 
 
-def flat(loss, parameters):
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    pairs = zip(found, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(value) if gradient is None else gradient).flatten() for gradient, value in pairs])
-
-
 def formula(objective, log_w):
     """The bound as the function of K log weights that its expectation is taken of."""
     return {ELBO: ELBO(1), MIWAE: IWAE(len(log_w))}.get(type(objective), objective).of(log_w)
-
-
-def assert_mean_gradient(objective, pair, expected, repeats=160, rows=500, detects=0.2):
-    """A z-test at level 1e-5 for every parameter, with power 0.99 against errors of this part of the largest gradient."""
-    model, guide, x = pair
-    module = objective(model, guide)
-    module.start(x)
-    pyro.set_rng_seed(1)
-    parameters = [*model.parameters(), *guide.parameters()]
-    draws = torch.stack([flat(module(x.expand(rows, -1)) / rows, parameters) for _ in range(repeats)])
-    error = draws.std(0) / repeats**0.5
-    assert ((QUANTILE + POWER) * error < detects * expected.abs().max()).all(), f"too few draws: {error}, {expected}"
-    deviation = (draws.mean(0) - expected).abs()
-    assert (deviation <= QUANTILE * error + 1e-12).all(), f"{draws.mean(0)} +- {error}, expected {expected}"
 
 
 @pytest.mark.parametrize(("make", "particles", "estimator"), cases)
