@@ -12,7 +12,7 @@ from pyrovae.objectives.objective import Evaluation, Measurement, Objective, Obj
 from pyrovae.objectives.piwae import PIWAE
 from pyrovae.objectives.renyi import Renyi
 from pyrovae.objectives.reweighted_wake_sleep import ReweightedWakeSleep
-from pyrovae.objectives.siwae import SIWAE
+from pyrovae.objectives.stratified import SELBO, SIWAE
 from pyrovae.objectives.tail_adaptive import TailAdaptive
 from pyrovae.objectives.tcvae import TCVAE
 from pyrovae.objectives.thermodynamic_elbo import ThermodynamicELBO
@@ -28,6 +28,7 @@ __all__ = [
     "IWAE",
     "MIWAE",
     "PIWAE",
+    "SELBO",
     "SIWAE",
     "TCVAE",
     "VIMCO",

@@ -1,0 +1,183 @@
+r"""Bounds from draws that are stratified: what a finite choice in the guide comes out as is not drawn, it is gone through.
+
+The choice is the component of a mixture, or the value of a discrete site. Of C outcomes with probabilities :math:`\pi_c(x)`
+each has K / C of the K draws, and each of these draws the share :math:`C \pi_c / K` in means over q. The gradient of
+:math:`\pi` is then that of the shares, exact, and no draw carries it; the rest is reparameterised given the outcome.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import MixtureSameFamily
+
+from pyrovae.errors import InputError
+from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.weight_bound import counted
+from pyrovae.weights import Call, LogWeights, Site
+
+
+class Stratified(Objective):
+    """A bound made of the log weights and the shares of stratified draws; subclasses say which.
+
+    A guide without a finite choice has one outcome, and its draws are plain.
+
+    Args:
+        num_particles: the number K of draws a datum, a multiple of the number C of outcomes.
+    """
+
+    def __init__(self, num_particles: int = 8) -> None:
+        super().__init__(num_particles)
+
+    @abstractmethod
+    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+        """The bound, shapes ``(K, B), (K, B) -> (B,)``."""
+
+    def evaluate(self, call: Call) -> Evaluation:
+        """The bound, which is differentiated as it is."""
+        with _GoneThrough():
+            draws = call.draw()
+        weights = call.weigh(draws)
+        weights.require_densities(type(self).__name__)
+        require_reparameterized(self, weights)
+        bound = self.of(weights.total, self._log_shares(weights))
+        return Evaluation(weights, bound, bound)
+
+    def reparameterizes(self, site: Site) -> bool:
+        """Of a mixture the components count; of a discrete site nothing is drawn."""
+        if isinstance(site["fn"], MixtureSameFamily):
+            return site["fn"].component_distribution.has_rsample
+        return site["fn"].has_enumerate_support or super().reparameterizes(site)
+
+    def reconstruction(self, weights: LogWeights) -> Tensor:
+        """The mean over q of the log likelihood."""
+        return counted(self._log_shares(weights).exp(), weights.observed)
+
+    def kl(self, weights: LogWeights) -> Tensor:
+        """The estimate of the KL, with each draw's share."""
+        return counted(self._log_shares(weights).exp(), weights.proposal - weights.latent)
+
+    def _log_shares(self, weights: LogWeights) -> Tensor:
+        r""":math:`\log (C \pi_c / K)` of the outcome that each draw has, shape ``(K, B)``."""
+        sites = {name: weights.guide.nodes[name] for name in weights.proposal_terms}
+        choices = {name: site for name, site in sites.items() if _is_choice(site)}
+        if not choices:
+            return torch.full_like(weights.total, -math.log(len(weights.total)))
+        this = type(self).__name__
+        if len(choices) > 1:
+            raise InputError(
+                f"the guide has a mixture or a discrete site at each of {', '.join(map(repr, choices))}, and {this} goes "
+                "through the outcomes of one; take an objective that draws them, or a guide with one of them"
+            )
+        ((name, site),) = choices.items()
+        log_probabilities = _log_probabilities(site)
+        outcomes, particles = log_probabilities.shape[-1], len(weights.total)
+        if particles % outcomes:
+            raise InputError(
+                f"num_particles is {particles}, and site {name!r} of the guide has {outcomes} outcomes; {this} gives each "
+                "as many particles: take a multiple"
+            )
+        shares = _in_turn(log_probabilities, log_probabilities.dim() - 1) + math.log(outcomes / particles)
+        if shares.numel() != weights.total.numel():
+            raise InputError(
+                f"site {name!r} of the guide is in a plate within the data plate, so that a datum has several outcomes at "
+                "once; take an objective that draws them"
+            )
+        return shares.reshape(weights.total.shape)
+
+
+class SELBO(Stratified):
+    r"""The evidence lower bound, with what a finite choice in the guide comes out as summed and not drawn.
+
+    .. math::
+        \mathcal L(x) = \sum_{c=1}^C \pi_c(x)\, E_{z \sim q_c(z \mid x)} [\log p(x, z) - \log q(z \mid x)]
+
+    of each datum, in nats, estimated by K / C draws of each outcome (:mod:`pyrovae.objectives.stratified`): the ELBO without
+    the noise of the choice. That is the component of a ``MixtureSameFamily``, which itself needs no reparameterisation, or
+    the value of a discrete site, as Pyro's ``TraceEnum_ELBO`` enumerates it: where that is a label, it is the bound of
+    unlabelled data of Kingma et al.
+
+    Args:
+        num_particles: the number K of draws a datum, a multiple of the number C of outcomes.
+
+    Raises:
+        InputError: for other numbers of particles, for a guide of several choices or with one in an inner plate, and where
+            the rest cannot be reparameterised; for a site with a scale of its own.
+
+    References:
+        | Automatic Differentiation Variational Inference with Mixture Models (Morningstar et al., 2021)
+        | https://arxiv.org/abs/2003.01687
+        | Semi-Supervised Learning with Deep Generative Models (Kingma, Rezende, Mohamed & Welling, 2014), equation 7
+        | https://arxiv.org/abs/1406.5298
+    """
+
+    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+        """The mean of the log weights by their shares."""
+        return counted(log_shares.exp(), log_weights)
+
+
+class SIWAE(Stratified):
+    r"""The importance-weighted bound, with what a finite choice in the guide comes out as summed and not drawn.
+
+    .. math::
+        \mathcal L_K(x) = E \Big[ \log \frac{C}{K} \sum_{t=1}^{K / C} \sum_{c=1}^C \pi_c(x)\,
+        \frac{p(x, z_{tc})}{q(z_{tc} \mid x)} \Big] \le \log p(x), \qquad
+        q(z \mid x) = \sum_c \pi_c(x)\, q_c(z \mid x), \quad z_{tc} \sim q_c(z \mid x)
+
+    of each datum, in nats (:mod:`pyrovae.objectives.stratified`). The choice is the component of a ``MixtureSameFamily``,
+    which itself needs no reparameterisation, or the value of a discrete site, whose probabilities then cancel and have no
+    gradient. It is tighter than IWAE with K / C particles, and not always than IWAE with K, since here improbable outcomes
+    have as many draws as others.
+
+    Args:
+        num_particles: the number K of draws a datum, a multiple of the number C of outcomes.
+
+    Raises:
+        InputError: for other numbers of particles, for a guide of several choices or with one in an inner plate, and where
+            the rest cannot be reparameterised; for a site with a scale of its own.
+
+    References:
+        | Automatic Differentiation Variational Inference with Mixture Models (Morningstar et al., 2021), section 3
+        | https://arxiv.org/abs/2003.01687
+    """
+
+    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+        """The logarithm of the mean of the weights by their shares."""
+        return (log_weights + log_shares).logsumexp(0)
+
+
+class _GoneThrough(Messenger):
+    """At a finite choice, take the outcomes in turn along the particles, the outermost dimension."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not _is_choice(msg) or msg["done"]:
+            return
+        fn = msg["fn"]
+        if isinstance(fn, MixtureSameFamily):
+            components = fn.component_distribution
+            values = components.rsample() if components.has_rsample else components.sample()
+            msg["value"] = _in_turn(values, len(fn.batch_shape))
+        else:
+            msg["value"] = _in_turn(fn.enumerate_support().transpose(0, 1), 1)
+        msg["done"] = True
+
+
+def _is_choice(site: Site) -> bool:
+    return not site["is_observed"] and (isinstance(site["fn"], MixtureSameFamily) or site["fn"].has_enumerate_support)
+
+
+def _log_probabilities(site: Site) -> Tensor:
+    """Of the outcomes, which lie along the last dimension."""
+    fn = site["fn"]
+    if isinstance(fn, MixtureSameFamily):
+        return fn.mixture_distribution.logits.log_softmax(-1)
+    return fn.log_prob(fn.enumerate_support()).movedim(0, -1)
+
+
+def _in_turn(values: Tensor, dim: int) -> Tensor:
+    """Of each row of the first dimension one outcome, which lie along ``dim``: the first, the second, and so on again."""
+    rows = torch.arange(len(values), device=values.device)
+    return values.movedim(dim, 1)[rows, rows % values.shape[dim]]
