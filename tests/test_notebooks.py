@@ -27,6 +27,7 @@ SMALL = {
     },
     "03_swap_priors_and_likelihoods": {"EPOCHS = 100": "EPOCHS = 2", "NUM_SAMPLES = 2_000": "NUM_SAMPLES = 50"},
     "04_your_own_data": {"EPOCHS = 100": "EPOCHS = 2", "NUM_SAMPLES = 1_000": "NUM_SAMPLES = 50"},
+    "07_semi_supervised": {"EPOCHS = 150": "EPOCHS = 2", "NUM_SAMPLES = 1_000": "NUM_SAMPLES = 50"},
 }
 """The settings of each notebook, and what they are here."""
 WARNINGS = "default,ignore:IProgress not found"
