@@ -12,6 +12,8 @@ from pyrovae.batches import as_data, batches
 from pyrovae.cli.parse import parse
 from pyrovae.cli.report import report
 from pyrovae.data import Split
+from pyrovae.errors import InputError
+from pyrovae.priors import Prior, Vamp
 from pyrovae.training import Run, fit
 from pyrovae.training.config import Experiment, build, experiment_parser
 
@@ -24,6 +26,8 @@ def main(argv: Sequence[str]) -> int:
     experiment = build(parser, config)
     if config.start_at_mean:
         experiment.vae.start_at_mean(_mean(experiment.data.train))
+    if config.start_prior_at_data:
+        _start_prior(experiment.vae.model.prior, experiment.data.train, config.training.seed)
     run = Run(config.run, overwrite=config.overwrite, config=_text(parser, config), split=_split(experiment))
     _train(experiment, run)
     report(experiment.vae, experiment.data, run.path, **vars(config.evaluation), device=default_device(config))
@@ -56,6 +60,23 @@ def _mean(train: Split) -> Tensor:
         observed = batch.given.get("mask", torch.ones_like(batch.x, dtype=torch.bool))
         total, count = total + batch.x.sum(0), count + observed.sum(0)  # where nothing was observed, x is 0
     return torch.as_tensor(total / torch.as_tensor(count).clamp_min(1))
+
+
+def _start_prior(prior: Prior, train: Split, seed: int) -> None:
+    """Let pseudo-inputs begin at training data, drawn at random."""
+    if not isinstance(prior, Vamp):
+        raise InputError(
+            f"start_prior_at_data is true, and the prior is {type(prior).__name__}, which has no pseudo-inputs; take "
+            "--model.prior Vamp, or leave it false"
+        )
+    if prior.components > len(train):
+        raise InputError(
+            f"the prior has {prior.components} pseudo-inputs, and there are {len(train)} training data to start them at; "
+            f"take --model.prior.components {len(train)} or fewer, or --start_prior_at_data false"
+        )
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: prior.components]
+    batch = next(batches(as_data(train.fixed_draw()), prior.components, order=chosen))
+    prior.start_at(batch.x, batch.given.get("c"))
 
 
 def _text(parser: ArgumentParser, config: Namespace) -> str:

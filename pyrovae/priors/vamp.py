@@ -19,7 +19,7 @@ class Vamp(Prior):
     on the site ``z``, with :math:`u_c` of the shape of one datum, learned; where there is a context, with a learned one of
     that beside it, so that the prior is one for all contexts. It belongs to the guide of its ``VAE``, whose
     parameters it uses and does not own. The pseudo-inputs begin as noise around one half, as suits pixels in [0, 1];
-    :meth:`start_at` lets them begin at data.
+    :meth:`start_at` lets them begin at data, as ``pyrovae train --start_prior_at_data true`` does.
 
     Args:
         latent_dim: length of z.
@@ -50,13 +50,23 @@ class Vamp(Prior):
             self.pseudo_contexts = nn.Parameter(0.5 + 0.1 * torch.randn(self.components, *context_shape))
 
     @torch.no_grad()
-    def start_at(self, x: Tensor) -> None:
-        """Let the pseudo-inputs begin at the data ``x``, of shape ``(components, *event_shape)``."""
-        if x.shape != self.pseudo_inputs.shape:
-            raise InputError(
-                f"x has shape {tuple(x.shape)}; expected {tuple(self.pseudo_inputs.shape)}, one datum a component"
-            )
-        self.pseudo_inputs.copy_(x)
+    def start_at(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Let the pseudo-inputs begin at data.
+
+        Args:
+            x: the data, shape ``(components, *event_shape)``.
+            context: their contexts, shape ``(components, *context_shape)``; without them pseudo-contexts stay as they are.
+
+        Raises:
+            InputError: for other shapes, and for contexts where there are none.
+        """
+        for name, values, pseudo in (("x", x, self.pseudo_inputs), ("context", context, self.pseudo_contexts)):
+            if values is None:
+                continue
+            expected = "none" if pseudo is None else f"{tuple(pseudo.shape)}, one datum a component"
+            if pseudo is None or values.shape != pseudo.shape:
+                raise InputError(f"{name} has shape {tuple(values.shape)}; expected {expected}")
+            pseudo.copy_(values)
 
     def forward(self) -> Tensor:
         if self.proposal is None:

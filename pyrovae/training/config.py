@@ -60,6 +60,9 @@ def experiment_parser(prog: str = "pyrovae train") -> ArgumentParser:
     parser.add_argument(
         "--start_at_mean", type=bool, default=True, help="Start the decoder's output at the training data's mean."
     )
+    parser.add_argument(
+        "--start_prior_at_data", type=bool, default=False, help="Start the pseudo-inputs of a Vamp prior at training data."
+    )
     parser.add_argument("--objective", type=Objective, default={"class_path": "pyrovae.objectives.ELBO"}, help="The bound.")
     parser.add_function_arguments(fit, "training", skip=_given_elsewhere)
     parser.set_defaults({"training.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}})

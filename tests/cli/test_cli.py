@@ -234,9 +234,32 @@ def test_start_at_mean(start, tmp_path):
     assert torch.allclose(bias, mean, atol=1e-4) == start
 
 
+@pytest.mark.parametrize("context", [False, True])
+def test_pseudo_inputs_start_at_training_data(context, tmp_path):
+    argv = ["--model.prior", "Vamp", "--model.prior.components", "7", "--start_prior_at_data", "true"]
+    argv += ["--training.optimizer.lr", "1e-6", "--evaluation.limit", "5", *(["--model.context_shape", "[10]"] * context)]
+    assert main(["train", *small, *argv, "--run", str(tmp_path / "run")]) == 0
+    prior = load(tmp_path / "run").model.prior
+    data = Digits().train
+    distances = torch.cdist(prior.pseudo_inputs.detach().flatten(1), data.x.flatten(1))
+    nearest, rows = distances.min(1)
+    assert nearest.max() < 1e-3
+    assert len(rows.unique()) == 7
+    if context:
+        assert torch.allclose(prior.pseudo_contexts, torch.eye(10)[data.labels[rows]], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (
+            ["--start_prior_at_data", "true"],
+            "the prior is StandardNormal, which has no pseudo-inputs; take --model.prior Vamp",
+        ),
+        (
+            ["--start_prior_at_data", "true", "--model.prior", "Vamp", "--model.prior.components", "2000"],
+            "the prior has 2000 pseudo-inputs, and there are 1347 training data to start them at; take --model.prior.comp",
+        ),
         (["--model.latent_dm", "3"], "'model.latent_dm' is not a setting; did you mean 'model.latent_dim'?"),
         (["--training.epoch", "3"], "did you mean 'training.epochs'?"),
         (["--data", "Digts"], "data is 'Digts', which is no class here; did you mean 'Digits'?"),

@@ -334,6 +334,8 @@ class TestVamp:
         assert torch.equal(prior.pseudo_inputs, x)
         with pytest.raises(InputError, match=r"x has shape \(5, 3\); expected \(4, 3\), one datum a component"):
             prior.start_at(torch.rand(5, 3))
+        with pytest.raises(InputError, match=r"context has shape \(4, 2\); expected none"):
+            prior.start_at(x, torch.rand(4, 2))
 
     def test_without_a_guide_it_is_refused(self):
         with pytest.raises(InputError, match="has no guide; build it as VAE"):
