@@ -72,7 +72,7 @@ def stopped_density(call: Call, draws: Trace, weights: LogWeights) -> Tensor:
     Raises:
         InputError: where it has another density than when they were made, or cannot be run at given draws.
     """
-    fresh = _with_values(draws, {site["name"]: site["value"].view_as(site["value"]) for site in _of_tensors(draws)})
+    fresh = with_values(draws, {site["name"]: site["value"].view_as(site["value"]) for site in _of_tensors(draws)})
     density = call.density(_stopping_guide(call).propose(fresh), weights.plates)  # flows remember what they drew
     require_same("the guide", density, weights.proposal)
     return density
@@ -257,7 +257,7 @@ class Tapped:
                 value, *zeros = torch.ops.pyrovae.tap(site["value"], site["fn"].event_dim)
                 values[site["name"]] = value
                 self._zeros.append((site, *zeros))
-        self.trace = _with_values(draws, values)
+        self.trace = with_values(draws, values)
 
     def scaled(self, factors: Tensor, weights: LogWeights) -> Tensor:
         """Zero for each datum; added to what is differentiated, it multiplies the draws' gradients by ``(K, B)`` factors."""
@@ -277,12 +277,12 @@ def choose(draws: Trace, index: Tensor, weights: LogWeights) -> Trace:
             value = site["value"]
             place = spread(index[None], site, weights.plates)[(..., *[None] * site["fn"].event_dim)]
             values[site["name"]] = value.gather(0, place.expand(1, *value.shape[1:]))
-    return _with_values(draws, values)
+    return with_values(draws, values)
 
 
 def stop_values(draws: Trace) -> Trace:
     """The same draws, carrying no gradient at all."""
-    return _with_values(draws, {site["name"]: site["value"].detach() for site in _of_tensors(draws)})
+    return with_values(draws, {site["name"]: site["value"].detach() for site in _of_tensors(draws)})
 
 
 def _of_tensors(draws: Trace) -> list[Site]:
@@ -293,7 +293,7 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _with_values(trace: Trace, values: dict[str, Tensor]) -> Trace:
+def with_values(trace: Trace, values: dict[str, Tensor]) -> Trace:
     """The trace with other values at some sites."""
     changed = trace.copy()
     for name, value in values.items():

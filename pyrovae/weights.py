@@ -203,6 +203,10 @@ class Call:
         """The model's trace at the draws."""
         return self._trace(self.model, poutine.replay(trace=draws))
 
+    def unguided(self) -> Trace:
+        """The model's trace at the data, with latents that it draws itself."""
+        return self._trace(self.model)
+
     def propose(self, draws: Trace) -> Trace:
         """The guide's trace at values that were drawn before."""
         return self._trace(self.guide, poutine.replay(trace=draws))

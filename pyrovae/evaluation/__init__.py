@@ -1,6 +1,8 @@
 """Estimates from log importance weights: log p(x), bounds, gradients, and the latent space of any pair."""
 
 from pyrovae.evaluation.active_units import ActiveUnits, active_units
+from pyrovae.evaluation.annealed_importance_sampling import AnnealedLikelihood, annealed_importance_sampling
+from pyrovae.evaluation.bidirectional import Bidirectional, bidirectional
 from pyrovae.evaluation.bound_curve import BoundCurve, bound_curve
 from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
@@ -14,6 +16,8 @@ from pyrovae.evaluation.refine import InferenceGaps, inference_gaps, refine
 
 __all__ = [
     "ActiveUnits",
+    "AnnealedLikelihood",
+    "Bidirectional",
     "BoundCurve",
     "GradientStatistics",
     "GradientSummary",
@@ -22,6 +26,8 @@ __all__ = [
     "LatentMap",
     "LogLikelihood",
     "active_units",
+    "annealed_importance_sampling",
+    "bidirectional",
     "bound_curve",
     "gradient_statistics",
     "impute",

@@ -75,7 +75,7 @@ class Draws:
         Raises:
             InputError: for a weight that is not a number, and where weights are not densities of single data.
         """
-        filled = batch.with_tensors(*(_filled(column, self._batch_size) for column in batch.tensors))
+        filled = batch.with_tensors(*(filled_up(column, self._batch_size) for column in batch.tensors))
         if self._compile:
             self._weigh, self._compile = self._fused(filled), False
         pieces = math.ceil(self.number / self._at_once)
@@ -130,7 +130,7 @@ class _Weights(nn.Module):
         return self._weigh(Columns(x, given))
 
 
-def _filled(column: Tensor, length: int) -> Tensor:
+def filled_up(column: Tensor, length: int) -> Tensor:
     """As many rows as that, the last of them repeated."""
     return torch.cat([column, column[-1:].expand(length - len(column), *column.shape[1:])])
 

@@ -1,0 +1,255 @@
+r"""The log likelihood :math:`\log p(x)` of any pair by annealed importance sampling."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import scipy.stats
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyrovae.batches import Batch, Columns, DataLike, as_data, batches
+from pyrovae.errors import InputError
+from pyrovae.evaluation import importance
+from pyrovae.evaluation.annealing import Path, Plan, Schedule, Start, plan, transition
+from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.device import home
+from pyrovae.evaluation.draws import filled_up
+from pyrovae.evaluation.limits import MAX_ROWS
+from pyrovae.evaluation.mode import evaluating
+from pyrovae.evaluation.noise import seeded
+from pyrovae.pair import Pair
+from pyrovae.parameters import Program
+
+Array = NDArray[np.float64]
+WORTHWHILE = 2**22
+"""The number of chains, data, temperatures and steps multiplied from which on recording and fusing is worth its time."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnnealedLikelihood:
+    r"""Estimates of :math:`\log p(x)` by annealed importance sampling, a number a datum, in nats.
+
+    Attributes:
+        log_weights: of each chain and datum, shape ``(chains, N)``; the mean of the weights estimates p(x) without bias.
+        acceptance: the share of accepted transitions at each temperature between, shape ``(temperatures - 1,)``.
+        temperatures: the number of temperatures after the first.
+        start: what the chains begin as draws of.
+        schedule: the schedule.
+        steps: the leapfrog steps of a transition.
+    """
+
+    log_weights: Array
+    acceptance: Array
+    temperatures: int
+    start: Start
+    schedule: Schedule
+    steps: int
+
+    @property
+    def log_p(self) -> Array:
+        """The estimates, shape ``(N,)``: stochastic lower bounds, below log p(x) in the mean."""
+        return importance.log_mean_weight(torch.from_numpy(self.log_weights)).numpy()
+
+    @property
+    def standard_error(self) -> Array:
+        """Of each estimate, from the spread of its chains by the delta method, shape ``(N,)``."""
+        return importance.standard_error(torch.from_numpy(self.log_weights)).numpy()
+
+    @property
+    def effective_sample_size(self) -> Array:
+        """How many of the chains count, shape ``(N,)``; near 1 the chains have not met, and the estimate is too low."""
+        return importance.effective_sample_size(torch.from_numpy(self.log_weights)).numpy()
+
+    @property
+    def chains(self) -> int:
+        """The number of chains a datum."""
+        return len(self.log_weights)
+
+    @property
+    def mean(self) -> float:
+        """The mean of log p(x) over the data, in nats."""
+        return float(self.log_p.mean())
+
+    @property
+    def data_error(self) -> float:
+        """Standard error of the mean from the choice of data, in nats."""
+        return mean_and_error(self.log_p)[1]
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """Standard error of the mean from the chains, in nats."""
+        return float(np.sqrt(np.square(self.standard_error).sum()) / len(self.log_p))
+
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Of each datum's log p(x), by Student's t for the mean weight, each ``(N,)``; ``-inf`` where that may be 0."""
+        reach = self.standard_error * scipy.stats.t(self.chains - 1).ppf((1.0 + level) / 2.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low = np.where(reach < 1.0, np.log1p(-np.minimum(reach, 1.0)), -math.inf)
+        return self.log_p + low, self.log_p + np.log1p(reach)
+
+    def __str__(self) -> str:
+        chains, data = self.log_weights.shape
+        lines = [
+            f"log p(x) of {data:,} data by {chains} annealed chains each, {self.temperatures:,} temperatures, in nats",
+            "",
+            f"  {'mean':<22}{self.mean:>12.4f}",
+            f"  {'± from the data':<22}{self.data_error:>12.4f}",
+            f"  {'± from the chains':<22}{self.monte_carlo_error:>12.4f}",
+            "",
+            f"  {'':<22}{'5%':>12}{'50%':>12}{'95%':>12}",
+        ]
+        for name, values, form in (
+            ("effective sample size", self.effective_sample_size, ".1f"),
+            ("standard error", self.standard_error, ".3f"),
+            ("acceptance", self.acceptance, ".2f"),
+        ):
+            levels = np.quantile(values, (0.05, 0.5, 0.95)) if len(values) else [math.nan] * 3
+            lines.append(f"  {name:<22}" + "".join(f"{level:>12{form}}" for level in levels))
+        return "\n".join(lines)
+
+
+def annealed_importance_sampling(
+    model: Program,
+    guide: Program,
+    data: DataLike,
+    chains: int = 16,
+    temperatures: int = 1000,
+    *,
+    start: Start = "prior",
+    schedule: Schedule = "sigmoid",
+    steps: int = 10,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    compile: bool | None = None,
+    progress: bool = False,
+    max_rows: int = MAX_ROWS,
+) -> AnnealedLikelihood:
+    r"""Estimate :math:`\log p(x)` of each datum by chains that go from a known density to the posterior.
+
+    .. math::
+        \log w = \sum_{t=1}^{T} (\beta_t - \beta_{t-1}) \big(\log p(x, z_{t-1}) - \log f_0(z_{t-1})\big), \qquad
+        z_0 \sim f_0, \quad z_t \sim K_{\beta_t}(\cdot \mid z_{t-1}), \qquad E[w] = p(x)
+
+    with :math:`0 = \beta_0 < \dots < \beta_T = 1` and Hamiltonian transitions :math:`K_\beta` that leave
+    :math:`f_0^{1 - \beta}\, p(x, \cdot)^\beta` invariant. Their step sizes, per datum and temperature, their scales, per
+    latent dimension too, and an adaptive schedule come from pilot chains (:mod:`pyrovae.evaluation.annealing`), which
+    follow a fifth as many temperatures, 50 to 500. From the prior it owes nothing to the encoder, and is a second opinion on
+    :func:`pyrovae.log_likelihood`; from the guide it needs fewer temperatures where the guide is good. Latents with a
+    constraint move on the real numbers that are mapped to it.
+
+    Args:
+        model: a Pyro program with a plate over data, whose latents are continuous.
+        guide: its proposal; from the prior, only the names and shapes of its sites matter.
+        data: as :func:`pyrovae.log_likelihood` takes them.
+        chains: the number of chains a datum.
+        temperatures: the number T of temperatures after the first.
+        start: what :math:`f_0` is, ``prior`` or ``guide``.
+        schedule: ``sigmoid``, ``linear``, or ``adaptive``: each temperature costs as much of the effective sample size, for
+            each datum by itself.
+        steps: the leapfrog steps of a transition, each a gradient of the model.
+        seed: where the noise starts; the caller's random generators stay as they were.
+        device: where to put each batch; by default it stays where it is.
+        compile: record the programs and fuse their operations; if null, where there is enough to do.
+        progress: whether to show a progress bar over temperatures.
+        max_rows: the most chains times data that run together, which bounds the memory.
+
+    Returns:
+        :class:`AnnealedLikelihood`; print it for a table.
+
+    Raises:
+        InputError: for numbers below one, for latents that are discrete, lie on a sphere or have no density, and for a pair
+            or data that cannot be weighed.
+
+    References:
+        | Annealed Importance Sampling (Neal, 2001); https://arxiv.org/abs/physics/9803008
+        | On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov & Grosse, 2017)
+        | https://arxiv.org/abs/1611.04273
+    """
+    require_settings(chains, temperatures, start, schedule, steps, max_rows)
+    columns = as_data(data)
+    device = home(columns, device)
+    compile = len(columns) * chains * temperatures * steps >= WORTHWHILE if compile is None else compile
+    parts: list[tuple[Tensor, Tensor]] = []
+    with evaluating(model, guide), seeded(seed, device):
+        paths = Paths(model, guide, columns, chains, start, device, compile, max_rows)
+        with tqdm(total=len(paths) * temperatures, disable=not progress) as bar:
+            for path, kept in paths:
+                log_weights, acceptance = forwards(path, plan(path, temperatures, schedule, steps), steps, bar)
+                parts.append((log_weights[:, :kept].cpu(), acceptance[:, :kept].cpu()))
+    log_weights, acceptance = (torch.cat(values, 1) for values in zip(*parts, strict=True))
+    return AnnealedLikelihood(log_weights.numpy(), acceptance.mean(1).numpy(), temperatures, start, schedule, steps)
+
+
+def forwards(path: Path, plan: Plan, steps: int, bar: tqdm) -> tuple[Tensor, Tensor]:
+    """Log weights of chains from the first density on, ``(K, B)``, and the share that moved, ``(T - 1, B)``; float64."""
+    return _along(path, path.start(), plan, range(1, len(plan.betas)), steps, bar)
+
+
+def backwards(path: Path, u: Tensor, plan: Plan, steps: int, bar: tqdm) -> tuple[Tensor, Tensor]:
+    """The same of chains that go back, through the same kernels, from draws ``u`` of the posterior."""
+    return _along(path, u, plan, range(len(plan.betas) - 1, 0, -1), steps, bar)
+
+
+def _along(path: Path, u: Tensor, plan: Plan, times: range, steps: int, bar: tqdm) -> tuple[Tensor, Tensor]:
+    state = path.at(u)
+    log_weights, moved = torch.zeros_like(state.log_f0, dtype=torch.float64), []
+    for t in times:
+        part = plan.betas[t] - plan.betas[t - 1]
+        log_weights = log_weights + part * (state.log_f1.double() - state.log_f0.double())
+        bar.update()
+        if t != times[-1]:
+            between = t if times.step > 0 else t - 1
+            state, accepted = transition(path, state, plan.betas[between].to(u.dtype), plan.kernel(between), steps)
+            moved.append(accepted.double().mean(0))
+    return log_weights, torch.stack(moved) if moved else log_weights.new_zeros(0, log_weights.shape[1])
+
+
+def require_settings(chains: int, temperatures: int, start: str, schedule: str, steps: int, max_rows: int) -> None:
+    """Raise an InputError for what cannot be run."""
+    for name, number in {"chains": chains, "temperatures": temperatures, "steps": steps, "max_rows": max_rows}.items():
+        if number < 1:
+            raise InputError(f"{name} is {number}; expected at least 1")
+    for name, word, words in (("start", start, Start), ("schedule", schedule, Schedule)):
+        if word not in get_args(words):
+            raise InputError(f"{name} is {word!r}; expected one of {', '.join(map(repr, get_args(words)))}")
+
+
+class Paths:
+    """The paths of all data, in batches of one shape that hold at most ``max_rows`` chains, each with its number of data."""
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        data: Columns,
+        chains: int,
+        start: Start,
+        device: torch.device,
+        compile: bool,
+        max_rows: int,
+    ) -> None:
+        self._pair = Pair(model, guide)
+        self._data, self._chains, self._start, self._device, self._compile = data, chains, start, device, compile
+        self._batch_size = math.ceil(len(data) / math.ceil(len(data) / max(1, max_rows // chains)))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._data) / self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Path, int]]:
+        path = None
+        for batch in batches(self._data, self._batch_size, device=self._device):
+            full = batch.with_tensors(*(filled_up(column, self._batch_size) for column in batch.tensors))
+            path = self._first(full) if path is None else path.of(full)
+            yield path, len(batch)
+
+    def _first(self, batch: Batch) -> Path:
+        self._pair.start(batch.x, **batch.given)
+        path = Path(self._pair, batch, self._chains, self._start)
+        if self._compile:
+            path.compile()
+        return path

@@ -1,0 +1,349 @@
+"""Annealed chains against programs whose log p(x) is known, forwards and backwards."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import scipy.stats
+import torch
+from checks import assert_mean
+from programs import GaussianGuide, LinearGaussian, WithPixelPlate, drawing, functions
+from torch import nn
+
+import pyrovae
+from pyrovae.batches import as_data
+from pyrovae.errors import InputError
+from pyrovae.evaluation import annealed_importance_sampling, bidirectional
+from pyrovae.evaluation.annealed_importance_sampling import Paths
+from pyrovae.evaluation.annealing import Kernel, plan, sigmoid_schedule, transition
+from pyrovae.likelihoods import Normal
+from pyrovae.networks import MLP
+from pyrovae.priors import UniformSphere
+from pyrovae.vae import VAE
+from pyrovae.weights import log_weights
+
+pytestmark = pytest.mark.usefixtures("float64")
+starts = pytest.mark.parametrize("start", ["prior", "guide"])
+schedules = pytest.mark.parametrize("schedule", ["sigmoid", "linear", "adaptive"])
+
+
+def pair(structure=LinearGaussian, **sizes):
+    model = structure(**sizes)
+    return model, GaussianGuide(model, shift=0.5, widen=1.5)
+
+
+def path_of(model, guide, x, chains, start="prior"):
+    """The path of all data at once."""
+    ((path, _),) = Paths(model, guide, as_data(x), chains, start, torch.device("cpu"), False, chains * len(x))
+    return path
+
+
+class Scales(nn.Module):
+    """A positive latent in an inner plate of two: a Gamma prior, normal data, and a log-normal guide."""
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 2, dim=-2):
+            s = pyro.sample("s", dist.Gamma(2.0, 1.0))
+            pyro.sample("x", dist.Normal(0.0, s), obs=x.T)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 2, dim=-2):
+            pyro.sample("s", dist.LogNormal(x.T.abs().log1p(), 0.8))
+
+    def log_p(self, x):
+        s = torch.linspace(-12.0, 5.0, 20_001).exp()
+        joint = dist.Gamma(2.0, 1.0).log_prob(s) + dist.Normal(0.0, s).log_prob(x[..., None]) + s.log()
+        return (joint.logsumexp(-1) + math.log(17.0 / 20_000)).sum(-1)
+
+
+class TestLatents:
+    def test_they_are_packed_and_unpacked(self):
+        programs = Scales()
+        x = torch.randn(3, 2)
+        path = path_of(programs.model, programs.guide, x, 4)
+        u = torch.randn(4, 3, 2)
+        values, log_volume = path.latents.unpack(u)
+        assert values["s"].shape == (4, 2, 3)
+        torch.testing.assert_close(values["s"], u.exp().transpose(1, 2))
+        torch.testing.assert_close(log_volume, u.sum(-1))
+        torch.testing.assert_close(path.latents.pack(values), u)
+
+    @starts
+    @pytest.mark.parametrize("structure", [LinearGaussian, WithPixelPlate])
+    def test_the_ends_of_the_path_are_the_densities(self, start, structure):
+        model, guide = pair(structure)
+        x = model.data(3)
+        path = path_of(model, guide, x, 4, start)
+        state = path.at(path.start())
+        fixed = {"z": path.latents.unpack(state.u)[0]["z"]}
+        weights = log_weights(model, drawing(guide, **fixed), x, particles=4)
+        torch.testing.assert_close(state.log_f0, weights.latent if start == "prior" else weights.proposal)
+        torch.testing.assert_close(state.log_f1, weights.joint)
+        moved = 1e-6 * torch.randn_like(state.u)
+        other = path.at(state.u + moved)
+        for change, slope in (
+            (other.log_f0 - state.log_f0, state.slope_0),
+            (other.log_f1 - state.log_f1, state.slope_1),
+        ):
+            torch.testing.assert_close(change, (slope * moved).sum(-1), rtol=1e-3, atol=1e-9)
+
+
+class TestTransition:
+    @pytest.mark.parametrize("step_size", [0.3, 1.2])
+    def test_it_leaves_the_density_as_it_is(self, step_size):
+        """Exact draws of the posterior stay that, whatever part of the proposals is accepted: tests at 1e-5."""
+        model, _ = pair()
+        x = model.data(1)
+        path = path_of(model, GaussianGuide(model), x, 4000, "guide")
+        state = path.at(path.start())
+        kernel = Kernel(torch.tensor([step_size]), torch.tensor([[0.3, 1.0]]))
+        for _ in range(10):
+            state, accepted = transition(path, state, torch.ones(1), kernel, 5)
+        share = accepted.double().mean().item()
+        assert 0.1 < share < 0.9 if step_size > 1.0 else share > 0.9
+        mean, covariance = model.posterior(x)
+        white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), (state.u[:, 0] - mean).T, upper=False)
+        for row in white:
+            assert scipy.stats.kstest(row.numpy(), "norm").pvalue > 1e-5
+        assert scipy.stats.spearmanr(*white.numpy()).pvalue > 1e-5
+
+    def test_chains_forget_where_they_began(self):
+        model, _ = pair()
+        x = model.data(1)
+        path = path_of(model, GaussianGuide(model, shift=3.0), x, 4000, "guide")
+        state = path.at(path.start())
+        for _ in range(60):
+            state, _ = transition(path, state, torch.ones(1), Kernel(torch.tensor([0.4]), torch.ones(1, 2)), 8)
+        mean, _ = model.posterior(x)
+        for column, expected in zip(state.u[:, 0].T, mean[0], strict=True):
+            assert_mean(column, expected, detects=0.2)
+
+    def test_pilot_chains_find_step_sizes(self):
+        model, guide = pair(data_dim=13, latent_dim=10)
+        path = path_of(model, guide, model.data(5), 50)
+        made = plan(path, 50, "sigmoid", 10)
+        state = path.at(path.start())
+        shares = []
+        for t in range(1, 50):
+            state, accepted = transition(path, state, made.betas[t], made.kernel(t), 10)
+            shares.append(accepted.double().mean())
+        assert 0.5 < torch.stack(shares).mean() < 0.9
+
+
+class TestSchedules:
+    @schedules
+    def test_they_go_from_0_to_1(self, schedule):
+        model, guide = pair()
+        betas = plan(path_of(model, guide, model.data(3), 8), 40, schedule, 3).betas
+        assert betas.shape == (41, 3)
+        assert torch.equal(betas[[0, -1]], torch.tensor([0.0, 1.0])[:, None].expand(2, 3).double())
+        assert (betas.diff(dim=0) > 0.0).all()
+
+    def test_the_sigmoid_is_dense_at_both_ends(self):
+        betas = sigmoid_schedule(100, torch.device("cpu"))
+        assert betas.diff().argmax() in (49, 50)
+        torch.testing.assert_close(betas, 1.0 - betas.flip(0))
+
+    def test_the_adaptive_one_costs_the_same_at_each_temperature(self):
+        """The conditional effective sample size is that of the variance of the log ratio, which is known here."""
+        model, guide = pair()
+        x = model.data(2)
+        path = path_of(model, guide, x, 500)
+        made = plan(path, 60, "adaptive", 10)
+        state = path.at(path.start())
+        costs = []
+        for t in range(1, 61):
+            ratio = (made.betas[t] - made.betas[t - 1]) * (state.log_f1 - state.log_f0)
+            costs.append(ratio.std(0))
+            state, _ = transition(path, state, made.betas[t], made.kernel(t), 10)
+        costs = torch.stack(costs)[5:]
+        assert (costs.max(0).values / costs.median(0).values < 1.6).all()
+        assert (costs.min(0).values / costs.median(0).values > 0.5).all()
+
+
+class TestForwards:
+    @starts
+    @schedules
+    def test_the_mean_weight_is_p(self, start, schedule):
+        """At few temperatures, where single weights are far off."""
+        model, guide = pair()
+        x = model.data(1).expand(1000, 3)
+        found = annealed_importance_sampling(model, guide, x, 8, 8, start=start, schedule=schedule, steps=3)
+        assert found.log_weights.shape == (8, 1000)
+        assert_mean(torch.from_numpy(np.exp(found.log_weights)) / model.log_p(x).exp(), 1.0, detects=0.3)
+        assert found.log_weights.std() > 0.1
+
+    def test_a_single_temperature_is_importance_sampling(self):
+        model, guide = pair()
+        x = model.data(3)
+        found = annealed_importance_sampling(model, guide, x, 500, 1, start="guide")
+        weights = log_weights(model, guide, x, particles=500).total
+        for ours, plain in zip(found.log_weights.T, weights.T.detach().numpy(), strict=True):
+            assert scipy.stats.ks_2samp(ours, plain).pvalue > 1e-5
+
+    @pytest.mark.parametrize(("latent_dim", "temperatures"), [(2, 100), (10, 200)])
+    def test_its_interval_covers(self, latent_dim, temperatures):
+        """Of 400 data, so that fewer than 93% are an interval of less than 95% with probability 0.95."""
+        model, guide = pair(data_dim=latent_dim + 3, latent_dim=latent_dim)
+        x = model.data(400)
+        found = annealed_importance_sampling(model, guide, x, 16, temperatures, start="guide")
+        low, high = found.interval()
+        exact = model.log_p(x).numpy()
+        inside = ((low <= exact) & (exact <= high)).sum()
+        assert scipy.stats.binom(400, 0.95).ppf(1e-5) <= inside
+        assert found.standard_error.max() < 1.0
+
+    @starts
+    def test_constrained_latents(self, start):
+        programs = Scales()
+        x = 2 * torch.randn(300, 2)
+        found = annealed_importance_sampling(programs.model, programs.guide, x, 16, 60, start=start, steps=5)
+        difference = torch.from_numpy(found.log_p) - programs.log_p(x)
+        assert_mean(difference.exp(), 1.0, detects=0.1)
+        assert difference.abs().max() < 1.0
+
+    def test_functions_and_other_structures(self):
+        model, guide = pair()
+        x = model.data(50)
+        seen = annealed_importance_sampling(model, guide, x, 4, 20, steps=3).log_p
+        for programs in (functions(model, guide), (WithPixelPlate(), guide)):
+            np.testing.assert_allclose(annealed_importance_sampling(*programs, x, 4, 20, steps=3).log_p, seen)
+
+    @pytest.mark.parametrize("start", ["prior", "guide"])
+    def test_compiled_is_eager(self, start):
+        model, guide = pair()
+        x = model.data(5)
+        run = partial(annealed_importance_sampling, model, guide, x, 4, 30, start=start, max_rows=12)
+        np.testing.assert_allclose(run(compile=True).log_weights, run(compile=False).log_weights, rtol=1e-6)
+
+    @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
+    def test_contexts_reach_the_programs(self):
+        network = partial(MLP, hidden=(8,))
+        vae = VAE((3,), 2, likelihood=Normal, context_shape=(2,), encoder=network, decoder=network)
+        x, c = torch.randn(6, 3), torch.randn(6, 2)
+        found = annealed_importance_sampling(vae.model, vae.guide, {"x": x, "c": c}, 16, 200)
+        plain = pyrovae.log_likelihood(vae.model, vae.guide, {"x": x, "c": c}, 20_000)
+        error = np.hypot(found.standard_error, plain.standard_error)
+        assert (abs(found.log_p - plain.log_p) < 4.42 * error + 0.02).all()
+        assert error.max() < 0.3
+
+    def test_the_same_seed_gives_the_same_and_leaves_others_alone(self):
+        model, guide = pair()
+        x = model.data(4)
+        state = torch.get_rng_state()
+        one, other = (annealed_importance_sampling(model, guide, x, 3, 10, steps=2, max_rows=6, seed=2) for _ in range(2))
+        assert torch.equal(state, torch.get_rng_state())
+        assert np.array_equal(one.log_weights, other.log_weights)
+        assert not np.array_equal(
+            one.log_weights, annealed_importance_sampling(model, guide, x, 3, 10, steps=2, max_rows=6, seed=3).log_weights
+        )
+        assert model.weight.grad is None
+
+    def test_the_table(self):
+        model, guide = pair()
+        said = str(annealed_importance_sampling(model, guide, model.data(4), 3, 10, steps=1))
+        assert "log p(x) of 4 data by 3 annealed chains each, 10 temperatures, in nats" in said
+        assert "effective sample size" in said
+
+
+class TestBackwards:
+    @starts
+    def test_the_bounds_hold_and_close(self, start):
+        """In the mean, at z-tests of 1e-5, of data that the model has drawn."""
+        model, guide = pair()
+        x = model.data(300)
+        gaps = []
+        for temperatures in (5, 20, 80):
+            found = bidirectional(model, guide, x, 4, temperatures, start=start, schedule="adaptive", steps=5)
+            lower, upper = found.lower, found.upper
+            gap = upper - lower
+            assert gap.mean() > -4.42 * gap.std() / 300**0.5
+            gaps.append(gap.mean())
+        assert gaps[0] > 2 * gaps[1] > 4 * gaps[2]
+
+    def test_each_weight_is_right_in_the_mean(self):
+        """:math:`E[w] = p(x)` and :math:`E[1 / w] = 1 / p(x)`."""
+        model, guide = pair()
+        seen = {}
+        found = bidirectional(Recorded(model, seen), guide, model.data(1000), 4, 30, start="guide", steps=5)
+        log_p = model.log_p(seen["x"]).numpy()
+        assert_mean(torch.from_numpy(np.exp(found.forward - log_p)), 1.0, detects=0.2)
+        assert_mean(torch.from_numpy(np.exp(log_p - found.reverse)), 1.0, detects=0.2)
+        assert (found.lower.mean() - log_p.mean()) < 0.0 < (found.upper.mean() - log_p.mean())
+
+    def test_the_table(self):
+        model, guide = pair()
+        said = str(bidirectional(model, guide, model.data(4), 3, 10, steps=1))
+        assert "log p(x) of 4 data drawn from the model by 3 annealed chains each way, 10 temperatures, in nats" in said
+
+
+class Recorded(nn.Module):
+    """A model that tells what data it was last called with."""
+
+    def __init__(self, model, seen):
+        super().__init__()
+        self.model, self.seen = model, seen
+
+    def forward(self, x):
+        self.seen["x"] = x
+        return self.model(x)
+
+
+class TestRefusals:
+    def test_discrete_latents(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                c = pyro.sample("c", dist.Bernoulli(0.5))
+                pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("c", dist.Bernoulli(torch.full((len(x),), 0.5)))
+
+        with pytest.raises(InputError, match=r"latent site 'c' is discrete \(Bernoulli\), and Hamiltonian"):
+            annealed_importance_sampling(model, guide, torch.randn(3))
+
+    def test_latents_on_a_sphere(self):
+        vae = VAE((3,), 3, prior=UniformSphere, guide=pyrovae.guides.VonMisesFisher, likelihood=Normal)
+        with pytest.raises(InputError, match=r"latent site 'z' has the support Sphere.*, to which no map leads"):
+            annealed_importance_sampling(vae.model, vae.guide, torch.randn(2, 3))
+
+    def test_points(self):
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Delta(torch.zeros(len(x), 2), event_dim=1))
+
+        model, _ = pair()
+        with pytest.raises(InputError, match="site 'z' of the guide is a Delta"):
+            annealed_importance_sampling(model, guide, model.data(3))
+
+    def test_auxiliary_sites(self):
+        model, _ = pair()
+
+        def other(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("a", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+
+        with pytest.raises(InputError, match="site 'a' of the guide is no latent site of the model"):
+            annealed_importance_sampling(model, other, model.data(3))
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"chains": 0}, "chains is 0; expected at least 1"),
+            ({"temperatures": 0}, "temperatures is 0; expected at least 1"),
+            ({"steps": 0}, "steps is 0; expected at least 1"),
+            ({"max_rows": 0}, "max_rows is 0; expected at least 1"),
+            ({"start": "posterior"}, "start is 'posterior'; expected one of 'prior', 'guide'"),
+            ({"schedule": "cosine"}, "schedule is 'cosine'; expected one of 'sigmoid', 'linear', 'adaptive'"),
+        ],
+    )
+    @pytest.mark.parametrize("function", [annealed_importance_sampling, bidirectional])
+    def test_settings(self, function, settings, message):
+        model, guide = pair()
+        with pytest.raises(InputError, match=message):
+            function(model, guide, model.data(3), **settings)
