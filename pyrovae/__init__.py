@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyrovae.errors import InputError as InputError
+    from pyrovae.evaluation import AnnealedLikelihood as AnnealedLikelihood
+    from pyrovae.evaluation import Bidirectional as Bidirectional
     from pyrovae.evaluation import BoundCurve as BoundCurve
+    from pyrovae.evaluation import Comparison as Comparison
     from pyrovae.evaluation import GradientStatistics as GradientStatistics
     from pyrovae.evaluation import LogLikelihood as LogLikelihood
+    from pyrovae.evaluation import annealed_importance_sampling as annealed_importance_sampling
+    from pyrovae.evaluation import bidirectional as bidirectional
     from pyrovae.evaluation import bound_curve as bound_curve
+    from pyrovae.evaluation import compare as compare
     from pyrovae.evaluation import gradient_statistics as gradient_statistics
     from pyrovae.evaluation import impute as impute
     from pyrovae.evaluation import log_likelihood as log_likelihood
@@ -26,7 +32,10 @@ if TYPE_CHECKING:
     from pyrovae.weights import log_weights as log_weights
 
 _homes = {
+    "AnnealedLikelihood": "evaluation",
+    "Bidirectional": "evaluation",
     "BoundCurve": "evaluation",
+    "Comparison": "evaluation",
     "ELBO": "objectives",
     "GradientStatistics": "evaluation",
     "IWAE": "objectives",
@@ -35,7 +44,10 @@ _homes = {
     "LogWeights": "weights",
     "Plates": "weights",
     "VAE": "vae",
+    "annealed_importance_sampling": "evaluation",
+    "bidirectional": "evaluation",
     "bound_curve": "evaluation",
+    "compare": "evaluation",
     "compile": "training",
     "find_plates": "weights",
     "fit": "training",

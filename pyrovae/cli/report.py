@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils.data import Subset
 
 from pyrovae import plots
 from pyrovae.batches import Batch, Columns, as_data, batches
+from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.data import Data
 from pyrovae.evaluation import (
     ImportanceSamplingWarning,
@@ -52,7 +54,7 @@ def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | No
             vae.model, vae.guide, tested.plain(), num_samples, particles=bounds, seed=seed, device=device, progress=True
         )
     means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
-    summary = {**summarise(estimate), **_latent_summary(vae, data, means, device)}
+    summary = {**summarise(estimate), **_latent_summary(vae, data, means, device), FINGERPRINT: fingerprint(tested)}
     (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     estimate.to_netcdf(run / "log_likelihood.nc")
     print(f"{estimate}\n\n{_latent_lines(summary)}\n")
@@ -62,6 +64,16 @@ def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | No
     print("written:")
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         print(f"  {path}")
+
+
+def fingerprint(tested: Columns) -> str:
+    """What tells these data, and which of their numbers were observed, from others."""
+    digest = sha256()
+    for batch in batches(tested, 1000):
+        for column in (batch.x, *(value for name, value in batch.given.items() if name == "mask")):
+            digest.update(f"{tuple(column.shape)} {column.dtype}".encode())
+            digest.update(column.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def summarise(estimate: LogLikelihood) -> dict[str, Any]:

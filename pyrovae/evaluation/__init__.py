@@ -4,6 +4,7 @@ from pyrovae.evaluation.active_units import ActiveUnits, active_units
 from pyrovae.evaluation.annealed_importance_sampling import AnnealedLikelihood, annealed_importance_sampling
 from pyrovae.evaluation.bidirectional import Bidirectional, bidirectional
 from pyrovae.evaluation.bound_curve import BoundCurve, bound_curve
+from pyrovae.evaluation.compare import Comparison, compare
 from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
 from pyrovae.evaluation.impute import impute
@@ -19,6 +20,7 @@ __all__ = [
     "AnnealedLikelihood",
     "Bidirectional",
     "BoundCurve",
+    "Comparison",
     "GradientStatistics",
     "GradientSummary",
     "ImportanceSamplingWarning",
@@ -29,6 +31,7 @@ __all__ = [
     "annealed_importance_sampling",
     "bidirectional",
     "bound_curve",
+    "compare",
     "gradient_statistics",
     "impute",
     "inference_gaps",

@@ -1,7 +1,5 @@
 """The normal prior with a learned place and width."""
 
-from functools import partial
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -31,7 +29,7 @@ class LearnedNormal(Prior):
         | https://papers.nips.cc/paper/5775
     """
 
-    def __init__(self, latent_dim: int, network: Build = partial(MLP, hidden=(64,))) -> None:
+    def __init__(self, latent_dim: int, network: Build = MLP) -> None:
         super().__init__(latent_dim)
         self.loc = nn.Parameter(torch.zeros(latent_dim))
         self.log_scale = nn.Parameter(torch.zeros(latent_dim))

@@ -5,12 +5,17 @@ the arguments of ``fit``. A part is chosen by the name of its class; its argumen
 ``model.context_shape: [10]`` the programs are given the labels, one-hot of that length, as context: a conditional VAE.
 """
 
+import inspect
 from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import yaml
-from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace, _typehints
+from jsonargparse._util import import_object
 from jsonargparse.typing import PositiveInt
 
 import pyrovae.data
@@ -40,6 +45,42 @@ Count = PositiveInt | None  # pyright: ignore[reportOperatorIssue]
 _given_elsewhere: set[str | int] = {"model", "guide", "data", "validation", "objective", "run", "progress"}
 
 
+class Parser(ArgumentParser):
+    """A parser in which another class begins with its own defaults.
+
+    jsonargparse hands on what a class was given to the class that takes its place, where both have an argument of that name:
+    what was said should be, but a default of the one is no wish for the other.
+    """
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with _defaults_left_behind():
+            return super().parse_args(*args, **kwargs)
+
+    def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with _defaults_left_behind():
+            return super().parse_object(*args, **kwargs)
+
+
+@contextmanager
+def _defaults_left_behind() -> Iterator[None]:
+    hand_on = _typehints.discard_init_args_on_class_path_change
+
+    def discard(action: Any, before: Any, now: Any) -> None:
+        hand_on(action, before, now)
+        if before and before.get("init_args") and before["class_path"] != now["class_path"]:
+            defaults = inspect.signature(import_object(before["class_path"])).parameters
+            for name, value in [*before["init_args"].items(branches=True, nested=False)]:
+                if name in defaults and _is_same(defaults[name].default, value):
+                    before["init_args"].pop(name)
+
+    with mock.patch.object(_typehints, "discard_init_args_on_class_path_change", discard):
+        yield
+
+
+def _is_same(default: Any, value: Any) -> bool:
+    return (list(default) if isinstance(default, tuple) else default) == (list(value) if isinstance(value, tuple) else value)
+
+
 class Experiment(NamedTuple):
     """What a configuration builds."""
 
@@ -51,7 +92,7 @@ class Experiment(NamedTuple):
 
 def experiment_parser(prog: str = "pyrovae train") -> ArgumentParser:
     """The parser of a whole configuration, from the command line and YAML."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, description="Train and evaluate a VAE.")
+    parser = Parser(prog=prog, exit_on_error=False, allow_abbrev=False, description="Train and evaluate a VAE.")
     parser.add_argument("--config", action="config", help="A YAML file; what follows on the command line overrides it.")
     parser.add_argument("--run", type=str, default="runs/latest", help="The folder to write.")
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace a former run in that folder.")
@@ -94,7 +135,7 @@ def build_vae(config: str, event_shape: tuple[int, ...]) -> VAE:
     Raises:
         InputError: where the text is no configuration of this library.
     """
-    parser = ArgumentParser(exit_on_error=False)
+    parser = Parser(exit_on_error=False)
     parser.add_class_arguments(VAE, "model")
     try:
         model = {**yaml.safe_load(config)["model"], "event_shape": list(event_shape)}

@@ -11,8 +11,9 @@ import torch
 import yaml
 
 from pyrovae import VAE, InputError, load, log_weights
-from pyrovae.batches import as_batch
+from pyrovae.batches import as_batch, as_data
 from pyrovae.cli import main
+from pyrovae.cli.report import fingerprint
 from pyrovae.cli.train import _mean
 from pyrovae.data import Array, Digits
 from pyrovae.evaluation import LogLikelihood
@@ -363,7 +364,7 @@ def test_bad_runs_are_refused(run, tmp_path, capsys):
 
 def test_a_misspelt_command(capsys):
     assert "did you mean 'train'?" in refusal(capsys, "trian")
-    assert "the commands are train, evaluate, sample" in refusal(capsys, "xyzzy")
+    assert "the commands are train, evaluate, compare, sample, parts" in refusal(capsys, "xyzzy")
 
 
 def test_any_module_serves_as_network(tmp_path):
@@ -470,3 +471,43 @@ def test_summaries_are_json_whatever_k_hat_is(run, tmp_path):
     assert main(["evaluate", str(moved), "--num_samples", "5", "--limit", "5"]) == 0
     summary = json.loads((moved / "summary.json").read_text(), parse_constant=pytest.fail)
     assert summary["largest k-hat"] is None
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory):
+    """A run on the same data with another prior."""
+    path = tmp_path_factory.mktemp("runs") / "other"
+    assert main(["train", *small, "--model.prior", "LearnedNormal", "--run", str(path)]) == 0
+    return path
+
+
+def test_compare(run, other_run, tmp_path, capsys):
+    figure = tmp_path / "comparison.png"
+    assert main(["compare", str(run), str(other_run), "--figure", str(figure)]) == 0
+    said = capsys.readouterr().out
+    assert "log p(x) of the same 270 data" in said
+    assert "other" in said
+    assert figure.stat().st_size > 1000
+
+
+def test_compare_refuses_runs_of_other_data(run, other_run, tmp_path, capsys):
+    assert "expected two or more different ones" in refusal(capsys, "compare", str(run))
+    assert "expected two or more different ones" in refusal(capsys, "compare", str(run), str(run))
+    assert "has no estimates" in refusal(capsys, "compare", str(run), str(tmp_path))
+    copied = tmp_path / "copied"
+    shutil.copytree(other_run, copied)
+    summary = json.loads((copied / "summary.json").read_text())
+    for change in ({"fingerprint of the test data": "another"}, {"test data": 5}):
+        (copied / "summary.json").write_text(json.dumps(summary | change))
+        assert "was evaluated on other test data" in refusal(capsys, "compare", str(run), str(copied))
+    (copied / "summary.json").write_text("{}")
+    assert "does not say on which data the run was evaluated" in refusal(capsys, "compare", str(run), str(copied))
+
+
+def test_the_fingerprint_tells_data_apart():
+    x = torch.rand(5, 3)
+    known = fingerprint(as_data(x))
+    assert known == fingerprint(as_data({"x": x, "c": torch.rand(5, 2)}))
+    others = [x.double(), x[:4], x + 1e-6 * torch.eye(5, 3), x.reshape(5, 3, 1)]
+    masked = {"x": x, "mask": torch.ones(5, 3, dtype=torch.bool)}
+    assert known not in [fingerprint(as_data(other)) for other in (*others, masked)]

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 
 from pyrovae import plots
 from pyrovae.errors import InputError
-from pyrovae.evaluation import BoundCurve, LatentMap, LogLikelihood
+from pyrovae.evaluation import BoundCurve, Comparison, LatentMap, LogLikelihood
 from pyrovae.plots.palette import CLASSES
 
 metrics = [
@@ -40,10 +40,20 @@ def curve_of(gaps: dict[str, list[float]], particles: tuple[int, ...]) -> BoundC
 
 curve = curve_of({"ELBO": [2.0, 2.0, 2.0], "CUBO(2)": [2.0, -0.5, -1.0], "IWAE": [2.0, 0.3, 0.1]}, (1, 10, 100))
 
+
+def compared() -> Comparison:
+    """Three models, whose differences vary less over the data than their values."""
+    noise = np.random.default_rng(0).normal(size=(3, 30))
+    shifts = {"the best of them": 0.0, "second": -0.05, "third": -0.2}
+    rows = zip(shifts.items(), noise, strict=True)
+    return Comparison({name: replace(estimate, log_p=estimate.log_p + shift + 0.1 * row) for (name, shift), row in rows})
+
+
 figures = {
     "loss_curve": partial(plots.loss_curve, metrics),
     "bound_against_particles": partial(plots.bound_against_particles, estimate),
     "bound_curve": partial(plots.bound_curve, curve),
+    "comparison": partial(plots.comparison, compared()),
     "latent_map": partial(plots.latent_map, torch.randn(20, 2)),
     "image_grid": partial(plots.image_grid, pictures),
     "samples": partial(plots.samples, pictures),
@@ -283,3 +293,15 @@ def test_bound_curve_leaves_out_what_is_infinite(ax):
 def test_bound_curve_needs_a_line_to_approach(ax):
     with pytest.raises(InputError, match=r"mean of log p\(x\) is -inf"):
         plots.bound_curve(replace(curve, log_likelihood=replace(estimate, log_p=np.array([-np.inf, 1.0]))), ax)
+
+
+def test_comparison_has_a_row_a_model_with_the_paired_difference(ax):
+    found = compared()
+    plots.comparison(found, ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == found.names
+    points = ax.lines[0].get_xydata() if len(ax.lines[0].get_xydata()) == 3 else ax.containers[1][0].get_xydata()
+    np.testing.assert_allclose(points[:, 0], [-found.difference(name)[0] for name in found.names])
+    segments = ax.containers[1][2][0].get_segments()
+    halves = [(segment[1, 0] - segment[0, 0]) / 2 for segment in segments]
+    np.testing.assert_allclose(halves, [1.96 * found.difference(name)[1] for name in found.names])
+    assert ax.yaxis_inverted()

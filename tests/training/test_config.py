@@ -1,13 +1,25 @@
 """Parts by their names."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 import zuko
+from checks import guide_for, members, prior_for
 
-from pyrovae.networks import MLP
-from pyrovae.training.config import build, experiment_parser
+import pyrovae.guides
+import pyrovae.likelihoods
+import pyrovae.objectives
+import pyrovae.priors
+from pyrovae.cli.parse import parse
+from pyrovae.cli.train import _text
+from pyrovae.guides import Guide
+from pyrovae.likelihoods import Likelihood
+from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
+from pyrovae.objectives import Objective
+from pyrovae.priors import Prior
+from pyrovae.training.config import _is_same, build, build_vae, experiment_parser
 from pyrovae.training.fit import fit
 
 guide_to_contributing = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -59,3 +71,70 @@ def test_the_same_word_means_another_part_in_another_room(experiment):
         type(part).__module__.split(".")[1] for part in (made.vae.model.prior, made.vae.guide, made.vae.model.likelihood)
     ]
     assert rooms == ["priors", "guides", "likelihoods"]
+
+
+words = [
+    *({"model.prior": cls, "model.guide": guide_for(cls)} for cls in members(pyrovae.priors, Prior)),
+    *({"model.guide": cls, "model.prior": prior_for(cls)} for cls in members(pyrovae.guides, Guide)),
+    *({"model.likelihood": cls} for cls in members(pyrovae.likelihoods, Likelihood)),
+    *({"objective": cls} for cls in members(pyrovae.objectives, Objective)),
+    {"model.encoder": ConvEncoder, "model.decoder": ConvDecoder},
+    {"model.encoder": ResNetEncoder, "model.decoder": ResNetDecoder},
+]
+
+
+@pytest.mark.parametrize("asked", words, ids=lambda asked: "-".join(cls.__name__ for cls in asked.values()))
+def test_every_part_is_one_word_of_the_command_line_and_is_kept_in_the_run(asked):
+    """Built from its name, written as a run keeps it, and built from that again."""
+    parser = experiment_parser()
+    config = parse(
+        parser, ["--data", "Digits", *(part for name, cls in asked.items() for part in (f"--{name}", cls.__name__))]
+    )
+    made = build(parser, config)
+    found = {
+        "model.prior": made.vae.model.prior,
+        "model.guide": made.vae.guide,
+        "model.likelihood": made.vae.model.likelihood,
+        "model.encoder": made.vae.guide.encoder,
+        "model.decoder": made.vae.model.decoder,
+        "objective": made.objective,
+    }
+    assert all(type(found[name]) is cls for name, cls in asked.items())
+    again = build_vae(_text(parser, config), made.data.event_shape)
+    assert {name: value.shape for name, value in again.state_dict().items()} == {
+        name: value.shape for name, value in made.vae.state_dict().items()
+    }
+
+
+class TestDefaults:
+    """Of the class that is asked for, not of the one that it takes the place of."""
+
+    def parsed(self, *argv):
+        return parse(experiment_parser(), ["--data", "Digits", *argv])
+
+    @pytest.mark.parametrize("cls", members(pyrovae.objectives, Objective))
+    def test_of_an_objective(self, cls, tmp_path):
+        expected = {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+        assert vars(self.parsed("--objective", cls.__name__).objective.init_args) == expected
+        for number, text in enumerate([f"objective: {cls.__name__}", "objective: ELBO"]):
+            path = tmp_path / f"{number}.yaml"
+            path.write_text(text)
+            argv = ["--objective", cls.__name__] if text.endswith("ELBO") else []
+            assert vars(self.parsed("--config", str(path), *argv).objective.init_args) == expected
+
+    def test_of_parts(self):
+        config = self.parsed("--model.prior", "Mixture", "--model.prior", "Vamp")
+        assert config.model.prior.init_args.components == 50
+        parsed = self.parsed("--model.encoder", "ConvEncoder").model.encoder.init_args
+        defaults = inspect.signature(ConvEncoder).parameters
+        assert all(_is_same(defaults[name].default, value) for name, value in vars(parsed).items())
+
+    def test_what_was_said_is_handed_on(self):
+        config = self.parsed("--objective", "IWAE", "--objective.num_particles", "50", "--objective", "CIWAE")
+        assert config.objective.init_args.num_particles == 50
+        argv = ["--training.optimizer.lr", "0.02", "--training.optimizer", "AdamW"]
+        assert self.parsed(*argv).training.optimizer.init_args.lr == 0.02

@@ -1,0 +1,75 @@
+"""``pyrovae compare RUN RUN ...``: which of several trained runs gives the same test data more probability.
+
+It reads the estimates that training or ``pyrovae evaluate`` left in each run, and compares them datum by datum.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from pyrovae.cli.parse import parse
+from pyrovae.errors import InputError
+
+FINGERPRINT = "fingerprint of the test data"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare the estimates of runs, and draw them if asked to."""
+    asked = parse(_parser(), argv)
+    runs = [Path(run) for run in asked.runs]
+    if len({run.resolve() for run in runs}) < max(2, len(runs)):
+        raise InputError(f"the runs are {', '.join(map(str, runs))}; expected two or more different ones")
+    _require_same_data(runs)
+    from pyrovae.evaluation import LogLikelihood, compare
+
+    found = compare(
+        dict(zip(_names(runs), (LogLikelihood.from_netcdf(run / "log_likelihood.nc") for run in runs), strict=True))
+    )
+    print(found)
+    if asked.figure is not None:
+        from pyrovae import plots
+        from pyrovae.cli.report import draw
+
+        draw(Path(asked.figure), lambda ax: plots.comparison(found, ax))
+        print(f"\nwritten: {asked.figure}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="pyrovae compare", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser.add_argument("runs", type=str, nargs="+", help="The run folders.")
+    parser.add_argument("--figure", type=str | None, default=None, help="A PNG file to draw the comparison to.")
+    return parser
+
+
+def _names(runs: list[Path]) -> list[str]:
+    """The folders' own names where these differ, and else the paths as given."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run) for run in runs]
+
+
+def _require_same_data(runs: list[Path]) -> None:
+    found = {run: _fingerprint(run) for run in runs}
+    first = runs[0]
+    for run, (fingerprint, number) in found.items():
+        if (fingerprint, number) != found[first]:
+            raise InputError(
+                f"{run} was evaluated on other test data ({number}) than {first} ({found[first][1]}); compare runs of the "
+                "same data, split and binarisation, evaluated to the same --limit"
+            )
+
+
+def _fingerprint(run: Path) -> tuple[str, int]:
+    """What the run says of the data it was evaluated on."""
+    place = run / "summary.json"
+    if not place.is_file() or not (run / "log_likelihood.nc").is_file():
+        raise InputError(f"{run} has no estimates (summary.json and log_likelihood.nc); make them: pyrovae evaluate {run}")
+    try:
+        summary = json.loads(place.read_text())
+        return summary[FINGERPRINT], summary["test data"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{place} does not say on which data the run was evaluated; make it anew: pyrovae evaluate {run}"
+        ) from error

@@ -1,0 +1,105 @@
+"""Several models on the same data: what is the same for all does not hide what is not."""
+
+import numpy as np
+import pytest
+import torch
+from programs import GaussianGuide, LinearGaussian
+
+import pyrovae
+from pyrovae.errors import InputError
+from pyrovae.evaluation import LogLikelihood, compare
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def pair(noise=0.8, shift=0.0):
+    """A model and its exact posterior."""
+    model = LinearGaussian()
+    model.noise = torch.tensor(noise)
+    return model, GaussianGuide(model, shift=shift)
+
+
+def estimate(log_p):
+    """Of data whose log p(x) is given."""
+    columns = np.asarray(log_p, dtype=float)
+    return LogLikelihood(columns, np.zeros_like(columns), np.ones_like(columns), np.zeros_like(columns), 100, {})
+
+
+def test_identical_models_differ_by_nothing_beyond_their_error():
+    """By different draws; a z-test at 1e-5."""
+    model, guide = pair(shift=0.2)
+    x = model.data(2000)
+    one, other = (pyrovae.log_likelihood(model, guide, x, 500, seed=seed) for seed in (1, 2))
+    found = compare({"one": one, "other": other})
+    difference, error = found.difference(found.names[1])
+    assert 0.0 < difference < 4.42 * error
+    assert error < 0.1 * one.data_error
+
+
+def test_a_planted_difference_of_a_twentieth_of_a_nat_is_found():
+    """On 10,000 data, where the error of either mean would hide it: it is 2.4 errors of the difference of two such means."""
+    true, _ = pair()
+    x = true.data(10_000)
+    models = {"true": pair(), "other": pair(noise=0.99)}
+    found = compare(models, x, 50)
+    assert found.names == ["true", "other"]
+    difference, error = found.difference("other")
+    exact = (models["true"][0].log_p(x) - models["other"][0].log_p(x)).mean().item()
+    assert exact == pytest.approx(0.05, abs=0.01)
+    assert difference == pytest.approx(exact, abs=1e-6)
+    assert difference > 8 * error
+    assert found.estimates["true"].data_error > 0.013
+
+
+def test_the_difference_is_paired():
+    found = compare({"b": estimate([1.0, 2.0, 6.0]), "a": estimate([2.0, 2.5, 9.0])})
+    assert found.names == ["a", "b"]
+    differences = np.array([1.0, 0.5, 3.0])
+    assert found.difference("b") == pytest.approx((differences.mean(), differences.std(ddof=1) / 3**0.5))
+    assert found.difference("a", "b") == pytest.approx((-differences.mean(), differences.std(ddof=1) / 3**0.5))
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
+def test_a_vae_a_pair_and_an_estimate_are_models():
+    vae = pyrovae.VAE((3,), 2)
+    x = vae.model(size=20)
+    known = pyrovae.log_likelihood(vae.model, vae.guide, x, 40)
+    found = compare({"vae": vae, "pair": (vae.model, vae.guide), "estimate": known}, x, 40)
+    for name in found.names:
+        np.testing.assert_array_equal(found.estimates[name].log_p, known.log_p)
+
+
+def test_the_table_and_the_frame():
+    found = compare({"second": estimate([1.0, 2.0, 6.0]), "first": estimate([2.0, 2.5, 9.0])})
+    frame = found.to_frame()
+    assert [*frame.index] == ["first", "second"]
+    assert [*frame.columns] == ["rank", "log_p", "se", "diff", "dse", "mc_error", "share_above"]
+    assert frame.loc["second", "diff"] == pytest.approx(1.5)
+    said = str(found)
+    assert "log p(x) of the same 3 data, in nats; differences are paired" in said
+    assert "1.500 ± 0.764" in said
+
+
+def test_doubtful_estimates_are_named():
+    doubtful = estimate(np.zeros(30))
+    doubtful.k_hat[:] = 0.9
+    assert "doubtful may be better than it seems" in str(compare({"sound": estimate(np.ones(30)), "doubtful": doubtful}))
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"one": estimate([0.0])}, "there are 1 models; expected two or more"),
+        ({"one": estimate([0.0]), "other": 3}, r"model 'other' is a int; expected \(model, guide\), a VAE"),
+        ({"one": estimate([0.0]), "other": pair()}, "model 'other' has no estimate yet, and there are no data"),
+        ({"one": estimate([0.0]), "other": estimate([0.0, 1.0])}, "different numbers of data: 'one' of 1, 'other' of 2"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(models, message):
+    with pytest.raises(InputError, match=message):
+        compare(models)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(InputError, match="there is no model 'third'; expected one of"):
+        compare({"one": estimate([0.0, 1.0]), "other": estimate([0.0, 0.5])}).difference("third")
