@@ -234,7 +234,8 @@ class Paths:
         max_rows: int,
     ) -> None:
         self._pair = Pair(model, guide)
-        self._data, self._chains, self._start, self._device, self._compile = data, chains, start, device, compile
+        self._data, self._chains, self._device, self._compile = data, chains, device, compile
+        self._start: Start = start
         self._batch_size = math.ceil(len(data) / math.ceil(len(data) / max(1, max_rows // chains)))
 
     def __len__(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro.distributions import Delta
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
@@ -57,10 +58,14 @@ class Latents:
                 f"site {beside[0]!r} of the guide is no latent site of the model, so that annealing cannot leave it behind; "
                 "take log_likelihood, or a guide without it"
             )
-        self.names = [*self._sites]
         self._transforms = {name: _transform(name, weights) for name in self._sites}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self.pack({name: site["value"] for name, site in self._sites.items()})
+        self.of(weights.guide)
+
+    def of(self, trace: Trace) -> Tensor:
+        """The values that a trace has at the sites as unconstrained numbers."""
+        values: dict[str, Any] = {name: trace.nodes[name]["value"] for name in self._sites}
+        return self.pack(values)
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """Values of the sites as unconstrained numbers."""
@@ -96,7 +101,8 @@ def _data_first(value: Tensor, place: int) -> Tensor:
 def _transform(name: str, weights: LogWeights) -> Any:
     """From unconstrained numbers to the values of a site."""
     site: Site = weights.model.nodes[name]
-    if isinstance(base_distribution(weights.guide.nodes[name]["fn"]), Delta):
+    proposed: Site = weights.guide.nodes[name]
+    if isinstance(base_distribution(proposed["fn"]), Delta):
         raise InputError(f"site {name!r} of the guide is a Delta, a point and no density to anneal from")
     support = site["fn"].support
     if support.is_discrete:
@@ -160,7 +166,7 @@ class Path:
         """Draw the latents from :math:`f_0`."""
         with torch.no_grad(), self.called(self.chains) as call:
             trace = call.draw() if self._start == "guide" else call.unguided()
-        return self.latents.pack({name: trace.nodes[name]["value"] for name in self.latents.names})
+        return self.latents.of(trace)
 
     @contextmanager
     def called(self, particles: int) -> Iterator[Call]:

@@ -147,6 +147,5 @@ def _simulated(path: Path) -> tuple[Path, Tensor]:
     with path.called(particles=1) as call:
         awake, draws = dream(call)
     batch = replace(path.batch, x=awake.args[0])
-    values = {name: draws.nodes[name]["value"] for name in path.latents.names}
-    u = path.latents.pack(values)
+    u = path.latents.of(draws)
     return path.of(batch), u.expand(path.chains, *u.shape[1:]).contiguous()

@@ -127,11 +127,8 @@ def compare(models: Mapping[str, Any], data: DataLike | None = None, num_samples
 def _estimate(name: str, model: Any, data: DataLike | None, num_samples: int, options: dict[str, Any]) -> LogLikelihood:
     if isinstance(model, LogLikelihood):
         return model
-    if isinstance(model, tuple) and len(model) == 2:
-        pair = model
-    elif hasattr(model, "model") and hasattr(model, "guide"):
-        pair = model.model, model.guide
-    else:
+    pair: Any = model if isinstance(model, tuple) else (getattr(model, "model", None), getattr(model, "guide", None))
+    if len(pair) != 2 or not all(map(callable, pair)):
         raise InputError(
             f"model {name!r} is a {type(model).__name__}; expected (model, guide), a VAE, or an estimate of log_likelihood"
         )

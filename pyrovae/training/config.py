@@ -68,7 +68,7 @@ def _defaults_left_behind() -> Iterator[None]:
     def discard(action: Any, before: Any, now: Any) -> None:
         hand_on(action, before, now)
         if before and before.get("init_args") and before["class_path"] != now["class_path"]:
-            defaults = inspect.signature(import_object(before["class_path"])).parameters
+            defaults = inspect.signature(import_object(before["class_path"])).parameters  # pyright: ignore
             for name, value in [*before["init_args"].items(branches=True, nested=False)]:
                 if name in defaults and _is_same(defaults[name].default, value):
                     before["init_args"].pop(name)
