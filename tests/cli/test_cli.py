@@ -474,14 +474,16 @@ def test_summaries_are_json_whatever_k_hat_is(run, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def other_run(tmp_path_factory):
-    """A run on the same data with another prior."""
-    path = tmp_path_factory.mktemp("runs") / "other"
-    assert main(["train", *small, "--model.prior", "LearnedNormal", "--run", str(path)]) == 0
-    return path
+def two_runs(tmp_path_factory):
+    """Runs on the same data with different priors, which no other test evaluates anew."""
+    paths = [tmp_path_factory.mktemp("runs") / name for name in ("one", "other")]
+    for path, prior in zip(paths, ("StandardNormal", "LearnedNormal"), strict=True):
+        assert main(["train", *small, "--model.prior", prior, "--run", str(path)]) == 0
+    return paths
 
 
-def test_compare(run, other_run, tmp_path, capsys):
+def test_compare(two_runs, tmp_path, capsys):
+    run, other_run = two_runs
     figure = tmp_path / "comparison.png"
     assert main(["compare", str(run), str(other_run), "--figure", str(figure)]) == 0
     said = capsys.readouterr().out
@@ -490,7 +492,8 @@ def test_compare(run, other_run, tmp_path, capsys):
     assert figure.stat().st_size > 1000
 
 
-def test_compare_refuses_runs_of_other_data(run, other_run, tmp_path, capsys):
+def test_compare_refuses_runs_of_other_data(two_runs, tmp_path, capsys):
+    run, other_run = two_runs
     assert "expected two or more different ones" in refusal(capsys, "compare", str(run))
     assert "expected two or more different ones" in refusal(capsys, "compare", str(run), str(run))
     assert "has no estimates" in refusal(capsys, "compare", str(run), str(tmp_path))
