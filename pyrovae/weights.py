@@ -24,22 +24,18 @@ from typing import Any, Self
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
-from pyro.distributions.constraints import sphere
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
 
 from pyrovae.errors import InputError
 from pyrovae.parameters import Program, parameter_store, same_random_numbers
+from pyrovae.supports import Site, is_discrete, is_masked, require_same_measure, require_support
 
 _PARTICLES = "_particles"
 _DENSITY = "_density"
-Site = Any
-"""One node of a Pyro trace."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class LogWeights:
     def discrete_dimensions(self) -> int | None:
         """How many numbers each datum has, where all are discrete and observed, so that :math:`p(x)` is a probability."""
         sites = _observed(self.model)
-        if not all(_is_discrete(site) and not _is_masked(site) for site in sites):
+        if not all(is_discrete(site) and not is_masked(site) for site in sites):
             return None
         return sum(torch.as_tensor(site["value"]).numel() // _data_frame(site, self.plates.data).size for site in sites)
 
@@ -288,9 +284,10 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
 def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> Plates:
     with pyro.validation_enabled(True):
         model_trace, guide_trace = _run(model, guide, args, kwargs)
-        _check_support(_observed(model_trace))
+        require_support(_observed(model_trace))
         plates = _plates(model_trace, guide_trace)
-        _check_measures(model_trace, guide_trace)
+        for site in _latents(model_trace, guide_trace):
+            require_same_measure(site, guide_trace.nodes[site["name"]])
         for site in [*density_sites(model_trace), *density_sites(guide_trace)]:
             site["log_prob"] = _density(site)
             check_site_shape(site, plates.nesting)
@@ -302,7 +299,7 @@ def _name_the_site(model: Program, guide: Program, args: tuple, kwargs: dict) ->
     with pyro.validation_enabled(False):
         model_trace, guide_trace = _run(model, guide, args, kwargs)
         drawn = [site for site in _latents(model_trace, guide_trace) if not site["value"].isnan().any()]
-        _check_support([*_observed(model_trace), *drawn])
+        require_support([*_observed(model_trace), *drawn])
         _terms(model_trace, guide_trace, 1, _plates(model_trace, guide_trace)).require_numbers()
 
 
@@ -510,112 +507,8 @@ def _batch_shape(site: Site, particles: int, plates: Plates) -> list[int]:
     return shape
 
 
-def base_distribution(distribution: Distribution) -> Distribution:
-    """The distribution of the scalars, or of the vectors, that an independent one is made of."""
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def _sum(terms: Mapping[str, Tensor]) -> Tensor:
     return reduce(add, terms.values())
-
-
-def _check_support(sites: list[Site]) -> None:
-    """Raise an InputError where a site of the model has a value that its distribution cannot have."""
-    for site in sites:
-        support = _support(site)
-        if support is None or isinstance(site["value"], tuple) or site["infer"].get("is_auxiliary"):
-            continue
-        value = torch.as_tensor(site["value"])
-        value = value.expand(torch.broadcast_shapes(value.shape, site["fn"].shape()))
-        inside = support.check(value)
-        if not inside.all():
-            raise InputError(_outside(site, value, support, inside))
-
-
-def _is_masked(site: Site) -> bool:
-    return site["mask"] is not None or isinstance(base_distribution(site["fn"]), MaskedDistribution)
-
-
-def _is_discrete(site: Site) -> bool:
-    support = _support(site)
-    return support is not None and support.is_discrete
-
-
-def _support(site: Site) -> constraints.Constraint | None:
-    """The values that a site's distribution can have; ``None`` where it does not say."""
-    try:
-        return getattr(site["fn"], "support", None)
-    except NotImplementedError:
-        return None
-
-
-def _check_measures(model: Trace, guide: Trace) -> None:
-    """Raise an InputError where the two densities of a latent are not per the same unit, so that they have no ratio."""
-    for site in _latents(model, guide):
-        proposed: Site = guide.nodes[site["name"]]
-        p, q = _measure(site), _measure(proposed)
-        if p and q and p != q:
-            raise InputError(
-                f"latent site {site['name']!r} has a density per {p} in the model ({_family(site)}) and per {q} in the "
-                f"guide ({_family(proposed)}), so that the two have no ratio; take a prior and a guide over the same space"
-            )
-
-
-def _measure(site: Site) -> str | None:
-    """What a site's density is per; ``None`` where its distribution does not say."""
-    base = _support(site)
-    if base is None:
-        return None
-    if base.is_discrete:
-        return "value"
-    while hasattr(base, "base_constraint"):
-        base = base.base_constraint  # pyright: ignore[reportAttributeAccessIssue]
-    return {constraints.simplex: "area of the simplex", sphere: "area of the sphere"}.get(base, "volume")
-
-
-def _family(site: Site) -> str:
-    return type(base_distribution(site["fn"])).__name__
-
-
-def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside: Tensor) -> str:
-    """Which values of a site its distribution cannot have; ``inside`` may lack the event's dimensions."""
-    base = support
-    while isinstance(base, constraints.independent):
-        base = base.base_constraint
-    if base.event_dim == 0:
-        inside = base.check(value)
-    position = (~inside).nonzero()[0].tolist()
-    name = _family(site)
-    remedy = (
-        'binarise the data (binarize="dynamic"), or take a likelihood over grey values'
-        if base is constraints.boolean
-        else "take a likelihood whose support holds the data, or rescale them"
-    )
-    if not site["is_observed"]:
-        remedy = "they are the guide's draws: take a prior and a guide over the same space"
-    elif site["mask"] is not None:
-        remedy = "a mask does not excuse them: fill what it hides with any value of the support"
-    first = value[tuple(position)].flatten()[0].item()
-    kind = "observed" if site["is_observed"] else "latent"
-    return (
-        f"{kind} site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
-        f"{name}, {_describe(base)} (the first is {first:.6g}, at {position}); {remedy}"
-    )
-
-
-def _describe(support: constraints.Constraint) -> str:
-    if support is constraints.boolean:
-        return "{0, 1}"
-    tensors = {name: value for name, value in vars(support).items() if isinstance(value, Tensor)}
-    ranges = ", ".join(f"{name}={_range(value)}" for name, value in tensors.items())
-    return f"{type(support).__name__.lstrip('_')}({ranges})" if tensors else str(support).removesuffix("()")
-
-
-def _range(values: Tensor) -> str:
-    low, high = values.min().item(), values.max().item()
-    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
 
 
 def _not_a_number(program: str, name: str, term: Tensor) -> str:

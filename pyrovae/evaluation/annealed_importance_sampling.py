@@ -2,6 +2,7 @@ r"""The log likelihood :math:`\log p(x)` of any pair by annealed importance samp
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyrovae.batches import Batch, Columns, DataLike, as_data, batches
+from pyrovae.batches import Columns, DataLike, as_data, batches
 from pyrovae.errors import InputError
 from pyrovae.evaluation import importance
 from pyrovae.evaluation.annealing import Path, Plan, Schedule, Start, plan, transition
@@ -22,6 +23,7 @@ from pyrovae.evaluation.draws import filled_up
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded
+from pyrovae.evaluation.table import quantile_names, quantiles
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
 
@@ -101,15 +103,11 @@ class AnnealedLikelihood:
             f"  {'± from the data':<22}{self.data_error:>12.4f}",
             f"  {'± from the chains':<22}{self.monte_carlo_error:>12.4f}",
             "",
-            f"  {'':<22}{'5%':>12}{'50%':>12}{'95%':>12}",
+            quantile_names(),
+            quantiles("effective sample size", self.effective_sample_size, ".1f"),
+            quantiles("standard error", self.standard_error, ".3f"),
+            quantiles("acceptance", self.acceptance, ".2f"),
         ]
-        for name, values, form in (
-            ("effective sample size", self.effective_sample_size, ".1f"),
-            ("standard error", self.standard_error, ".3f"),
-            ("acceptance", self.acceptance, ".2f"),
-        ):
-            levels = np.quantile(values, (0.05, 0.5, 0.95)) if len(values) else [math.nan] * 3
-            lines.append(f"  {name:<22}" + "".join(f"{level:>12{form}}" for level in levels))
         return "\n".join(lines)
 
 
@@ -170,87 +168,99 @@ def annealed_importance_sampling(
         | On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov & Grosse, 2017)
         | https://arxiv.org/abs/1611.04273
     """
-    require_settings(chains, temperatures, start, schedule, steps, max_rows)
-    columns = as_data(data)
-    device = home(columns, device)
-    compile = len(columns) * chains * temperatures * steps >= WORTHWHILE if compile is None else compile
+    settings = Annealing(chains, temperatures, start, schedule, steps, max_rows)
     parts: list[tuple[Tensor, Tensor]] = []
-    with evaluating(model, guide), seeded(seed, device):
-        paths = Paths(model, guide, columns, chains, start, device, compile, max_rows)
-        with tqdm(total=len(paths) * temperatures, disable=not progress) as bar:
-            for path, kept in paths:
-                log_weights, acceptance = forwards(path, plan(path, temperatures, schedule, steps), steps, bar)
-                parts.append((log_weights[:, :kept].cpu(), acceptance[:, :kept].cpu()))
+    with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
+        for path, kept in paths:
+            log_weights, acceptance = settings.forwards(path, settings.plan(path), bar)
+            parts.append((log_weights[:, :kept].cpu(), acceptance[:, :kept].cpu()))
     log_weights, acceptance = (torch.cat(values, 1) for values in zip(*parts, strict=True))
     return AnnealedLikelihood(log_weights.numpy(), acceptance.mean(1).numpy(), temperatures, start, schedule, steps)
 
 
-def forwards(path: Path, plan: Plan, steps: int, bar: tqdm) -> tuple[Tensor, Tensor]:
-    """Log weights of chains from the first density on, ``(K, B)``, and the share that moved, ``(T - 1, B)``; float64."""
-    return _along(path, path.start(), plan, range(1, len(plan.betas)), steps, bar)
+@dataclass(frozen=True)
+class Annealing:
+    """What chains in both directions are told.
 
+    Raises:
+        InputError: for what cannot be run.
+    """
 
-def backwards(path: Path, u: Tensor, plan: Plan, steps: int, bar: tqdm) -> tuple[Tensor, Tensor]:
-    """The same of chains that go back, through the same kernels, from draws ``u`` of the posterior."""
-    return _along(path, u, plan, range(len(plan.betas) - 1, 0, -1), steps, bar)
+    chains: int
+    temperatures: int
+    start: Start
+    schedule: Schedule
+    steps: int
+    max_rows: int
+    legs: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("chains", "temperatures", "steps", "max_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name, words in (("start", Start), ("schedule", Schedule)):
+            if getattr(self, name) not in get_args(words):
+                expected = ", ".join(map(repr, get_args(words)))
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected one of {expected}")
 
-def _along(path: Path, u: Tensor, plan: Plan, times: range, steps: int, bar: tqdm) -> tuple[Tensor, Tensor]:
-    state = path.at(u)
-    log_weights, moved = torch.zeros_like(state.log_f0, dtype=torch.float64), []
-    for t in times:
-        part = plan.betas[t] - plan.betas[t - 1]
-        log_weights = log_weights + part * (state.log_f1.double() - state.log_f0.double())
-        bar.update()
-        if t != times[-1]:
-            between = t if times.step > 0 else t - 1
-            state, accepted = transition(path, state, plan.betas[between].to(u.dtype), plan.kernel(between), steps)
-            moved.append(accepted.double().mean(0))
-    return log_weights, torch.stack(moved) if moved else log_weights.new_zeros(0, log_weights.shape[1])
-
-
-def require_settings(chains: int, temperatures: int, start: str, schedule: str, steps: int, max_rows: int) -> None:
-    """Raise an InputError for what cannot be run."""
-    for name, number in {"chains": chains, "temperatures": temperatures, "steps": steps, "max_rows": max_rows}.items():
-        if number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")
-    for name, word, words in (("start", start, Start), ("schedule", schedule, Schedule)):
-        if word not in get_args(words):
-            raise InputError(f"{name} is {word!r}; expected one of {', '.join(map(repr, get_args(words)))}")
-
-
-class Paths:
-    """The paths of all data, in batches of one shape that hold at most ``max_rows`` chains, each with its number of data."""
-
-    def __init__(
+    @contextmanager
+    def paths(
         self,
         model: Program,
         guide: Program,
-        data: Columns,
-        chains: int,
-        start: Start,
-        device: torch.device,
-        compile: bool,
-        max_rows: int,
-    ) -> None:
-        self._pair = Pair(model, guide)
-        self._data, self._chains, self._device, self._compile = data, chains, device, compile
-        self._start: Start = start
-        self._batch_size = math.ceil(len(data) / math.ceil(len(data) / max(1, max_rows // chains)))
+        data: DataLike,
+        seed: int,
+        device: torch.device | str | None,
+        compile: bool | None,
+        progress: bool,
+    ) -> Iterator[tuple[Iterator[tuple[Path, int]], tqdm]]:
+        """Paths of the data in batches of one shape, each with its number of data; and a bar that counts temperatures."""
+        columns = as_data(data)
+        device = home(columns, device)
+        work = self.legs * len(columns) * self.chains * self.temperatures * self.steps
+        compile = work >= WORTHWHILE if compile is None else compile
+        number = math.ceil(len(columns) / max(1, self.max_rows // self.chains))
+        batch_size = math.ceil(len(columns) / number)
+        total = self.legs * math.ceil(len(columns) / batch_size) * self.temperatures
+        with evaluating(model, guide), seeded(seed, device), tqdm(total=total, disable=not progress) as bar:
+            yield self._paths(Pair(model, guide), columns, batch_size, device, compile), bar
 
-    def __len__(self) -> int:
-        return math.ceil(len(self._data) / self._batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Path, int]]:
+    def _paths(
+        self, pair: Pair, data: Columns, batch_size: int, device: torch.device, compile: bool
+    ) -> Iterator[tuple[Path, int]]:
         path = None
-        for batch in batches(self._data, self._batch_size, device=self._device):
-            full = batch.with_tensors(*(filled_up(column, self._batch_size) for column in batch.tensors))
-            path = self._first(full) if path is None else path.of(full)
+        for batch in batches(data, batch_size, device=device):
+            full = batch.with_tensors(*(filled_up(column, batch_size) for column in batch.tensors))
+            if path is None:
+                pair.start(full.x, **full.given)
+                path = Path(pair, full, self.chains, self.start)
+                if compile:
+                    path.compile()
+            else:
+                path = path.of(full)
             yield path, len(batch)
 
-    def _first(self, batch: Batch) -> Path:
-        self._pair.start(batch.x, **batch.given)
-        path = Path(self._pair, batch, self._chains, self._start)
-        if self._compile:
-            path.compile()
-        return path
+    def plan(self, path: Path) -> Plan:
+        """What pilot chains find."""
+        return plan(path, self.temperatures, self.schedule, self.steps)
+
+    def forwards(self, path: Path, plan: Plan, bar: tqdm) -> tuple[Tensor, Tensor]:
+        """Log weights of chains from the first density on, ``(K, B)``, and the share that moved, ``(T - 1, B)``; float64."""
+        return self._along(path, path.start(), plan, range(1, self.temperatures + 1), bar)
+
+    def backwards(self, path: Path, u: Tensor, plan: Plan, bar: tqdm) -> tuple[Tensor, Tensor]:
+        """The same of chains that go back, through the same kernels, from draws ``u`` of the posterior."""
+        return self._along(path, u, plan, range(self.temperatures, 0, -1), bar)
+
+    def _along(self, path: Path, u: Tensor, plan: Plan, times: range, bar: tqdm) -> tuple[Tensor, Tensor]:
+        state = path.at(u)
+        log_weights, moved = torch.zeros_like(state.log_f0, dtype=torch.float64), []
+        for t in times:
+            part = plan.betas[t] - plan.betas[t - 1]
+            log_weights = log_weights + part * (state.log_f1.double() - state.log_f0.double())
+            bar.update()
+            if t != times[-1]:
+                between = t if times.step > 0 else t - 1
+                state, accepted = transition(path, state, plan.betas[between].to(u.dtype), plan.kernel(between), self.steps)
+                moved.append(accepted.double().mean(0))
+        return log_weights, torch.stack(moved) if moved else log_weights.new_zeros(0, log_weights.shape[1])

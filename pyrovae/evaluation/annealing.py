@@ -27,7 +27,8 @@ from pyrovae.gradients import with_values
 from pyrovae.pair import Pair
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
-from pyrovae.weights import Call, LogWeights, Site, base_distribution, coordinates, per_datum
+from pyrovae.supports import base_distribution
+from pyrovae.weights import Call, LogWeights, Site, coordinates, per_datum
 
 Start = Literal["prior", "guide"]
 Schedule = Literal["sigmoid", "linear", "adaptive"]

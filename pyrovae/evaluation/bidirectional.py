@@ -6,17 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from pyrovae.batches import DataLike, as_data
+from pyrovae.batches import DataLike
 from pyrovae.evaluation import importance
-from pyrovae.evaluation.annealed_importance_sampling import WORTHWHILE, Paths, backwards, forwards, require_settings
-from pyrovae.evaluation.annealing import Path, Schedule, Start, plan
+from pyrovae.evaluation.annealed_importance_sampling import Annealing
+from pyrovae.evaluation.annealing import Path, Schedule, Start
 from pyrovae.evaluation.average import mean_and_error
-from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
-from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import seeded
 from pyrovae.gradients import dream
 from pyrovae.parameters import Program
 
@@ -124,20 +120,15 @@ def bidirectional(
         | On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov & Grosse, 2017)
         | https://arxiv.org/abs/1611.04273
     """
-    require_settings(chains, temperatures, start, schedule, steps, max_rows)
-    columns = as_data(data)
-    device = home(columns, device)
-    compile = 2 * len(columns) * chains * temperatures * steps >= WORTHWHILE if compile is None else compile
+    settings = Annealing(chains, temperatures, start, schedule, steps, max_rows, legs=2)
     parts: list[tuple[Tensor, Tensor]] = []
-    with evaluating(model, guide), seeded(seed, device):
-        paths = Paths(model, guide, columns, chains, start, device, compile, max_rows)
-        with tqdm(total=2 * len(paths) * temperatures, disable=not progress) as bar:
-            for template, kept in paths:
-                path, u = _simulated(template)
-                made = plan(path, temperatures, schedule, steps)
-                forward, _ = forwards(path, made, steps, bar)
-                reverse, _ = backwards(path, u, made, steps, bar)
-                parts.append((forward[:, :kept].cpu(), reverse[:, :kept].cpu()))
+    with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
+        for template, kept in paths:
+            path, u = _simulated(template)
+            made = settings.plan(path)
+            forward, _ = settings.forwards(path, made, bar)
+            reverse, _ = settings.backwards(path, u, made, bar)
+            parts.append((forward[:, :kept].cpu(), reverse[:, :kept].cpu()))
     forward, reverse = (torch.cat(values, 1).numpy() for values in zip(*parts, strict=True))
     return Bidirectional(forward, reverse, temperatures)
 

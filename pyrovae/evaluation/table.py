@@ -53,15 +53,21 @@ def _diagnostics(estimate: LogLikelihood) -> list[str]:
     fitted = estimate.k_hat[~np.isnan(estimate.k_hat)]
     above = f"   {estimate.share_above:.1%} above {estimate.threshold:.2f}"
     lines = [
-        f"  {'':<22}" + "".join(f"{f'{level:.0%}':>12}" for level in QUANTILES),
-        _quantiles("effective sample size", estimate.effective_sample_size, ".1f"),
-        _quantiles("Pareto k-hat", fitted, ".2f") + above,
+        quantile_names(),
+        quantiles("effective sample size", estimate.effective_sample_size, ".1f"),
+        quantiles("Pareto k-hat", fitted, ".2f") + above,
     ]
     if missing := len(estimate.k_hat) - len(fitted):
         lines.append(f"  no k-hat could be fitted for {missing:,} data (too few draws, or equal weights)")
     return lines
 
 
-def _quantiles(name: str, values: np.ndarray, form: str) -> str:
+def quantile_names() -> str:
+    """The header over rows of quantiles."""
+    return f"  {'':<22}" + "".join(f"{f'{level:.0%}':>12}" for level in QUANTILES)
+
+
+def quantiles(name: str, values: np.ndarray, form: str) -> str:
+    """A row of quantiles."""
     levels = np.quantile(values, QUANTILES, method="nearest") if len(values) else [math.nan] * len(QUANTILES)
     return f"  {name:<22}" + "".join(f"{level:>12{form}}" for level in levels)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pyro
 from torch import Tensor, nn
 
-from pyrovae.errors import InputError
+from pyrovae.distributions.layers import require_layers, site
 from pyrovae.guides.diagonal_normal import DiagonalNormal
 from pyrovae.networks import MLP, Build, Shape
 
@@ -45,13 +45,12 @@ class Hierarchical(DiagonalNormal):
         network: Build = MLP,
     ) -> None:
         super().__init__(event_shape, latent_dim, encoder)
-        if not upper or min(upper) < 1:
-            raise InputError(f"upper is {tuple(upper)}; expected the lengths of one or more layers, each at least 1")
+        require_layers(upper)
         self.networks = nn.ModuleList(network((below,), (2, above)) for below, above in pairwise([latent_dim, *upper]))
 
     def draw(self, params: Tensor) -> Tensor:
         """Draw every layer, from the lowest up; returns the lowest."""
         lowest = z = super().draw(params)
-        for layer, network in enumerate(self.networks, start=2):
-            z = pyro.sample(f"z{layer}", self.proposal(network(z)))
+        for layer, network in enumerate(self.networks, start=1):
+            z = pyro.sample(site(layer), self.proposal(network(z)))
         return lowest

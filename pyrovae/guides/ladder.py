@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyrovae.distributions.layers import require_layers, site
 from pyrovae.errors import InputError
 from pyrovae.guides.guide import Guide
 from pyrovae.networks import MLP, Build, Shape
@@ -58,8 +59,7 @@ class Ladder(Guide):
         features: int = 64,
         network: Build = MLP,
     ) -> None:
-        if not upper or min(upper) < 1:
-            raise InputError(f"upper is {tuple(upper)}; expected the lengths of one or more layers, each at least 1")
+        require_layers(upper)
         self.features = features
         super().__init__(event_shape, latent_dim, encoder)
         self.lengths = (latent_dim, *upper)
@@ -75,7 +75,7 @@ class Ladder(Guide):
                 f"the prior is {found}, and Ladder corrects the layers of another; take prior=Hierarchical with "
                 f"upper={self.lengths[1:]}, or another guide"
             )
-        self.conditionals = prior.conditionals()  # pyright: ignore
+        self.conditionals = prior.conditionals()  # pyright: ignore  # networks, which Pyro does not enter as this guide's own
 
     @property
     def param_shape(self) -> Shape:
@@ -93,10 +93,10 @@ class Ladder(Guide):
         for network in self.networks:
             features.append(network(features[-1]))
         *evidence, highest = map(_moments, self.evidence, features)
-        z = pyro.sample(f"z{len(self.lengths)}", dist.Normal(*highest).to_event(1))
+        z = pyro.sample(site(len(evidence)), dist.Normal(*highest).to_event(1))
         for layer in reversed(range(len(evidence))):
             loc, scale = _product(evidence[layer], self.conditionals[layer](z))
-            z = pyro.sample(f"z{layer + 1}" if layer else "z", dist.Normal(loc, scale).to_event(1))
+            z = pyro.sample(site(layer), dist.Normal(loc, scale).to_event(1))
         return z
 
 

@@ -9,7 +9,8 @@ from torch.distributions import kl_divergence
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import ELBO, has_formula, kl_terms, same_order
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
-from pyrovae.weights import Call, LogWeights, Site, base_distribution, coordinates
+from pyrovae.supports import base_distribution
+from pyrovae.weights import Call, LogWeights, Site, coordinates
 
 FreeBitsPer = Literal["site", "dimension"]
 

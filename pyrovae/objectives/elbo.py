@@ -1,7 +1,7 @@
 """The evidence lower bound."""
 
 import torch
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -9,7 +9,8 @@ from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, require_reparameterized
 from pyrovae.objectives.power_mean import PowerMean
 from pyrovae.objectives.weight_bound import Estimator
-from pyrovae.weights import Call, LogWeights, Site, base_distribution, per_datum
+from pyrovae.supports import base_distribution, is_masked
+from pyrovae.weights import Call, LogWeights, Site, per_datum
 
 
 class ELBO(PowerMean):
@@ -115,8 +116,4 @@ def has_formula(name: str, weights: LogWeights) -> bool:
     q: Site = weights.guide.nodes[name]
     p: Site = weights.model.nodes[name]
     delta = isinstance(base_distribution(q["fn"]), Delta)  # Pyro's formula for it forgets its log_density
-    return not (name in weights.rescaled or _is_masked(q) or _is_masked(p) or delta)
-
-
-def _is_masked(site: Site) -> bool:
-    return site["mask"] is not None or isinstance(base_distribution(site["fn"]), MaskedDistribution)
+    return not (name in weights.rescaled or is_masked(q) or is_masked(p) or delta)

@@ -11,7 +11,8 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import has_formula
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
-from pyrovae.weights import Call, LogWeights, Site, base_distribution, coordinates
+from pyrovae.supports import base_distribution
+from pyrovae.weights import Call, LogWeights, Site, coordinates
 
 
 class TCVAE(Objective):

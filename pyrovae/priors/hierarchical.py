@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyrovae.errors import InputError
+from pyrovae.distributions.layers import require_layers, site
 from pyrovae.networks import MLP, Build
 from pyrovae.priors.prior import Prior
 
@@ -46,8 +46,7 @@ class Hierarchical(Prior):
 
     def __init__(self, latent_dim: int, upper: Sequence[int] = (10,), network: Build = MLP) -> None:
         super().__init__(latent_dim)
-        if not upper or min(upper) < 1:
-            raise InputError(f"upper is {tuple(upper)}; expected the lengths of one or more layers, each at least 1")
+        require_layers(upper)
         self.lengths = (latent_dim, *upper)
         self.networks = nn.ModuleList(network((above,), (2, below)) for below, above in pairwise(self.lengths))
         self.register_buffer("loc", torch.zeros(upper[-1]), persistent=False)
@@ -60,9 +59,9 @@ class Hierarchical(Prior):
     def forward(self) -> Tensor:
         """Draw every layer, from the highest down; returns the lowest."""
         conditionals = self.conditionals()
-        z = pyro.sample(f"z{len(self.lengths)}", dist.Normal(self.loc, self.scale).to_event(1))
+        z = pyro.sample(site(len(conditionals)), dist.Normal(self.loc, self.scale).to_event(1))
         for layer in reversed(range(len(conditionals))):
-            z = pyro.sample(f"z{layer + 1}" if layer else "z", dist.Normal(*conditionals[layer](z)).to_event(1))
+            z = pyro.sample(site(layer), dist.Normal(*conditionals[layer](z)).to_event(1))
         return z
 
 

@@ -14,10 +14,9 @@ from programs import GaussianGuide, LinearGaussian, WithPixelPlate, drawing, fun
 from torch import nn
 
 import pyrovae
-from pyrovae.batches import as_data
 from pyrovae.errors import InputError
 from pyrovae.evaluation import annealed_importance_sampling, bidirectional
-from pyrovae.evaluation.annealed_importance_sampling import Paths
+from pyrovae.evaluation.annealed_importance_sampling import Annealing
 from pyrovae.evaluation.annealing import Kernel, plan, sigmoid_schedule, transition
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
@@ -37,8 +36,9 @@ def pair(structure=LinearGaussian, **sizes):
 
 def path_of(model, guide, x, chains, start="prior"):
     """The path of all data at once."""
-    ((path, _),) = Paths(model, guide, as_data(x), chains, start, torch.device("cpu"), False, chains * len(x))
-    return path
+    settings = Annealing(chains, 1, start, "sigmoid", 1, chains * len(x))
+    with settings.paths(model, guide, x, 0, None, False, False) as (paths, _):
+        return next(paths)[0]
 
 
 class Scales(nn.Module):

@@ -1,0 +1,118 @@
+"""What values a site of a trace can have, and what its density is per."""
+
+from typing import Any
+
+import torch
+from pyro.distributions import MaskedDistribution
+from pyro.distributions.constraints import sphere
+from torch import Tensor
+from torch.distributions import Distribution, Independent, constraints
+
+from pyrovae.errors import InputError
+
+Site = Any
+"""One node of a Pyro trace."""
+
+
+def base_distribution(distribution: Distribution) -> Distribution:
+    """The distribution of the scalars, or of the vectors, that an independent one is made of."""
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def require_support(sites: list[Site]) -> None:
+    """Raise an InputError where a site of the model has a value that its distribution cannot have."""
+    for site in sites:
+        support = _support(site)
+        if support is None or isinstance(site["value"], tuple) or site["infer"].get("is_auxiliary"):
+            continue
+        value = torch.as_tensor(site["value"])
+        value = value.expand(torch.broadcast_shapes(value.shape, site["fn"].shape()))
+        inside = support.check(value)
+        if not inside.all():
+            raise InputError(_outside(site, value, support, inside))
+
+
+def is_masked(site: Site) -> bool:
+    """Whether a part of a site's density may be left out."""
+    return site["mask"] is not None or isinstance(base_distribution(site["fn"]), MaskedDistribution)
+
+
+def is_discrete(site: Site) -> bool:
+    """Whether a site's values can be counted."""
+    support = _support(site)
+    return support is not None and support.is_discrete
+
+
+def _support(site: Site) -> constraints.Constraint | None:
+    """The values that a site's distribution can have; ``None`` where it does not say."""
+    try:
+        return getattr(site["fn"], "support", None)
+    except NotImplementedError:
+        return None
+
+
+def require_same_measure(site: Site, proposed: Site) -> None:
+    """Raise an InputError where a latent's densities in model and guide are not per the same unit, and have no ratio."""
+    p, q = _measure(site), _measure(proposed)
+    if p and q and p != q:
+        raise InputError(
+            f"latent site {site['name']!r} has a density per {p} in the model ({_family(site)}) and per {q} in the "
+            f"guide ({_family(proposed)}), so that the two have no ratio; take a prior and a guide over the same space"
+        )
+
+
+def _measure(site: Site) -> str | None:
+    """What a site's density is per; ``None`` where its distribution does not say."""
+    base = _support(site)
+    if base is None:
+        return None
+    if base.is_discrete:
+        return "value"
+    while hasattr(base, "base_constraint"):
+        base = base.base_constraint  # pyright: ignore[reportAttributeAccessIssue]
+    return {constraints.simplex: "area of the simplex", sphere: "area of the sphere"}.get(base, "volume")
+
+
+def _family(site: Site) -> str:
+    return type(base_distribution(site["fn"])).__name__
+
+
+def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside: Tensor) -> str:
+    """Which values of a site its distribution cannot have; ``inside`` may lack the event's dimensions."""
+    base = support
+    while isinstance(base, constraints.independent):
+        base = base.base_constraint
+    if base.event_dim == 0:
+        inside = base.check(value)
+    position = (~inside).nonzero()[0].tolist()
+    name = _family(site)
+    remedy = (
+        'binarise the data (binarize="dynamic"), or take a likelihood over grey values'
+        if base is constraints.boolean
+        else "take a likelihood whose support holds the data, or rescale them"
+    )
+    if not site["is_observed"]:
+        remedy = "they are the guide's draws: take a prior and a guide over the same space"
+    elif site["mask"] is not None:
+        remedy = "a mask does not excuse them: fill what it hides with any value of the support"
+    first = value[tuple(position)].flatten()[0].item()
+    kind = "observed" if site["is_observed"] else "latent"
+    return (
+        f"{kind} site {site['name']!r} has {int((~inside).sum())} of {inside.numel()} values outside the support of "
+        f"{name}, {_describe(base)} (the first is {first:.6g}, at {position}); {remedy}"
+    )
+
+
+def _describe(support: constraints.Constraint) -> str:
+    if support is constraints.boolean:
+        return "{0, 1}"
+    tensors = {name: value for name, value in vars(support).items() if isinstance(value, Tensor)}
+    ranges = ", ".join(f"{name}={_range(value)}" for name, value in tensors.items())
+    return f"{type(support).__name__.lstrip('_')}({ranges})" if tensors else str(support).removesuffix("()")
+
+
+def _range(values: Tensor) -> str:
+    low, high = values.min().item(), values.max().item()
+    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
