@@ -167,16 +167,26 @@ def test_a_mixture_of_proposals_is_a_prior_on_the_sphere():
         assert constraints.sphere.check(vae.model.prior()).all()
 
 
-def test_densities_of_numbers_and_of_counts_are_not_compared():
-    """A guide of counts lies within the support of a normal model."""
-
+@pytest.mark.parametrize(
+    ("prior", "proposal", "message"),
+    [
+        (
+            dist.Normal(torch.zeros(3), 1.0).to_event(1),
+            dist.Dirichlet(torch.ones(3)),
+            r"volume .* area of the simplex in the",
+        ),
+        (dist.Normal(0.0, 1.0), dist.Poisson(1.0), r"volume in the model \(Normal\) and per value in the guide \(Poisson\)"),
+    ],
+)
+def test_densities_per_other_units_are_not_compared_though_the_draws_are_in_the_support(prior, proposal, message):
     def model(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(torch.zeros(()), 1.0)), 1.0), obs=x)
+            pyro.sample("z", prior)
+            pyro.sample("x", dist.Normal(torch.zeros(()), 1.0), obs=x)
 
     def guide(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Poisson(torch.ones(())))
+            pyro.sample("z", proposal)
 
-    with pytest.raises(InputError, match=r"per volume in the model \(Normal\) and per value in the guide \(Poisson\)"):
+    with pytest.raises(InputError, match=f"per {message}"):
         find_plates(model, guide, torch.zeros(3))

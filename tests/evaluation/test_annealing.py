@@ -15,7 +15,7 @@ from torch import nn
 
 import pyrovae
 from pyrovae.errors import InputError
-from pyrovae.evaluation import annealed_importance_sampling, bidirectional
+from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
 from pyrovae.evaluation.annealed_importance_sampling import Annealing
 from pyrovae.evaluation.annealing import Kernel, plan, sigmoid_schedule, transition
 from pyrovae.likelihoods import Normal
@@ -132,6 +132,17 @@ class TestTransition:
             shares.append(accepted.double().mean())
         assert 0.5 < torch.stack(shares).mean() < 0.9
 
+    def test_pilot_chains_find_how_wide_the_posterior_is(self):
+        """In each dimension, of latents whose scales differ by a factor of ten."""
+        model, guide = pair(data_dim=3, latent_dim=2)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([[8.0, 0.0], [0.0, 0.1], [0.0, 0.1]]))
+        x = model.data(3)
+        made = plan(path_of(model, guide, x, 200), 250, "sigmoid", 10)
+        _, covariance = model.posterior(x)
+        found = made.kernel(250).scale / covariance.diagonal().sqrt()
+        assert ((found > 0.6) & (found < 1.6)).all()
+
 
 class TestSchedules:
     @schedules
@@ -247,6 +258,25 @@ class TestForwards:
         said = str(annealed_importance_sampling(model, guide, model.data(4), 3, 10, steps=1))
         assert "log p(x) of 4 data by 3 annealed chains each, 10 temperatures, in nats" in said
         assert "effective sample size" in said
+
+
+def test_the_interval_is_that_of_the_mean_weight():
+    """Whose lower end may be a weight of 0."""
+    log_weights = torch.randn(5, 4).numpy() * [0.1, 0.5, 1.0, 5.0] - 30.0
+    found = AnnealedLikelihood(log_weights, np.zeros(0), 1, "prior", "sigmoid", 1)
+    weights = np.exp(log_weights)
+    low, high = scipy.stats.t(4, weights.mean(0), scipy.stats.sem(weights)).interval(0.9)
+    for ours, expected in zip(found.interval(0.9), (low, high), strict=True):
+        np.testing.assert_allclose(np.exp(ours), np.maximum(expected, 0.0))
+    assert (low < 0.0).any()
+    assert (low > 0.0).any()
+
+
+def test_the_bounds_of_both_directions():
+    forward, reverse = torch.randn(2, 5, 4).numpy() - 30.0
+    found = Bidirectional(forward, reverse, 1)
+    np.testing.assert_allclose(found.lower, np.log(np.exp(forward).mean(0)))
+    np.testing.assert_allclose(found.upper, -np.log(np.exp(-reverse).mean(0)))
 
 
 class TestBackwards:
