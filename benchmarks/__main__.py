@@ -28,6 +28,7 @@ measurements = (
     "priors",
     "gradients",
     "likelihood",
+    "annealing",
     "scaling",
     "precision",
     "stream",
