@@ -86,10 +86,11 @@ def _options(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def _torch_undisturbed() -> Iterator[None]:
-    """Let torch use its own deprecated functions."""
+    """Let torch use its own deprecated functions, and give no advice."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # the precision is its user's choice
         yield
 
 

@@ -16,13 +16,15 @@ from tqdm.auto import tqdm
 from pyrovae.batches import Columns, DataLike, as_data, batches
 from pyrovae.errors import InputError
 from pyrovae.evaluation import importance
-from pyrovae.evaluation.annealing import Path, Plan, Schedule, Start, plan, transition
 from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.chains import Chains
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.draws import filled_up
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded
+from pyrovae.evaluation.path import Path, Start
+from pyrovae.evaluation.pilot import Plan, Schedule, plan
 from pyrovae.evaluation.table import quantile_names, quantiles
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
@@ -135,7 +137,7 @@ def annealed_importance_sampling(
 
     with :math:`0 = \beta_0 < \dots < \beta_T = 1` and Hamiltonian transitions :math:`K_\beta` that leave
     :math:`f_0^{1 - \beta}\, p(x, \cdot)^\beta` invariant. Their step sizes, per datum and temperature, their scales, per
-    latent dimension too, and an adaptive schedule come from pilot chains (:mod:`pyrovae.evaluation.annealing`), which
+    latent dimension too, and an adaptive schedule come from pilot chains (:mod:`pyrovae.evaluation.pilot`), which
     follow a fifth as many temperatures, 50 to 500. From the prior it owes nothing to the encoder, and is a second opinion on
     :func:`pyrovae.log_likelihood`; from the guide it needs fewer temperatures where the guide is good. Latents with a
     constraint move on the real numbers that are mapped to it.
@@ -253,7 +255,8 @@ class Annealing:
         return self._along(path, u, plan, range(self.temperatures, 0, -1), bar)
 
     def _along(self, path: Path, u: Tensor, plan: Plan, times: range, bar: tqdm) -> tuple[Tensor, Tensor]:
-        state = path.at(u)
+        chains = Chains(path, u, self.steps)
+        state = chains.state
         log_weights, moved = torch.zeros_like(state.log_f0, dtype=torch.float64), []
         for t in times:
             part = plan.betas[t] - plan.betas[t - 1]
@@ -261,6 +264,6 @@ class Annealing:
             bar.update()
             if t != times[-1]:
                 between = t if times.step > 0 else t - 1
-                state, accepted = transition(path, state, plan.betas[between].to(u.dtype), plan.kernel(between), self.steps)
-                moved.append(accepted.double().mean(0))
+                chains.move(plan.betas[between], plan.kernel(between))
+                moved.append(chains.accepted.double().mean(0))
         return log_weights, torch.stack(moved) if moved else log_weights.new_zeros(0, log_weights.shape[1])

@@ -10,9 +10,10 @@ from torch import Tensor
 from pyrovae.batches import DataLike
 from pyrovae.evaluation import importance
 from pyrovae.evaluation.annealed_importance_sampling import Annealing
-from pyrovae.evaluation.annealing import Path, Schedule, Start
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.limits import MAX_ROWS
+from pyrovae.evaluation.path import Path, Start
+from pyrovae.evaluation.pilot import Schedule
 from pyrovae.gradients import dream
 from pyrovae.parameters import Program
 

@@ -15,14 +15,15 @@ from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.batches import Batch, Columns
+from pyrovae.captured import Captured
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, Objective, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import NotRecordedError, fuse
-from pyrovae.training.captured import Captured, Tape
 from pyrovae.training.checks import MovedParameters, Noise, blame
 from pyrovae.training.compiled import detached, leaves, record, warn_of_eager
 from pyrovae.training.metrics import Means, number, sums
+from pyrovae.training.tape import Tape
 
 CHECK_EVERY = 100
 """Steps after which a recorded step is compared with an eager one again."""
@@ -69,7 +70,8 @@ class State(NamedTuple):
     def zero(cls, objective: Objective, device: torch.device) -> "State":
         """The state at the beginning of an epoch."""
         sums = torch.zeros(number(objective), dtype=torch.float64, device=device)
-        return cls(sums, torch.zeros((), dtype=torch.int64, device=device), torch.zeros((), device=device))
+        failed = torch.zeros((), dtype=torch.float32, device=device)  # what torch's fused kernels take it in
+        return cls(sums, torch.zeros((), dtype=torch.int64, device=device), failed)
 
     def add(self, measured: Measurement, finite: Tensor) -> None:
         """Take down one step, in place."""

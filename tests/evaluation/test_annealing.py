@@ -17,7 +17,8 @@ import pyrovae
 from pyrovae.errors import InputError
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
 from pyrovae.evaluation.annealed_importance_sampling import Annealing
-from pyrovae.evaluation.annealing import Kernel, plan, sigmoid_schedule, transition
+from pyrovae.evaluation.chains import Kernel, transition
+from pyrovae.evaluation.pilot import plan, sigmoid_schedule
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.priors import UniformSphere

@@ -21,6 +21,7 @@ import pyrovae.objectives
 import pyrovae.priors
 from pyrovae import IWAE, VAE, InputError
 from pyrovae.batches import Columns
+from pyrovae.captured import Captured
 from pyrovae.data import Binarize
 from pyrovae.guides import FullRankNormal, Guide
 from pyrovae.likelihoods import Likelihood, Normal
@@ -31,7 +32,6 @@ from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.recording import NotCompiledWarning
 from pyrovae.training import checks
 from pyrovae.training import steps as steps_module
-from pyrovae.training.captured import Captured
 from pyrovae.training.steps import Steps, as_it_is
 
 SHAPE = (4, 4)
@@ -468,7 +468,7 @@ def test_what_cannot_be_captured_runs_all_the_same(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
     captured = Captured(lambda: run.append(1), torch.device("cuda", 0))
-    with pytest.warns(NotCompiledWarning, match=r"without a CUDA graph: .* \(operation not permitted\)"):
+    with pytest.warns(NotCompiledWarning, match=r"not done by a CUDA graph: .* \(operation not permitted\)"):
         captured.run(10)
     captured.run(5)
     assert len(run) == 15
