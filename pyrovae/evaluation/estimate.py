@@ -13,6 +13,7 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.evaluation import arviz, importance
 from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.pareto import pareto_smoothed
 from pyrovae.evaluation.table import table
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 GROUP = "importance_sampling"
 """The group of an ArviZ file that holds an estimate."""
-COLUMNS = ("log_p", "standard_error", "effective_sample_size", "k_hat")
+COLUMNS = ("log_p", "standard_error", "effective_sample_size", "k_hat", "smoothed", "jackknife", "jackknife_error")
+"""What there is a number of for each datum; files of version 0.1 end with the k-hat."""
 TOLERATED_SHARE = 0.05
 """At most this share of data with a k-hat above the threshold passes without a warning.
 
@@ -48,7 +50,10 @@ class LogLikelihood:
         log_p: the estimates, shape ``(N,)``, in nats.
         standard_error: their Monte Carlo standard errors by the delta method, in nats.
         effective_sample_size: :math:`(\sum w)^2 / \sum w^2`, of ``num_samples``.
-        k_hat: Pareto k-hats of the weights; NaN where none could be fitted (:func:`~.arviz.pareto_k_hats` says when).
+        k_hat: Pareto k-hats of the weights; NaN where none could be fitted (:func:`~.pareto.pareto_smoothed` says when).
+        smoothed: :math:`\log \hat p(x)` from Pareto smoothed weights, in nats: of less variance, and a little more bias.
+        jackknife: :math:`\log \hat p(x)` less its bias of order 1 / K (:func:`~.importance.jackknife`), in nats.
+        jackknife_error: the standard error of that.
         num_samples: the number of draws :math:`K` a datum.
         bounds: the bound :math:`\mathrm{IWAE}_K` by its number of particles, each ``(N,)`` in nats, estimated without
             bias from the same weights; ``bounds[1]`` is the ELBO.
@@ -59,6 +64,9 @@ class LogLikelihood:
     standard_error: Array
     effective_sample_size: Array
     k_hat: Array
+    smoothed: Array
+    jackknife: Array
+    jackknife_error: Array
     num_samples: int
     bounds: dict[int, Array]
     discrete_dimensions: int | None = None
@@ -66,15 +74,22 @@ class LogLikelihood:
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, particles: Sequence[int] = ()) -> Self:
         """The estimates that log weights of shape ``(K, N)`` hold, with the bounds of each of ``particles``."""
-        log_weights = log_weights.detach().cpu().double()
-        bounds = {count: importance.importance_weighted_bound(log_weights, count).numpy() for count in particles}
+        log_weights = log_weights.detach().double()
+        smoothed, k_hat = pareto_smoothed(log_weights)
+        jackknife, jackknife_error = importance.jackknife(log_weights)
+        columns = {
+            "log_p": importance.log_mean_weight(log_weights),
+            "standard_error": importance.standard_error(log_weights),
+            "effective_sample_size": importance.effective_sample_size(log_weights),
+            "k_hat": k_hat,
+            "smoothed": importance.log_mean_weight(smoothed),
+            "jackknife": jackknife,
+            "jackknife_error": jackknife_error,
+        }
         return cls(
-            log_p=importance.log_mean_weight(log_weights).numpy(),
-            standard_error=importance.standard_error(log_weights).numpy(),
-            effective_sample_size=importance.effective_sample_size(log_weights).numpy(),
-            k_hat=arviz.pareto_k_hats(log_weights.numpy()),
+            **{name: column.cpu().numpy() for name, column in columns.items()},
             num_samples=len(log_weights),
-            bounds=bounds,
+            bounds={count: importance.importance_weighted_bound(log_weights, count).cpu().numpy() for count in particles},
         )
 
     @classmethod
@@ -156,9 +171,9 @@ class LogLikelihood:
     def from_netcdf(cls, path: str | Path) -> Self:
         """Read what :meth:`to_netcdf`, or ``to_netcdf`` of :meth:`to_arviz`, wrote."""
         dataset = arviz.read(path, GROUP)
-        counts = dataset["particles"].values.tolist()
+        counts, shape = dataset["particles"].values.tolist(), dataset["log_p"].shape
         return cls(
-            **{name: dataset[name].values for name in COLUMNS},
+            **{name: dataset[name].values if name in dataset else np.full(shape, math.nan) for name in COLUMNS},
             num_samples=int(dataset.attrs["num_samples"]),
             bounds=dict(zip(counts, dataset["bound"].values, strict=True)),
             discrete_dimensions=int(dataset.attrs.get("discrete_dimensions", 0)) or None,

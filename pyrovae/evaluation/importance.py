@@ -7,6 +7,7 @@ zero (``-inf``) is a weight like any other.
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -49,11 +50,34 @@ def standard_error(log_weights: Tensor) -> Tensor:
         \frac{\mathrm{sd}(w)}{\sqrt{K}\, \bar w} = \sqrt{\frac{K}{K - 1} \left(\frac{1}{\mathrm{ESS}} - \frac{1}{K}\right)}
 
     NaN for a single draw, and where every weight is zero. It presumes that the weights have a variance, which their
-    Pareto k-hat tells: see :func:`pyrovae.evaluation.arviz.pareto_k_hats`.
+    Pareto k-hat tells: see :func:`pyrovae.evaluation.pareto.pareto_smoothed`.
     """
     weights = _relative(log_weights)
     variance = weights.var(0, correction=0) / weights.mean(0).square()
     return (variance / (len(weights) - 1)).sqrt()
+
+
+def jackknife(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The estimate less its bias of order :math:`1 / K`, and the standard error of that, in nats.
+
+    .. math::
+        K \log \bar w - (K - 1)\, \overline{\log \bar w_{-k}}, \qquad
+        \bar w_{-k} = \frac{1}{K - 1} \sum_{j \ne k} w_j, \qquad
+        \mathrm{se}^2 = (K - 1) \operatorname{var}_k \log \bar w_{-k}
+
+    The logarithm of the mean weight is too low by about half its squared standard error. NaN for a single draw, and where
+    one draw outweighs all others beyond what a float can say.
+
+    Source: Nowozin, Debiasing Evidence Approximations: On Importance-weighted Autoencoders and Jackknife Variational
+    Inference (2018), equation 8.
+    """
+    number = len(log_weights)
+    shares = log_weights.softmax(0)
+    without = torch.log1p(-shares) + math.log(number / (number - 1)) if number > 1 else shares * math.nan
+    bias = (number - 1) * without.mean(0)
+    error = ((number - 1) * without.var(0, correction=0)).sqrt()
+    unknown = ~bias.isfinite()
+    return (log_mean_weight(log_weights) - bias).masked_fill(unknown, math.nan), error.masked_fill(unknown, math.nan)
 
 
 def _relative(log_weights: Tensor) -> Tensor:

@@ -231,6 +231,17 @@ class TestForwards:
         run = partial(annealed_importance_sampling, model, guide, x, 4, 30, start=start, max_rows=12)
         np.testing.assert_allclose(run(compile=True).log_weights, run(compile=False).log_weights, rtol=1e-6)
 
+    @pytest.mark.cuda
+    @starts
+    def test_chains_in_a_cuda_graph_are_eager_chains(self, start):
+        model, guide = pair()
+        x = model.data(6).cuda()
+        model.cuda(), guide.cuda()
+        run = partial(annealed_importance_sampling, model, guide, x, 8, 30, start=start, steps=3)
+        eager, graph = run(compile=False), run(compile=True)
+        np.testing.assert_allclose(graph.log_weights, eager.log_weights, rtol=1e-6)
+        np.testing.assert_array_equal(graph.log_weights, run(compile=True).log_weights)
+
     @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
     def test_contexts_reach_the_programs(self):
         network = partial(MLP, hidden=(8,))

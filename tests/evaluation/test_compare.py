@@ -22,7 +22,8 @@ def pair(noise=0.8, shift=0.0):
 def estimate(log_p):
     """Of data whose log p(x) is given."""
     columns = np.asarray(log_p, dtype=float)
-    return LogLikelihood(columns, np.zeros_like(columns), np.ones_like(columns), np.zeros_like(columns), 100, {})
+    nothing = np.zeros_like(columns)
+    return LogLikelihood(columns, nothing, nothing + 1.0, nothing, columns, columns, nothing, 100, {})
 
 
 def test_identical_models_differ_by_nothing_beyond_their_error():

@@ -4,8 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from pyrovae.evaluation.arviz import pareto_k_hats
+from pyrovae.evaluation.pareto import pareto_smoothed
+
+
+def pareto_k_hats(log_weights: np.ndarray) -> np.ndarray:
+    return pareto_smoothed(torch.from_numpy(log_weights)).k_hat.numpy()
 
 
 def narrow_proposal(scale: float, draws: int, count: int) -> np.ndarray:
@@ -30,11 +35,29 @@ def test_a_constant_factor_changes_nothing():
     np.testing.assert_allclose(pareto_k_hats(log_weights - 700), pareto_k_hats(log_weights), atol=1e-8)
 
 
-def test_as_arviz_itself_has_it():
+@pytest.mark.parametrize(("scale", "draws"), [(0.6, 800), (0.6, 200), (0.9, 5000), (0.2, 1000), (1.5, 1000)])
+def test_as_arviz_itself_has_it(scale, draws):
+    """The smoothed weights, which ArviZ normalises, too."""
     from arviz_stats.base import array_stats
 
-    log_weights = narrow_proposal(0.6, 800, 6)
-    np.testing.assert_array_equal(pareto_k_hats(log_weights), array_stats.psislw(-log_weights, axis=0)[1])
+    log_weights = narrow_proposal(scale, draws, 6)
+    found = pareto_smoothed(torch.from_numpy(log_weights))
+    smoothed, k_hats = array_stats.psislw(-log_weights, axis=0)
+    np.testing.assert_allclose(found.k_hat, k_hats, rtol=1e-9)
+    np.testing.assert_allclose(found.log_weights.log_softmax(0).T, smoothed, rtol=1e-9)
+
+
+def test_data_do_not_know_each_other(monkeypatch):
+    log_weights = torch.from_numpy(narrow_proposal(0.6, 300, 7))
+    together = pareto_smoothed(log_weights)
+    monkeypatch.setattr("pyrovae.evaluation.pareto.HELD", 1)
+    for one, other in zip(together, pareto_smoothed(log_weights), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_what_has_no_tail_is_not_smoothed():
+    for log_weights in (torch.zeros(500, 2), torch.randn(29, 2), 5000 * torch.randn(500, 2)):
+        torch.testing.assert_close(pareto_smoothed(log_weights.double()).log_weights, log_weights.double())
 
 
 @pytest.mark.parametrize("draws", [1, 2, 29])
@@ -80,3 +103,10 @@ def test_no_spread_of_weights_is_too_much_for_the_fit(spread):
     k_hats = pareto_k_hats(spread * np.random.default_rng(0).normal(size=(1000, 20)))
     assert not np.isnan(k_hats).any()
     assert (k_hats.mean() > 0.7) == (spread > 1.0)
+
+
+@pytest.mark.cuda
+def test_on_a_cuda_device():
+    log_weights = torch.from_numpy(narrow_proposal(0.6, 5000, 50))
+    for here, there in zip(pareto_smoothed(log_weights), pareto_smoothed(log_weights.cuda()), strict=True):
+        torch.testing.assert_close(there.cpu(), here)
