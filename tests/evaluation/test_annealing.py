@@ -234,10 +234,9 @@ class TestForwards:
     @pytest.mark.cuda
     @starts
     def test_chains_in_a_cuda_graph_are_eager_chains(self, start):
-        model, guide = pair()
-        x = model.data(6).cuda()
-        model.cuda(), guide.cuda()
-        run = partial(annealed_importance_sampling, model, guide, x, 8, 30, start=start, steps=3)
+        vae = VAE((4, 4), latent_dim=2).cuda()
+        x = torch.bernoulli(torch.full((6, 4, 4), 0.3)).cuda()
+        run = partial(annealed_importance_sampling, vae.model, vae.guide, x, 8, 30, start=start, steps=3)
         eager, graph = run(compile=False), run(compile=True)
         np.testing.assert_allclose(graph.log_weights, eager.log_weights, rtol=1e-6)
         np.testing.assert_array_equal(graph.log_weights, run(compile=True).log_weights)
