@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import make_axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -14,6 +15,9 @@ SHARES = (0.5, 0.95)
 """The parts of the draws that contours enclose."""
 MOST = 2000
 """So many draws of each make the contours and are drawn as points; the deviations are of all."""
+
+NAMED = 32
+"""Up to so many dimensions have their names at their bars; of more it is their ranks."""
 
 
 def aggregate_posterior(
@@ -97,16 +101,16 @@ def _draw_contours(ax: Axes, draws: np.ndarray, colour: str, style: str) -> None
 
 
 def _draw_deviations(ax: Axes, prior: np.ndarray, posterior: np.ndarray) -> None:
-    """The standard deviations by dimension, in axes to the right."""
-    beside = quiet(ax.inset_axes((1.16, 0.0, 0.45, 1.0)))
+    """The standard deviations by dimension, in axes to the right, for which those of the plane make room."""
+    beside = quiet(make_axes(ax, location="right", fraction=0.3, aspect=2.2, anchor=(0.0, 0.5))[0])
     order = np.argsort(-posterior, kind="stable")
-    places = np.arange(len(order))
+    places = np.arange(1, len(order) + 1)
     beside.barh(places, posterior[order], color=FIRST)
     beside.plot(np.repeat(prior[order], 2), np.stack([places - 0.5, places + 0.5], 1).ravel(), color="black", linestyle="--")
-    beside.set_ylim(len(order) - 0.5, -0.5)
-    if len(order) <= 32:
+    beside.set_ylim(len(order) + 0.5, 0.5)
+    if len(order) <= NAMED:
         beside.set_yticks(places, [f"z{dimension + 1}" for dimension in order])
         beside.tick_params(axis="y", length=0, labelsize="small" if len(order) > 16 else "medium")
     else:
         beside.yaxis.set_major_locator(MaxNLocator(integer=True))
-    beside.set_xlabel("standard deviation")
+    beside.set_xlabel("standard\ndeviation")

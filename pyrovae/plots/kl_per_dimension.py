@@ -29,14 +29,16 @@ def kl_per_dimension(kl: KLDecomposition | Tensor | np.ndarray, ax: Axes | None 
         raise InputError(f"there is no KL for each dimension: {kl.no_dimensions}")  # pyright: ignore
     ax = quiet(given_or_new(ax))
     order = np.argsort(-values, kind="stable")
-    ax.bar(np.arange(len(values)), values[order], color=FIRST)
+    ranks = np.arange(1, len(values) + 1)
+    ax.bar(ranks, values[order], color=FIRST)
+    ax.set_xlim(0.4, len(values) + 0.6)
     if len(values) <= NAMED:
-        ax.set_xticks(np.arange(len(values)), [f"z{dimension + 1}" for dimension in order])
+        ax.set_xticks(ranks, [f"z{dimension + 1}" for dimension in order])
         ax.tick_params(axis="x", length=0, labelsize="small" if len(values) > 16 else "medium")
         ax.set_xlabel("dimension, by its KL")
     else:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("dimensions, by their KL")
+        ax.set_xlabel("dimensions, ranked by their KL")
     ax.set_ylabel("average KL in nats")
     ax.set_title(f"{len(values)} dimensions, {values.sum():.2f} nats together", loc="left", fontsize="medium")
     return ax

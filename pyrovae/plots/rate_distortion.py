@@ -27,20 +27,20 @@ def rate_distortion(found: RateDistortion, ax: Axes | None = None) -> Axes:
     for name, rate, distortion in zip(found.names, rates, distortions, strict=True):
         ax.annotate(name, (rate, distortion), (6, 6), textcoords="offset points")
     _draw_levels(ax)
-    ax.set(xlabel="rate: KL in nats per datum", ylabel="distortion: \N{MINUS SIGN}E[log p(x | z)] in nats per datum")
+    ax.set_xlabel("rate: KL in nats per datum\nbroken lines: of one ELBO, whose value is at their end")
+    ax.set_ylabel("distortion: \N{MINUS SIGN}E[log p(x | z)] in nats per datum")
     return ax
 
 
 def _draw_levels(ax: Axes) -> None:
-    """Lines of one ELBO across the axes as they are, with its value where a line leaves them at the right or at the top."""
+    """Lines of one ELBO across the axes as they are, with its value where a line leaves them, at the right or below."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     for level in MaxNLocator(6).tick_values(left + low, right + high):
         ax.plot([left, right], [level - left, level - right], color=ASIDE, linewidth=0.8, linestyle="--", zorder=0)
-        said = f"{-level:g}".replace("-", "\N{MINUS SIGN}")
+        said = f"{round(0.0 - level, 9):g}".replace("-", "\N{MINUS SIGN}")
         style = {"color": ASIDE, "textcoords": "offset points", "fontsize": "small", "annotation_clip": False}
         if low <= level - right <= high:
             ax.annotate(said, (right, level - right), xytext=(4, 0), va="center", **style)
-        elif left <= level - high < right:
-            ax.annotate(said, (level - high, high), xytext=(0, 3), ha="center", **style)
+        elif left < level - low < right:
+            ax.annotate(said, (level - low, low), xytext=(3, 3), **style)
     ax.set(xlim=(left, right), ylim=(low, high))
-    ax.set_xlabel(f"{ax.get_xlabel()}\nbroken lines: of one ELBO, whose value is at their end")

@@ -22,12 +22,12 @@ def traversals(traversal: Traversal, ax: Axes | None = None) -> Axes:
     pictures = as_pictures(traversal.means.flatten(0, 1))
     rows = [f"z{dimension + 1}" for dimension in traversal.dimensions]
     of_prior = traversal.over == "prior"
-    columns = [_quantile(level) if of_prior else f"{level:+.2g}" for level in traversal.levels.tolist()]
+    columns = [_percent(level) if of_prior else f"{level:.2g}" for level in traversal.levels.tolist()]
     shaped = pictures.reshape(len(rows), len(columns), *pictures.shape[1:])
     ax = picture_rows(shaped, rows, [column.replace("-", "\N{MINUS SIGN}") for column in columns], given_or_new(ax))
-    ax.set_xlabel("quantile of the prior" if of_prior else "standard deviations of the posterior from its mean")
+    ax.set_xlabel("quantile of the prior, in percent" if of_prior else "standard deviations of the posterior from its mean")
     return ax
 
 
-def _quantile(level: float) -> str:
-    return f"{level:.1%}" if min(level, 1.0 - level) < 0.05 else f"{level:.0%}"
+def _percent(level: float) -> str:
+    return f"{100.0 * level:.1f}" if min(level, 1.0 - level) < 0.05 else f"{100.0 * level:.0f}"
