@@ -83,6 +83,8 @@ def interpolate(
         raise InputError(f"course is {course!r}; expected 'straight' or 'great_circle'")
     if steps < 2:
         raise InputError(f"steps is {steps}; expected at least 2")
+    if draws < 1:
+        raise InputError(f"draws is {draws}; expected at least 1")
     pair = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, first.x.device):
         pair.start(first.x, **first.given)

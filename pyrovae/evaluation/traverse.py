@@ -90,6 +90,8 @@ def traverse(
         raise InputError(f"over is {over!r}; expected 'prior' or 'posterior'")
     if steps < 2:
         raise InputError(f"steps is {steps}; expected at least 2")
+    if draws < 1:
+        raise InputError(f"draws is {draws}; expected at least 1")
     pair = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
         pair.start(batch.x, **batch.given)

@@ -90,7 +90,7 @@ def test_without_a_formula_it_is_that_of_quadrature_too():
         one = dist.Normal(x[..., None], 0.4)
         return dist.MixtureSameFamily(dist.Categorical(torch.ones(1)), one)
 
-    model, _ = known(dist.Normal(0.0, 1.0), proposal)
+    model, guide = known(dist.Normal(0.0, 1.0), proposal)
     x = torch.randn(40)
     found = kl_decomposition(model, guide, x, 200)
     information, marginal = by_quadrature(x, 0.4)
