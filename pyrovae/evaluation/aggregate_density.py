@@ -52,19 +52,20 @@ class Latents(NamedTuple):
 
 
 def log_aggregate_density(
-    pair: Pair, data: Columns, latents: Sequence[Latents], device: torch.device, max_rows: int
+    pair: Pair, data: Columns, latents: Sequence[Latents], device: torch.device, max_pairs: int
 ) -> list[Tensor]:
     r""":math:`\log q(z)` of latents, the mixture being that of all data; each of shape ``(R,)``, float64.
 
-    One run of the guide has at most ``max_rows`` draws times data, about as many of the one as of the other: the encoder
+    One run of the guide has at most ``max_pairs`` draws times data, about as many of the one as of the other: the encoder
     sees the data anew in each of them.
     """
-    at_once = min(len(data), math.isqrt(max_rows))
+    at_once = min(len(data), math.isqrt(max_pairs))
     sums = [torch.full((each.number,), -math.inf, dtype=torch.float64, device=device) for each in latents]
     for batch in batches(data, at_once, device=device):
         for each, log_sum in zip(latents, sums, strict=True):
-            found = [log_density(pair, batch, *piece) for piece in each.pieces(max_rows // at_once, len(batch))]
-            log_sum.copy_(torch.logaddexp(log_sum, torch.cat([block.logsumexp(1) for block in found])))
+            pieces = each.pieces(max_pairs // at_once, len(batch))
+            of_batch = torch.cat([log_density(pair, batch, *piece).logsumexp(1) for piece in pieces])
+            log_sum.copy_(torch.logaddexp(log_sum, of_batch))
     return [log_sum - math.log(len(data)) for log_sum in sums]
 
 

@@ -32,6 +32,8 @@ from pyrovae.weights import Call, LogWeights, Site
 Array = NDArray[np.float64]
 TRIED = 64
 """The number of data on which the programs are tried before."""
+MAX_PAIRS = 2**16
+"""Draws times data of one run of the guide alone: more than of both programs, as no decoder runs."""
 WHAT = "the split of the KL"
 
 
@@ -114,6 +116,7 @@ def kl_decomposition(
     seed: int = 0,
     device: torch.device | str | None = None,
     max_rows: int = MAX_ROWS,
+    max_pairs: int = MAX_PAIRS,
 ) -> KLDecomposition:
     r"""Split the average KL into mutual information and the KL of the aggregate posterior from the prior.
 
@@ -138,8 +141,9 @@ def kl_decomposition(
         num_samples: the number S of draws a datum.
         seed: where the noise starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
-        max_rows: the most draws times data of one run of the programs. Draws and sums are kept, so that memory grows with
-            :math:`S N`, and not with :math:`S N^2`.
+        max_rows: the most draws times data of one run of both programs.
+        max_pairs: the most draws times data of one run of the guide alone, which scores the ones at the others. Draws and
+            sums are kept, so that memory grows with :math:`S N`, and not with :math:`S N^2`.
 
     Returns:
         :class:`KLDecomposition`; print it for a table, ``plots.kl_per_dimension`` draws a part of it.
@@ -153,7 +157,7 @@ def kl_decomposition(
         | ELBO surgery: yet another way to carve up the variational evidence lower bound (Hoffman & Johnson, 2016), section 2
         | http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
     """
-    for name, number in (("num_samples", num_samples), ("max_rows", max_rows)):
+    for name, number in (("num_samples", num_samples), ("max_rows", max_rows), ("max_pairs", max_pairs)):
         if number < 1:
             raise InputError(f"{name} is {number}; expected at least 1")
     columns = as_data(data)
@@ -163,7 +167,7 @@ def kl_decomposition(
         reason = _try(pair, columns, device)
         stream = weighed(pair, columns, num_samples, device, max_rows, WHAT)
         parts = [_Part(each, by_dimension=reason is None) for each in stream]
-        aggregate = log_aggregate_density(pair, columns, [part.latents for part in parts], device, max_rows)
+        aggregate = log_aggregate_density(pair, columns, [part.latents for part in parts], device, max_pairs)
     kl, drawn, proposal = (torch.cat(column, 1) for column in zip(*(part.columns for part in parts), strict=True))
     information = proposal - torch.cat([q.view_as(part.kl) for q, part in zip(aggregate, parts, strict=True)], 1)
     dimensions = torch.stack([part.dimensions for part in parts]).sum(0) / len(columns)

@@ -176,11 +176,11 @@ def test_error_bars_cover():
     assert 175 <= covered <= 199
 
 
-@pytest.mark.parametrize("max_rows", [1, 7, 50, 4096])
-def test_the_limit_on_rows_changes_nothing_but_the_draws(max_rows):
+@pytest.mark.parametrize(("max_rows", "max_pairs"), [(1, 1), (7, 4000), (4096, 7), (50, 50)])
+def test_the_limits_change_nothing_but_the_draws(max_rows, max_pairs):
     pair = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(x, 0.4))
     x = torch.randn(11)
-    found = kl_decomposition(*pair, x, 40, max_rows=max_rows)
+    found = kl_decomposition(*pair, x, 40, max_rows=max_rows, max_pairs=max_pairs)
     assert found.kl.shape == found.information.shape == (40, 11)
     assert near(found.mutual_information, by_quadrature(x, 0.4)[0])
 
@@ -197,8 +197,9 @@ def test_no_run_of_the_programs_has_more_rows_than_the_limit():
         with pyro.plate("data", len(x)):
             rows.append(pyro.sample("z", proposal(x)).numel())
 
-    kl_decomposition(model, counting, torch.randn(70), 3, max_rows=100)
+    kl_decomposition(model, counting, torch.randn(70), 3, max_rows=100, max_pairs=90)
     assert max(rows) <= 100
+    assert all(count <= 90 for count in rows[-100:])
     assert sum(rows) > 3 * 70 * 70
 
 
@@ -225,7 +226,7 @@ def mixture_information(guide, x, draws=4000):
 def test_sites_that_depend_on_each_other(order):
     model = Chain()
     guide, x = ChainGuide(model, order, widen=0.8), model.data(15)
-    found = kl_decomposition(model, guide, x, 300, max_rows=500)
+    found = kl_decomposition(model, guide, x, 300, max_pairs=500)
     expected, error = mixture_information(guide, x)
     assert near(found.mutual_information, expected, QUANTILE * error)
     assert near(found.average_kl, gaussian_kl(guide.moments(x), (torch.zeros(1, 2), model.covariance)).mean())
@@ -240,7 +241,7 @@ def test_sites_that_depend_on_each_other(order):
 def test_latents_in_an_inner_plate():
     model = WithLatentPlate()
     guide, x = LatentPlateGuide(model, diagonal=True), model.data(15)
-    found = kl_decomposition(model, guide, x, 300, max_rows=500)
+    found = kl_decomposition(model, guide, x, 300, max_pairs=500)
     plain = LinearGaussian()
     diagonal = kl_decomposition(plain, GaussianGuide(plain, diagonal=True), x, 300)
     assert near(found.mutual_information, diagonal.mutual_information[0], QUANTILE * diagonal.mutual_information[1])
@@ -309,7 +310,7 @@ def test_the_mixture_is_that_of_the_guide_run_at_each_datum(prior, guide):
     expected = torch.stack(log_q).logsumexp(0) - math.log(7)
     (found,) = log_aggregate_density(pair, as_data(x), [Latents.of(part.draws, part.weights)], x.device, 15)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    split = kl_decomposition(vae.model, vae.guide, x, 2, max_rows=20)
+    split = kl_decomposition(vae.model, vae.guide, x, 2, max_rows=20, max_pairs=20)
     assert split.mutual_information[0] + split.marginal_kl[0] == pytest.approx(split.average_kl[0])
 
 
@@ -383,7 +384,7 @@ def test_a_point_has_an_infinite_kl():
         kl_decomposition(*known(dist.Normal(0.0, 1.0), dist.Delta), torch.randn(4))
 
 
-@pytest.mark.parametrize("name", ["num_samples", "max_rows"])
+@pytest.mark.parametrize("name", ["num_samples", "max_rows", "max_pairs"])
 def test_numbers_are_at_least_one(name):
     with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
         kl_decomposition(*known(dist.Normal(0.0, 1.0), unit), torch.randn(4), **{name: 0})
