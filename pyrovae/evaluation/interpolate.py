@@ -74,7 +74,7 @@ def interpolate(
             directions; and for models and paths that :func:`traverse` refuses.
 
     References:
-        | Sampling Generative Networks (White, 2016), section 2.1
+        | Sampling Generative Networks (White, 2016)
         | https://arxiv.org/abs/1609.04468
     """
     first, last = as_batch(start), as_batch(end)

@@ -154,7 +154,7 @@ def kl_decomposition(
             (see :func:`pyrovae.weights.log_weights`).
 
     References:
-        | ELBO surgery: yet another way to carve up the variational evidence lower bound (Hoffman & Johnson, 2016), section 2
+        | ELBO surgery: yet another way to carve up the variational evidence lower bound (Hoffman & Johnson, 2016)
         | http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
     """
     for name, number in (("num_samples", num_samples), ("max_rows", max_rows), ("max_pairs", max_pairs)):

@@ -106,7 +106,7 @@ def rate_distortion(
             weighed (see :func:`pyrovae.weights.log_weights`).
 
     References:
-        | Fixing a Broken ELBO (Alemi et al., 2018), section 3 and figure 1
+        | Fixing a Broken ELBO (Alemi et al., 2018), figure 1
         | https://arxiv.org/abs/1711.00464
     """
     if not pairs:
