@@ -12,6 +12,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.estimate import LogLikelihood
 from pyrovae.evaluation.log_likelihood import log_likelihood
+from pyrovae.evaluation.programs import programs
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -127,12 +128,7 @@ def compare(models: Mapping[str, Any], data: DataLike | None = None, num_samples
 def _estimate(name: str, model: Any, data: DataLike | None, num_samples: int, options: dict[str, Any]) -> LogLikelihood:
     if isinstance(model, LogLikelihood):
         return model
-    is_pair = isinstance(model, tuple) and len(model) == 2
-    own, its_guide = model if is_pair else (getattr(model, "model", None), getattr(model, "guide", None))
-    if not (callable(own) and callable(its_guide)):
-        raise InputError(
-            f"model {name!r} is a {type(model).__name__}; expected (model, guide), a VAE, or an estimate of log_likelihood"
-        )
+    own, its_guide = programs(name, model, "(model, guide), a VAE, or an estimate of log_likelihood")
     if data is None:
         raise InputError(f"model {name!r} has no estimate yet, and there are no data; pass compare(models, data)")
     return log_likelihood(own, its_guide, data, num_samples, **options)

@@ -91,7 +91,7 @@ class Draws:
     def _checked(self, batch: Batch) -> Tensor:
         weights = self._pair.weigh(self._at_once, batch.x, **batch.given)
         weights.require_densities("the log likelihood")
-        _require_every_datum(weights.total.shape[1], len(batch), weights.plates)
+        require_every_datum(weights.total.shape[1], len(batch), weights.plates)
         self.discrete_dimensions = weights.discrete_dimensions
         return weights.total
 
@@ -147,7 +147,8 @@ def _noise(device: torch.device) -> Callable[[], None]:
     return partial(torch.set_rng_state, torch.get_rng_state())
 
 
-def _require_every_datum(found: int, expected: int, plates: Plates) -> None:
+def require_every_datum(found: int, expected: int, plates: Plates) -> None:
+    """Raise an InputError where the data plate holds a part of the batch only."""
     if found != expected:
         raise InputError(
             f"plate {plates.data!r} holds {found} data where the batch has {expected}; each datum needs weights of its "

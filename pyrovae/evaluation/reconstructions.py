@@ -10,7 +10,7 @@ from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.moments import mean, mean_of_draws
 from pyrovae.evaluation.noise import seeded
 from pyrovae.parameters import Program
-from pyrovae.weights import Site, log_weights
+from pyrovae.weights import Plates, Site, log_weights
 
 
 def reconstructions(model: Program, guide: Program, x: DataLike, *, draws: int = 1, seed: int = 0) -> Tensor:
@@ -35,14 +35,23 @@ def reconstructions(model: Program, guide: Program, x: DataLike, *, draws: int =
     batch = as_batch(x)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
         weights = log_weights(model, guide, batch.x, particles=draws, **batch.given)  # pyright: ignore
-        site = observed_site(weights.model)
+        return observed_mean(weights.model, weights.plates).reshape(batch.x.shape)
+
+
+def observed_mean(model: Trace, plates: Plates) -> Tensor:
+    """The mean of the observed site of a model's trace, averaged over draws, with the data's dimension first.
+
+    Raises:
+        InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
+    """
+    site = observed_site(model)
     means = mean(site["fn"])
     if means is None:
         raise InputError(
             f"the distribution of observed site {site['name']!r}, {type(site['fn']).__name__}, does not know its mean; "
             "expected one with a finite mean: draw from it with pyro.infer.Predictive instead"
         )
-    return mean_of_draws(means, site, weights.plates).reshape(batch.x.shape)
+    return mean_of_draws(means, site, plates)
 
 
 def observed_site(model: Trace) -> Site:

@@ -24,6 +24,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation import (
     active_units,
     latent_map,
+    linear_probe,
     nearest_neighbour_accuracy,
     posterior_means,
     reconstructions,
@@ -195,6 +196,22 @@ def test_nearest_neighbours_vote():
     mislabelled = torch.tensor([0, 1, 0, 0, 1, 1])
     assert nearest_neighbour_accuracy(train, mislabelled, torch.tensor([[1.1]]), torch.tensor([0])) == 1.0
     assert nearest_neighbour_accuracy(train, mislabelled, torch.tensor([[1.1]]), torch.tensor([0]), neighbours=1) == 0.0
+
+
+def test_a_linear_probe_finds_a_line_and_no_circle():
+    points = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    line, circle = (points @ torch.tensor([1.0, -2.0]) > 0).long(), (points.norm(dim=-1) > 1.18).long()
+    halves = points[:1000], points[1000:]
+    assert linear_probe(halves[0], line[:1000], halves[1], line[1000:]) > 0.98
+    assert linear_probe(halves[0], circle[:1000], halves[1].numpy(), circle[1000:].numpy()) < 0.6
+
+
+def test_a_linear_probe_of_a_stretched_space_is_the_same():
+    points = torch.randn(300, 3)
+    labels = (points @ torch.tensor([1.0, -2.0, 0.5]) + 0.5 * torch.randn(300) > 0).long()
+    stretched = points * torch.tensor([1e-4, 1e4, 1.0]) + 7.0
+    expected = linear_probe(points[:200], labels[:200], points[200:], labels[200:])
+    assert linear_probe(stretched[:200], labels[:200], stretched[200:], labels[200:]) == expected
 
 
 def test_a_map_of_two_dimensions_is_the_space_itself():

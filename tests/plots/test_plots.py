@@ -13,7 +13,16 @@ from matplotlib.colors import to_hex
 
 from pyrovae import plots
 from pyrovae.errors import InputError
-from pyrovae.evaluation import BoundCurve, Comparison, LatentMap, LogLikelihood
+from pyrovae.evaluation import (
+    BoundCurve,
+    Comparison,
+    Interpolation,
+    KLDecomposition,
+    LatentMap,
+    LogLikelihood,
+    RateDistortion,
+    Traversal,
+)
 from pyrovae.plots.palette import CLASSES
 
 metrics = [
@@ -49,7 +58,22 @@ def compared() -> Comparison:
     return Comparison({name: replace(estimate, log_p=estimate.log_p + shift + 0.1 * row) for (name, shift), row in rows})
 
 
+split = KLDecomposition(np.full((2, 30), 4.0), np.full((2, 30), 3.0), np.array([0.5, 2.0, 0.0, 1.5]))
+traversal = Traversal(torch.zeros(3, 7, 4), torch.rand(3, 7, 5, 4), (0, 3, 1), torch.linspace(-3, 3, 7), "posterior")
+interpolation = Interpolation(torch.zeros(2, 5, 4), torch.rand(2, 5, 5, 4), torch.linspace(0, 1, 5))
+plane = RateDistortion(
+    {name: rate + np.linspace(-1, 1, 30) for name, rate in [("β = 4", 2.0), ("β = 1", 10.0)]},
+    {name: distortion + np.linspace(1, -1, 30) for name, distortion in [("β = 4", 95.0), ("β = 1", 80.0)]},
+    10,
+)
+
+
 figures = {
+    "aggregate_posterior": partial(plots.aggregate_posterior, torch.randn(50, 3), torch.randn(60, 3)),
+    "interpolations": partial(plots.interpolations, interpolation),
+    "kl_per_dimension": partial(plots.kl_per_dimension, split),
+    "rate_distortion": partial(plots.rate_distortion, plane),
+    "traversals": partial(plots.traversals, traversal),
     "loss_curve": partial(plots.loss_curve, metrics),
     "bound_against_particles": partial(plots.bound_against_particles, estimate),
     "bound_curve": partial(plots.bound_curve, curve),
@@ -305,3 +329,146 @@ def test_comparison_has_a_row_a_model_with_the_paired_difference(ax):
     halves = [(segment[1, 0] - segment[0, 0]) / 2 for segment in segments]
     np.testing.assert_allclose(halves, [1.96 * found.difference(name)[1] for name in found.names])
     assert ax.yaxis_inverted()
+
+
+def labels(axis):
+    return [text.get_text() for text in axis.get_ticklabels()]
+
+
+def test_kl_per_dimension_is_sorted(ax):
+    plots.kl_per_dimension(split, ax)
+    assert [bar.get_height() for bar in ax.patches] == [2.0, 1.5, 0.5, 0.0]
+    assert labels(ax.xaxis) == ["z2", "z4", "z1", "z3"]
+    assert ax.get_title(loc="left") == "4 dimensions, 4.00 nats together"
+
+
+def test_kl_per_dimension_of_many_dimensions_has_ranks(ax):
+    plots.kl_per_dimension(torch.rand(100), ax)
+    assert len(ax.patches) == 100
+    assert not any(label.startswith("z") for label in labels(ax.xaxis))
+    assert len(labels(ax.xaxis)) < 12
+
+
+def test_kl_per_dimension_says_why_there_is_none(ax):
+    with pytest.raises(InputError, match="no KL for each dimension: they depend on each other"):
+        plots.kl_per_dimension(replace(split, per_dimension=None, no_dimensions="they depend on each other"), ax)
+
+
+def test_traversals_have_a_row_a_dimension(ax):
+    plots.traversals(traversal, ax)
+    assert labels(ax.yaxis) == ["z1", "z4", "z2"]
+    assert labels(ax.xaxis) == ["\N{MINUS SIGN}3", "\N{MINUS SIGN}2", "\N{MINUS SIGN}1", "0", "1", "2", "3"]
+    drawn = ax.images[0].get_array()
+    assert drawn.shape[:2] == (3 * 6 - 1, 7 * 5 - 1)
+    np.testing.assert_allclose(drawn[6:11, 10:14, 0], traversal.means[1, 2])
+    assert "of the posterior" in ax.get_xlabel()
+
+
+def test_traversals_over_the_prior_have_quantiles(ax):
+    levels = torch.special.ndtr(torch.linspace(-3.0, 3.0, 7))
+    plots.traversals(replace(traversal, levels=levels, over="prior"), ax)
+    assert labels(ax.xaxis) == ["0.1", "2.3", "16", "50", "84", "97.7", "99.9"]
+    assert ax.get_xlabel() == "quantile of the prior, in percent"
+
+
+def test_interpolations_have_a_row_a_path(ax):
+    plots.interpolations(interpolation, ax)
+    assert labels(ax.xaxis) == ["start", "25%", "50%", "75%", "end"]
+    drawn = ax.images[0].get_array()
+    np.testing.assert_allclose(drawn[6:11, 20:24, 0], interpolation.means[1, 4])
+
+
+def test_paths_of_colour_pictures(ax):
+    plots.traversals(replace(traversal, means=torch.rand(3, 7, 3, 5, 4)), ax)
+    assert ax.images[0].get_array().shape == (17, 34, 3)
+
+
+@pytest.mark.parametrize("draw", [plots.traversals, plots.interpolations])
+def test_paths_of_data_that_are_no_pictures(draw, ax):
+    path = traversal if draw is plots.traversals else interpolation
+    with pytest.raises(InputError, match="expected pictures"):
+        draw(replace(path, means=path.means.flatten(2)), ax)
+
+
+def test_rate_distortion_has_a_point_a_pair_and_lines_of_one_elbo(ax):
+    plots.rate_distortion(plane, ax)
+    points = ax.containers[0][0].get_xydata()
+    np.testing.assert_allclose(points, [[2.0, 95.0], [10.0, 80.0]])
+    across, along = ax.containers[0][2]
+    for bars, axis, of in [(across, 0, plane.rate), (along, 1, plane.distortion)]:
+        halves = [np.ptp(segment[:, axis]) / 2 for segment in bars.get_segments()]
+        np.testing.assert_allclose(halves, [1.96 * of(name)[1] for name in plane.names])
+    broken = [line for line in ax.lines if line.get_linestyle() == "--"]
+    sums = [np.unique(np.round(line.get_xydata().sum(1), 9)) for line in broken]
+    assert all(len(level) == 1 for level in sums)
+    assert len(broken) >= 3
+    texts = {text.get_text() for text in ax.texts}
+    assert {"β = 4", "β = 1"} < texts
+    shown = {float(text.replace("\N{MINUS SIGN}", "-")) for text in texts - {"β = 4", "β = 1"}}
+    assert shown
+    assert shown <= {-float(level[0]) for level in sums}
+
+
+def test_rate_distortion_of_one_datum(ax):
+    one = RateDistortion({"one": np.array([3.0])}, {"one": np.array([-3.0])}, 10)
+    plots.rate_distortion(one, ax)
+    assert "one" in {text.get_text() for text in ax.texts}
+    assert "-0" not in {text.get_text().replace("\N{MINUS SIGN}", "-") for text in ax.texts}
+
+
+def beside(ax):
+    """The axes of the deviations."""
+    return next(other for other in ax.figure.axes if other is not ax)
+
+
+def test_aggregate_posterior_of_two_dimensions_is_the_space_itself(ax):
+    prior, posterior = torch.randn(300, 2), torch.randn(400, 2) * torch.tensor([0.5, 2.0])
+    plots.aggregate_posterior(prior, posterior, ax)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z1", "z2")
+    (points,) = [drawn for drawn in ax.collections if isinstance(drawn, PathCollection)]
+    np.testing.assert_allclose(points.get_offsets(), posterior)
+    widths = [bar.get_width() for bar in beside(ax).patches]
+    np.testing.assert_allclose(widths, [posterior[:, 1].std(correction=0), posterior[:, 0].std(correction=0)], rtol=1e-5)
+    assert labels(beside(ax).yaxis) == ["z2", "z1"]
+    line = beside(ax).lines[0].get_xdata()
+    np.testing.assert_allclose(line[::2], [prior[:, 1].std(correction=0), prior[:, 0].std(correction=0)], rtol=1e-5)
+
+
+def test_contours_of_the_aggregate_posterior_enclose_their_shares(ax):
+    """Of draws of N(0, I) the median radius is sqrt(2 ln 2), and the 95% one sqrt(2 ln 20)."""
+    draws = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    plots.aggregate_posterior(draws, draws, ax, points=False)
+    assert not [drawn for drawn in ax.collections if isinstance(drawn, PathCollection)]
+    outer, inner = ax.collections[0].get_paths()
+    for path, share in [(outer, 0.95), (inner, 0.5)]:
+        radius = np.linalg.norm(path.vertices, axis=1).mean()
+        assert radius == pytest.approx(math.sqrt(-2 * math.log(1 - share)), rel=0.1)
+
+
+def test_aggregate_posterior_of_more_dimensions_is_projected(ax):
+    scales = torch.cat([torch.tensor([0.1, 3.0, 0.1, 2.0]), 0.1 * torch.ones(36)])
+    plots.aggregate_posterior(torch.randn(300, 40), torch.randn(400, 40) * scales, ax)
+    assert ax.get_xlabel().startswith("component 1 of the aggregate posterior (")
+    points = next(drawn for drawn in ax.collections if isinstance(drawn, PathCollection)).get_offsets()
+    np.testing.assert_allclose(points.std(0), [3.0, 2.0], rtol=0.15)
+    assert not any(label.startswith("z") for label in labels(beside(ax).yaxis))
+
+
+def test_draws_on_a_line_have_no_contours(ax):
+    line = torch.randn(50, 1).expand(50, 2)
+    plots.aggregate_posterior(torch.randn(50, 2), line, ax)
+    contours = [drawn for drawn in ax.collections if not isinstance(drawn, PathCollection)]
+    assert len(contours) == 1
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior", "message"),
+    [
+        (torch.randn(9, 1), torch.randn(9, 1), r"prior has shape \(9, 1\); expected \(draws, D\)"),
+        (torch.randn(9, 2), torch.randn(2, 2), r"posterior has shape \(2, 2\)"),
+        (torch.randn(9, 2), torch.randn(9, 3), "prior has 2 dimensions and posterior 3"),
+    ],
+)
+def test_aggregate_posterior_needs_draws(prior, posterior, message, ax):
+    with pytest.raises(InputError, match=message):
+        plots.aggregate_posterior(prior, posterior, ax)

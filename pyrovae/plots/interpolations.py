@@ -1,0 +1,27 @@
+"""Pictures on the way from one datum to another."""
+
+from matplotlib.axes import Axes
+
+from pyrovae.evaluation import Interpolation
+from pyrovae.plots.axes import given_or_new
+from pyrovae.plots.picture_rows import picture_rows
+from pyrovae.plots.tiles import as_pictures
+
+
+def interpolations(interpolation: Interpolation, ax: Axes | None = None) -> Axes:
+    """Draw a path a row: the pictures that the model makes on the way between two latents, from left to right.
+
+    Args:
+        interpolation: what :func:`pyrovae.evaluation.interpolate` returns for data that are pictures, of shape ``(H, W)``,
+            ``(1, H, W)`` or ``(3, H, W)``.
+        ax: where to draw; by default on a new figure.
+
+    Raises:
+        InputError: for data of another shape.
+    """
+    pictures = as_pictures(interpolation.means.flatten(0, 1))
+    shares = [f"{share:.0%}" for share in interpolation.shares.tolist()]
+    shaped = pictures.reshape(-1, len(shares), *pictures.shape[1:])
+    ax = picture_rows(shaped, [""] * len(shaped), ["start", *shares[1:-1], "end"], given_or_new(ax))
+    ax.set_xlabel("share of the way through latent space")
+    return ax
