@@ -483,6 +483,7 @@ def test_captured_steps_are_eager_steps(float64):
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_waits_for_the_device_within_an_epoch():
     pair = swapped().cuda()
     module, data = IWAE(2)(pair.model, pair.guide), grey(200).cuda()
