@@ -22,9 +22,10 @@ from pyrovae.evaluation.device import home
 from pyrovae.evaluation.draws import filled_up
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import seeded
+from pyrovae.evaluation.noise import seed_of, seeded, set_seed
 from pyrovae.evaluation.path import Path, Start
 from pyrovae.evaluation.pilot import Plan, Schedule, plan
+from pyrovae.evaluation.shards import in_shards
 from pyrovae.evaluation.table import quantile_names, quantiles
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
@@ -140,7 +141,8 @@ def annealed_importance_sampling(
     latent dimension too, and an adaptive schedule come from pilot chains (:mod:`pyrovae.evaluation.pilot`), which
     follow a fifth as many temperatures, 50 to 500. From the prior it owes nothing to the encoder, and is a second opinion on
     :func:`pyrovae.log_likelihood`; from the guide it needs fewer temperatures where the guide is good. Latents with a
-    constraint move on the real numbers that are mapped to it.
+    constraint move on the real numbers that are mapped to it. Where there is a process group of ``torch.distributed``, its
+    processes share the batches of data, and each has the whole result.
 
     Args:
         model: a Pyro program with a plate over data, whose latents are continuous.
@@ -171,11 +173,15 @@ def annealed_importance_sampling(
         | https://arxiv.org/abs/1611.04273
     """
     settings = Annealing(chains, temperatures, start, schedule, steps, max_rows)
-    parts: list[tuple[Tensor, Tensor]] = []
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
-        for path, kept in paths:
+
+        def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, Tensor]:
+            path, kept = item
+            set_seed(seed_of(seed, index), path.batch.x.device)
             log_weights, acceptance = settings.forwards(path, settings.plan(path), bar)
-            parts.append((log_weights[:, :kept].cpu(), acceptance[:, :kept].cpu()))
+            return log_weights[:, :kept].cpu(), acceptance[:, :kept].cpu()
+
+        parts = in_shards(paths, work)
     log_weights, acceptance = (torch.cat(values, 1) for values in zip(*parts, strict=True))
     return AnnealedLikelihood(log_weights.numpy(), acceptance.mean(1).numpy(), temperatures, start, schedule, steps)
 

@@ -12,8 +12,10 @@ from pyrovae.evaluation import importance
 from pyrovae.evaluation.annealed_importance_sampling import Annealing
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.limits import MAX_ROWS
+from pyrovae.evaluation.noise import seed_of, set_seed
 from pyrovae.evaluation.path import Path, Start
 from pyrovae.evaluation.pilot import Schedule
+from pyrovae.evaluation.shards import in_shards
 from pyrovae.gradients import dream
 from pyrovae.parameters import Program
 
@@ -122,14 +124,18 @@ def bidirectional(
         | https://arxiv.org/abs/1611.04273
     """
     settings = Annealing(chains, temperatures, start, schedule, steps, max_rows, legs=2)
-    parts: list[tuple[Tensor, Tensor]] = []
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
-        for template, kept in paths:
+
+        def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, Tensor]:
+            template, kept = item
+            set_seed(seed_of(seed, index), template.batch.x.device)
             path, u = _simulated(template)
             made = settings.plan(path)
             forward, _ = settings.forwards(path, made, bar)
             reverse, _ = settings.backwards(path, u, made, bar)
-            parts.append((forward[:, :kept].cpu(), reverse[:, :kept].cpu()))
+            return forward[:, :kept].cpu(), reverse[:, :kept].cpu()
+
+        parts = in_shards(paths, work)
     forward, reverse = (torch.cat(values, 1).numpy() for values in zip(*parts, strict=True))
     return Bidirectional(forward, reverse, temperatures)
 

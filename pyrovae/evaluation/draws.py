@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from pyrovae.batches import Batch, Columns, batches
 from pyrovae.errors import InputError
+from pyrovae.evaluation.defensive import FEWEST, weigh_defensively
 from pyrovae.evaluation.limits import MAX_ROWS, rows_that_fit
 from pyrovae.pair import Pair
-from pyrovae.parameters import Program
+from pyrovae.parameters import Program, same_random_numbers
+from pyrovae.precision import Precision, computing_in
 from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
-from pyrovae.weights import Plates
+from pyrovae.weights import LogWeights, Plates
 
 
 class Draws:
@@ -32,6 +34,7 @@ class Draws:
         compile: whether to record and fuse them.
         max_rows: the most draws times data of one run of the programs; measured if None.
         max_weights: the most weights that are held together.
+        defensive: whether to draw from the guide mixed with a wider one and with the prior.
 
     Raises:
         InputError: where the pair, or the first of the data, cannot be weighed.
@@ -47,16 +50,19 @@ class Draws:
         compile: bool,
         max_rows: int | None,
         max_weights: int,
+        defensive: bool = False,
     ) -> None:
         self.number = number
         self._data, self._device = data, device
         self._pair = Pair(model, guide)
-        self._batch_size = _even(len(data), max(1, min(max_weights // number, max_rows or MAX_ROWS)))
+        self._defensive = defensive
+        fewest = FEWEST if defensive else 1
+        self._batch_size = _even(len(data), max(1, min(max_weights // number, (max_rows or MAX_ROWS) // fewest)))
         first = next(self.batches())
         self._pair.start(first.x, **first.given)
         self.discrete_dimensions: int | None = None
         max_rows = max_rows or rows_that_fit(device, lambda: self._pair.weigh(4, first.x, **first.given).total.numel())
-        self._at_once = _even(number, max(1, max_rows // self._batch_size))
+        self._at_once = _even(number, max(fewest, max_rows // self._batch_size))
         self._weigh: Callable[[Batch], Tensor] = self._checked
         self._compile = compile
 
@@ -83,13 +89,33 @@ class Draws:
         noise = _noise(batch.x.device)
         for rows in weights.split(self._at_once):
             rows.copy_(self._weigh(filled))
+        if self._defensive:  # the parts lie in a row, and what is left out must be of all of them alike
+            rows.copy_(rows[torch.randperm(len(rows), device=rows.device)])
         weights = weights[: self.number, : len(batch)]
         if weights.isnan().any():
             self._name_the_site(filled, noise)
         return weights
 
+    @torch.no_grad()
+    def rounding(self, batch: Batch, precision: Precision) -> Tensor:
+        """How much too large log p(x) of each datum is from the same noise, because networks compute in ``precision``.
+
+        Of as many draws as are made together.
+        """
+        found = []
+        for each in ("highest", precision):
+            with same_random_numbers(batch.x), computing_in(each):
+                found.append(self._drawn(batch).total.double().logsumexp(0))
+        return found[1] - found[0]
+
+    def _drawn(self, batch: Batch) -> LogWeights:
+        """The weights of the draws that are made together, eagerly."""
+        if self._defensive:
+            return weigh_defensively(self._pair, self._at_once, batch)
+        return self._pair.weigh(self._at_once, batch.x, **batch.given)
+
     def _checked(self, batch: Batch) -> Tensor:
-        weights = self._pair.weigh(self._at_once, batch.x, **batch.given)
+        weights = self._drawn(batch)
         weights.require_densities("the log likelihood")
         require_every_datum(weights.total.shape[1], len(batch), weights.plates)
         self.discrete_dimensions = weights.discrete_dimensions
@@ -114,7 +140,7 @@ class Draws:
         """Draw again what was not a number, and raise the InputError that says where it comes from."""
         noise()
         for _ in range(math.ceil(self.number / self._at_once)):
-            self._pair.weigh(self._at_once, batch.x, **batch.given).require_numbers()
+            self._drawn(batch).require_numbers()
         raise InputError("a weight is not a number, and was when it was drawn again eagerly; pass compile=False")
 
 

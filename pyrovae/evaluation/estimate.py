@@ -17,6 +17,7 @@ from pyrovae.evaluation.pareto import pareto_smoothed
 from pyrovae.evaluation.table import table
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from xarray import Dataset
 
 Array = NDArray[np.float64]
@@ -58,6 +59,10 @@ class LogLikelihood:
         bounds: the bound :math:`\mathrm{IWAE}_K` by its number of particles, each ``(N,)`` in nats, estimated without
             bias from the same weights; ``bounds[1]`` is the ELBO.
         discrete_dimensions: how many observed numbers one datum has, where all are discrete; None otherwise.
+        defensive: which data were estimated by draws from the guide mixed with a wider one and with the prior, shape
+            ``(N,)``; None where none were. Their bounds, where there are any, are the guide's all the same.
+        rounding: mean and mean absolute error of log p(x), in nats, that comes from networks which compute in another
+            precision, measured on the first data from the same noise; None where they compute in their own.
     """
 
     log_p: Array
@@ -70,6 +75,8 @@ class LogLikelihood:
     num_samples: int
     bounds: dict[int, Array]
     discrete_dimensions: int | None = None
+    defensive: NDArray[np.bool_] | None = None
+    rounding: tuple[float, float] | None = None
 
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, particles: Sequence[int] = ()) -> Self:
@@ -86,8 +93,9 @@ class LogLikelihood:
             "jackknife": jackknife,
             "jackknife_error": jackknife_error,
         }
+        arrays: dict[str, Any] = {name: column.cpu().numpy() for name, column in columns.items()}
         return cls(
-            **{name: column.cpu().numpy() for name, column in columns.items()},
+            **arrays,
             num_samples=len(log_weights),
             bounds={count: importance.importance_weighted_bound(log_weights, count).cpu().numpy() for count in particles},
         )
@@ -98,6 +106,21 @@ class LogLikelihood:
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         bounds = {count: np.concatenate([part.bounds[count] for part in parts]) for count in parts[0].bounds}
         return replace(parts[0], **columns, bounds=bounds)
+
+    def with_rows(self, rows: NDArray[np.bool_], other: Self) -> Self:
+        """These estimates, but those of some data from the mixture that ``other`` is of, in their order."""
+        columns = {name: getattr(self, name).copy() for name in COLUMNS}
+        for name, column in columns.items():
+            column[rows] = getattr(other, name)
+        return replace(self, **columns, defensive=rows)
+
+    def worst(self, number: int = 10) -> "DataFrame":
+        """The data least to be trusted, a row each: those with the largest k-hats, those without one last."""
+        from pandas import DataFrame
+
+        order = np.argsort(-self.k_hat.clip(max=np.finfo(float).max), kind="stable")[:number]  # NaN come last
+        columns = {name: getattr(self, name)[order] for name in ("k_hat", *COLUMNS[:3])}
+        return DataFrame(columns, index=order).rename_axis("datum")
 
     @property
     def mean(self) -> float:
@@ -139,7 +162,8 @@ class LogLikelihood:
             return None
         return (
             f"Pareto k-hat exceeds {self.threshold:.2f} for {self.share_above:.1%} of the data: the mean of log p(x) is "
-            "probably too low and its standard errors are not to be trusted; draw more samples, or use a richer guide"
+            "probably too low and its standard errors are not to be trusted; draw more samples, or use a richer guide, or "
+            "annealed importance sampling"
         )
 
     def gap(self, particles: int) -> Array:
@@ -177,6 +201,8 @@ class LogLikelihood:
             num_samples=int(dataset.attrs["num_samples"]),
             bounds=dict(zip(counts, dataset["bound"].values, strict=True)),
             discrete_dimensions=int(dataset.attrs.get("discrete_dimensions", 0)) or None,
+            defensive=dataset["defensive"].values.astype(bool) if "defensive" in dataset else None,
+            rounding=tuple(map(float, dataset.attrs["rounding"])) if "rounding" in dataset.attrs else None,  # pyright: ignore
         )
 
     def _dataset(self) -> "Dataset":
@@ -186,5 +212,11 @@ class LogLikelihood:
         bounds = np.reshape(list(self.bounds.values()), (len(self.bounds), len(self.log_p)))
         coordinates = {"datum": np.arange(len(self.log_p)), "particles": np.array(list(self.bounds), dtype=int)}
         variables = columns | {"bound": (("particles", "datum"), bounds)}
-        discrete = {"discrete_dimensions": self.discrete_dimensions} if self.discrete_dimensions else {}
-        return Dataset(variables, coordinates, {"num_samples": self.num_samples, "unit": "nats"} | discrete)
+        attributes: dict[str, Any] = {"num_samples": self.num_samples, "unit": "nats"}
+        if self.discrete_dimensions:
+            attributes["discrete_dimensions"] = self.discrete_dimensions
+        if self.rounding:
+            attributes["rounding"] = list(self.rounding)
+        if self.defensive is not None:
+            variables["defensive"] = ("datum", self.defensive.astype(np.int8))
+        return Dataset(variables, coordinates, attributes)

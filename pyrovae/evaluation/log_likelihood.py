@@ -2,22 +2,28 @@ r"""The log likelihood :math:`\log p(x)` of any pair, by importance sampling wit
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
+import numpy as np
 import torch
+from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
-from pyrovae.batches import DataLike, as_data
+from pyrovae.batches import Batch, Columns, DataLike, as_data
 from pyrovae.errors import InputError
+from pyrovae.evaluation.defensive import FEWEST
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.draws import Draws
 from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.limits import MAX_WEIGHTS
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import seeded
+from pyrovae.evaluation.noise import seed_of, seeded, set_seed
+from pyrovae.evaluation.shards import in_shards
 from pyrovae.parameters import Program
 from pyrovae.precision import Precision, computing_in
 
+Proposal = Literal["guide", "mixture", "auto"]
 WORTHWHILE = 2**21
 """The number of draws, of all data together, from which on recording and fusing is expected to save time."""
 
@@ -33,6 +39,7 @@ def log_likelihood(
     device: torch.device | str | None = None,
     compile: bool | None = None,
     precision: Precision = "highest",
+    proposal: Proposal = "guide",
     progress: bool = False,
     max_rows: int | None = None,
     max_weights: int = MAX_WEIGHTS,
@@ -47,6 +54,9 @@ def log_likelihood(
     not, but for rounding. All pieces are of one size: where it does not divide the data, or the draws, the last piece is
     filled up, and what fills it is left out of the result.
 
+    Where a process group of ``torch.distributed`` is there, its processes share the batches of data, each must make the
+    call, and each has the whole result: that of one process, for a given ``max_rows``.
+
     Args:
         model: a Pyro program with a plate over data, called with one batch ``x`` of shape ``(B, *event_shape)``.
         guide: its proposal, called with the same.
@@ -60,6 +70,9 @@ def log_likelihood(
         compile: record the programs and fuse their operations, which takes seconds; if null, where there are two million
             draws or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
         precision: in what the networks compute (:func:`pyrovae.precision.computing_in`); the weights are float32 or more.
+        proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
+            (:mod:`pyrovae.evaluation.defensive`); or ``auto``: the mixture for those data whose k-hat is above the
+            threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
         progress: whether to show a progress bar over data.
         max_rows: the most particles times data of one run of the programs; if null, 4,096 on a CPU, and on a CUDA device
             as many as take half of the memory that is free, which other programs there may change.
@@ -80,18 +93,71 @@ def log_likelihood(
     """
     _require_positive(num_samples=num_samples, max_rows=1 if max_rows is None else max_rows, max_weights=max_weights)
     _require_positive(particles=min(particles, default=1))
+    if proposal not in get_args(Proposal):
+        raise InputError(f"proposal is {proposal!r}; expected one of {', '.join(map(repr, get_args(Proposal)))}")
+    if proposal != "guide" and num_samples < FEWEST:
+        raise InputError(f"num_samples is {num_samples}; expected at least {FEWEST} with proposal={proposal!r}")
     columns = as_data(data)
     device = home(columns, device)
+    options = _Options(num_samples, device, compile, precision, progress, max_rows, max_weights)
     counts = [count for count in particles if count <= num_samples]
-    compile = len(columns) * num_samples >= WORTHWHILE if compile is None else compile
     with torch.no_grad(), computing_in(precision), evaluating(model, guide), seeded(seed, device):
-        draws = Draws(model, guide, columns, num_samples, device, compile, max_rows, max_weights)
-        xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not progress)
-        estimate = LogLikelihood.concatenate([LogLikelihood.from_log_weights(draws.of(x), counts) for x in xs])
-    estimate = replace(estimate, discrete_dimensions=draws.discrete_dimensions)
+        if proposal == "mixture":
+            estimate = options.estimate(model, guide, columns, (), seed, defensive=True)
+            estimate = replace(estimate, defensive=np.ones(len(columns), dtype=bool))
+        else:
+            estimate = options.estimate(model, guide, columns, counts, seed)
+        if proposal == "auto" and (bad := estimate.k_hat > estimate.threshold).any():
+            again = options.estimate(model, guide, _chosen(columns, bad), (), seed + 1, defensive=True)
+            estimate = estimate.with_rows(bad, again)
     if estimate.warning:
         warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=2)
     return estimate
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How to draw."""
+
+    number: int
+    device: torch.device
+    compile: bool | None
+    precision: Precision
+    progress: bool
+    max_rows: int | None
+    max_weights: int
+
+    def estimate(
+        self, model: Program, guide: Program, data: Columns, particles: Sequence[int], seed: int, defensive: bool = False
+    ) -> LogLikelihood:
+        """The estimates from draws of one kind; the noise of each batch has a seed of its own, whoever draws it."""
+        compile = len(data) * self.number >= WORTHWHILE if self.compile is None else self.compile
+        limits = self.max_rows, self.max_weights
+        draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive)
+
+        def work(index: int, batch: Batch) -> LogLikelihood:
+            set_seed(seed_of(seed, index), self.device)
+            found = LogLikelihood.from_log_weights(draws.of(batch), particles)
+            return replace(
+                found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
+            )
+
+        xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not self.progress)
+        return LogLikelihood.concatenate(in_shards(xs, work))
+
+    def _rounding(self, draws: Draws, batch: Batch, index: int) -> tuple[float, float] | None:
+        if index or self.precision == "highest":
+            return None
+        errors = draws.rounding(batch, self.precision)
+        return errors.mean().item(), errors.abs().mean().item()
+
+
+def _chosen(data: Columns, rows: np.ndarray) -> Columns:
+    """Some of the data."""
+    index = torch.from_numpy(rows.nonzero()[0])
+    if isinstance(data.x, torch.Tensor):
+        return data.rows(index)
+    return Columns(Subset(data.x, index.tolist()), {name: value[index] for name, value in data.given.items()})
 
 
 def _require_positive(**numbers: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -24,3 +25,8 @@ def set_seed(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def seed_of(seed: int, index: int) -> int:
+    """A seed of its own for each index."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])

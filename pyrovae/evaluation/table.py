@@ -34,12 +34,20 @@ def _mean(estimate: LogLikelihood) -> list[str]:
         f"  {'less its bias':<22}{estimate.jackknife.mean():>12.4f}   (jackknife)",
         f"  {'Pareto smoothed':<22}{estimate.smoothed.mean():>12.4f}",
         *_bits(estimate),
+        *_rounding(estimate),
     ]
 
 
 def _bits(estimate: LogLikelihood) -> list[str]:
     bits = estimate.bits_per_dimension
     return [] if bits is None else [f"  {'bits per dimension':<22}{bits:>12.4f}"]
+
+
+def _rounding(estimate: LogLikelihood) -> list[str]:
+    if estimate.rounding is None:
+        return []
+    error, size = estimate.rounding
+    return [f"  {'error of rounding':<22}{error:>+12.1e}   ({size:.1e} in size; of the first data)"]
 
 
 def _bounds(estimate: LogLikelihood) -> list[str]:
@@ -59,6 +67,8 @@ def _diagnostics(estimate: LogLikelihood) -> list[str]:
         quantiles("effective sample size", estimate.effective_sample_size, ".1f"),
         quantiles("Pareto k-hat", fitted, ".2f") + above,
     ]
+    if estimate.defensive is not None:
+        lines.append(f"  {estimate.defensive.sum():,} data by the guide mixed with a wider one and with the prior")
     if missing := len(estimate.k_hat) - len(fitted):
         lines.append(f"  no k-hat could be fitted for {missing:,} data (too few draws, or equal weights)")
     return lines

@@ -140,3 +140,32 @@ def test_a_missing_bound_is_an_error():
 def test_frozen():
     with pytest.raises(FrozenInstanceError):
         estimate().num_samples = 3
+
+
+def test_the_worst_come_first_and_those_without_a_k_hat_last():
+    estimate = LogLikelihood.from_log_weights(torch.randn(100, 5, dtype=torch.float64), ())
+    estimate = replace(estimate, k_hat=np.array([0.1, math.inf, math.nan, 0.9, 0.5]))
+    assert estimate.worst().index.tolist() == [1, 3, 4, 0, 2]
+    assert estimate.worst(2)["k_hat"].tolist() == [math.inf, 0.9]
+    assert estimate.worst(2)["log_p"].tolist() == estimate.log_p[[1, 3]].tolist()
+
+
+def test_how_it_was_made_is_in_the_file(tmp_path):
+    estimate = LogLikelihood.from_log_weights(torch.randn(100, 5, dtype=torch.float64), ())
+    made = replace(estimate, defensive=np.array([True, False, True, False, False]), rounding=(-1e-3, 2e-3))
+    made.to_netcdf(tmp_path / "made.nc")
+    read = LogLikelihood.from_netcdf(tmp_path / "made.nc")
+    np.testing.assert_array_equal(read.defensive, made.defensive)
+    assert read.rounding == made.rounding
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(read, name), getattr(made, name))
+
+
+def test_files_of_before_the_smoothed_estimates_are_read(tmp_path):
+    estimate = LogLikelihood.from_log_weights(torch.randn(100, 5, dtype=torch.float64), (1,))
+    dataset = estimate._dataset().drop_vars(["smoothed", "jackknife", "jackknife_error"])
+    dataset.to_netcdf(tmp_path / "old.nc", group="importance_sampling", engine="h5netcdf")
+    read = LogLikelihood.from_netcdf(tmp_path / "old.nc")
+    np.testing.assert_array_equal(read.log_p, estimate.log_p)
+    assert np.isnan(read.smoothed).all()
+    assert read.defensive is None

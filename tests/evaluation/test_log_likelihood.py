@@ -445,3 +445,16 @@ def test_progress_is_shown_when_asked_for(capsys):
     assert capsys.readouterr().err == ""
     log_likelihood(model, guide, model.data(2), 10, progress=True)
     assert "100%" in capsys.readouterr().err
+
+
+def test_what_rounding_does_is_measured():
+    vae = VAE((4, 4), latent_dim=2).float()
+    x = torch.bernoulli(torch.full((20, 4, 4), 0.3)).float()
+    run = partial(log_likelihood, vae.model, vae.guide, x, 100)
+    exact, rounded = run(), run(precision="bfloat16")
+    assert exact.rounding is None
+    mean, size = rounded.rounding
+    np.testing.assert_allclose(rounded.log_p - exact.log_p, mean, atol=10 * size)
+    assert 1e-6 < abs(mean) <= size < 1e-1
+    assert "error of rounding" in str(rounded)
+    assert "error of rounding" not in str(exact)

@@ -1,0 +1,132 @@
+r"""A proposal that no datum can surprise: mostly the guide, in part the guide widened, in part the prior.
+
+.. math::
+    q_\alpha(z \mid x) = \alpha_1\, q(z \mid x) + \alpha_2\, q_s(z \mid x) + \alpha_3\, p(z), \qquad
+    \frac{p(x, z)}{q_\alpha(z \mid x)} \le \frac{p(x \mid z)}{\alpha_3}
+
+so that where the likelihood is bounded the weights are too, and have all moments. The number of draws from each part is
+fixed beforehand, which leaves the mean weight unbiased and takes variance away.
+
+Sources: Hesterberg, Weighted Average Importance Sampling and Defensive Mixture Distributions (1995); Owen and Zhou, Safe and
+Effective Importance Sampling (2000).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor, distributions
+from torch.distributions import Independent
+
+from pyrovae.batches import Batch
+from pyrovae.errors import InputError
+from pyrovae.gradients import with_values
+from pyrovae.pair import Pair
+from pyrovae.parameters import Program
+from pyrovae.weights import Call, LogWeights, Site, coordinates, density_sites
+
+FEWEST = 10
+"""Draws that are made together at the least, of which one is from the guide widened and one from the prior."""
+_located = (distributions.Normal, distributions.Laplace, distributions.StudentT, distributions.Cauchy, dist.Logistic)
+
+
+def weigh_defensively(pair: Pair, particles: int, batch: Batch) -> LogWeights:
+    """Log weights of draws from the mixture, those of each part in a row, without a look at the numbers.
+
+    A guide none of whose sites has a location and a scale (flows, mixtures) is not widened.
+
+    Raises:
+        InputError: where the guide has sites that are no latents of the model, which the prior cannot draw.
+    """
+    with pair.opened() as (model, guide):
+        first = Call(model, guide, (batch.x,), batch.given, 1, pair.plates)
+        own = first.draw()
+        wider = _Wider(guide, _factor(first, own))
+        programs = [guide, wider] if wider.widens(first) else [guide]
+        counts = _counts(particles, len(programs) + 1)
+        parts = [replace(first, guide=part, particles=count).draw() for part, count in zip(programs, counts, strict=False)]
+        parts.append(replace(first, particles=counts[-1]).unguided())
+        call = replace(first, particles=particles)
+        draws = _joined(call, own, parts)
+        weights = call.compose(call.observe(draws), call.propose(draws))
+        densities = [weights.proposal]
+        densities += [call.density(replace(call, guide=part).propose(draws), weights.plates) for part in programs[1:]]
+        densities.append(weights.latent)
+        shares = [math.log(count / particles) for count in counts]
+        mixture = torch.stack([density + share for density, share in zip(densities, shares, strict=True)]).logsumexp(0)
+        return replace(weights, proposal_terms={"the mixture": mixture})
+
+
+def _counts(particles: int, parts: int) -> list[int]:
+    """Draws from each part, the guide's first: a tenth from each of the others."""
+    others = [max(1, particles // FEWEST)] * (parts - 1)
+    return [particles - sum(others), *others]
+
+
+def _factor(call: Call, draws: Trace) -> float:
+    r"""By what scales grow: :math:`1 + 1 / \sqrt D`, about a nat of divergence however many latent dimensions there are."""
+    weights = call.weigh(draws)
+    if beside := sorted(set(weights.proposal_terms) - set(weights.latent_terms)):
+        raise InputError(
+            f"site {beside[0]!r} of the guide is no latent site of the model, so that the prior cannot be a part of the "
+            "proposal; pass proposal='guide', or a guide without it"
+        )
+    sites: list[Site] = [weights.guide.nodes[name] for name in weights.latent_terms]
+    dimensions = sum(coordinates(site["value"], site, weights.plates).shape[-1] for site in sites)
+    return 1.0 + 1.0 / math.sqrt(dimensions)
+
+
+def _joined(call: Call, draws: Trace, parts: Sequence[Trace]) -> Trace:
+    """The guide's trace with the values of all parts, one after another."""
+    values: dict[str, Tensor] = {}
+    for site in density_sites(prune_subsample_sites(draws)):
+        place = -1 - call.nesting - site["fn"].event_dim
+        drawn: list[Any] = [part.nodes[site["name"]]["value"] for part in parts]
+        values[site["name"]] = torch.cat(drawn, place)
+    return with_values(draws, values)
+
+
+class _Wider(Messenger):
+    """A guide whose locations stay and whose scales are larger."""
+
+    def __init__(self, guide: Program, factor: float) -> None:
+        super().__init__()
+        self._guide, self._factor = guide, factor
+        self._widened = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self:
+            return self._guide(*args, **kwargs)
+
+    def widens(self, call: Call) -> bool:
+        """Whether there is anything that it makes wider."""
+        replace(call, guide=self).draw()
+        return self._widened
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if (wide := widened(msg["fn"], self._factor)) is not None:
+            msg["fn"] = wide
+            self._widened = True
+
+
+def widened(distribution: Any, factor: float) -> Any:
+    """A distribution with its scale multiplied; None for one that has none."""
+    if isinstance(distribution, Independent):
+        base = widened(distribution.base_dist, factor)
+        return None if base is None else dist.Independent(base, distribution.reinterpreted_batch_ndims)
+    if isinstance(distribution, distributions.MultivariateNormal):
+        return dist.MultivariateNormal(distribution.loc, scale_tril=factor * distribution.scale_tril)
+    if isinstance(distribution, distributions.LowRankMultivariateNormal):
+        parts = factor * distribution.cov_factor, factor**2 * distribution.cov_diag
+        return dist.LowRankMultivariateNormal(distribution.loc, *parts)
+    if isinstance(distribution, _located):
+        given: dict[str, Any] = {name: getattr(distribution, name) for name in distribution.arg_constraints}
+        given["scale"] = factor * distribution.scale
+        return type(distribution)(**given)
+    return None
