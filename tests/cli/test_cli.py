@@ -13,7 +13,7 @@ import yaml
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.batches import as_batch, as_data
 from pyrovae.cli import main
-from pyrovae.cli.report import fingerprint
+from pyrovae.cli.evaluation import fingerprint
 from pyrovae.cli.train import _mean
 from pyrovae.data import Array, Digits
 from pyrovae.evaluation import LogLikelihood
@@ -182,7 +182,7 @@ def test_the_table_is_printed_before_anything_is_drawn(run, tmp_path, capsys, mo
         raise OSError("No space left on device")
 
     copy = shutil.copytree(run, tmp_path / "copy")
-    monkeypatch.setattr("pyrovae.cli.report.draw", full)
+    monkeypatch.setattr("pyrovae.cli.evaluation.draw", full)
     with pytest.raises(OSError, match="No space"):
         main(["evaluate", str(copy), "--num_samples", "60", "--limit", "5"])
     assert "active units" in capsys.readouterr().out
