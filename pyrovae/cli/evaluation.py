@@ -47,7 +47,7 @@ voters = 5
 def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str, seed: int = 0) -> None:
     """Evaluate a pair on test data, write what was found into the run folder, and print it."""
     vae.to(device).eval()
-    tested = _first(as_data(data.test.fixed_draw()), limit)
+    tested = first(as_data(data.test.fixed_draw()), limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
         estimate = log_likelihood(
@@ -105,8 +105,8 @@ def drawings(
     made: dict[str, Drawing] = {
         "loss_curve": lambda ax: plots.loss_curve(metrics, ax),
         "bound_against_particles": lambda ax: plots.bound_against_particles(estimate, ax),
-        "reconstructions": lambda ax: plots.reconstructions(shown.x.cpu(), _decoded(vae, shown), ax),
-        "samples": lambda ax: plots.samples(_generated(vae), ax),
+        "reconstructions": lambda ax: plots.reconstructions(shown.x.cpu(), decoded(vae, shown), ax),
+        "samples": lambda ax: plots.samples(generated(vae), ax),
         "latent_map": lambda ax: plots.latent_map(
             latent_map(means[:mapped]), None if labels is None else labels[:mapped], ax
         ),
@@ -152,11 +152,12 @@ def labels_in_turn(vae: VAE, number: int) -> Tensor | None:
     return None if vae.context_shape is None else torch.arange(number) * math.prod(vae.context_shape) // number
 
 
-def _decoded(vae: VAE, shown: Batch) -> Tensor:
+def decoded(vae: VAE, shown: Batch) -> Tensor:
+    """What the model makes of the latents of a batch, on the CPU."""
     return reconstructions(vae.model, vae.guide, shown.plain(), draws=10).cpu()
 
 
-def _generated(vae: VAE) -> Tensor:
+def generated(vae: VAE) -> Tensor:
     """The means of data drawn from the model, the same at each call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -177,7 +178,8 @@ def draw(path: Path, drawing: Drawing) -> None:
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
-def _first(tested: Columns, limit: int | None) -> Columns:
+def first(tested: Columns, limit: int | None) -> Columns:
+    """The first so many of the data, or all."""
     if limit is None or limit >= len(tested):
         return tested
     if isinstance(tested.x, Tensor):

@@ -364,7 +364,7 @@ def test_bad_runs_are_refused(run, tmp_path, capsys):
 
 def test_a_misspelt_command(capsys):
     assert "did you mean 'train'?" in refusal(capsys, "trian")
-    assert "the commands are train, evaluate, compare, sample, parts" in refusal(capsys, "xyzzy")
+    assert "the commands are train, evaluate, report, compare, sample, parts" in refusal(capsys, "xyzzy")
 
 
 def test_any_module_serves_as_network(tmp_path):

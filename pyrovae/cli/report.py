@@ -1,0 +1,46 @@
+"""``pyrovae report RUN``: one page of HTML about a trained and evaluated run, which opens without a network.
+
+An option ``--data.X VALUE`` overrides the configuration of the run, for data that were moved: ``--data.root`` of MNIST,
+``--data.path`` of an array.
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from pyrovae.cli.contents import contents
+from pyrovae.cli.evaluate import divide
+from pyrovae.cli.parse import parse
+from pyrovae.errors import InputError
+from pyrovae.report import render
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page."""
+    own, moved = divide(argv)
+    asked = parse(_parser(), own)
+    run = Path(asked.run)
+    output = Path(asked.output or run / "report.html")
+    _check_writable(output)
+    page = contents(run, moved, command=shlex.join(["pyrovae", "report", *argv]))
+    output.write_text(render(page), encoding="utf-8")
+    for name, reason in page.left_out.items():
+        print(f"left out: {name}, because {reason}")
+    print(f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="pyrovae report", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser.add_argument("run", type=str, help="The run folder.")
+    parser.add_argument("--output", type=str | None, default=None, help="The file to write; RUN/report.html if not given.")
+    return parser
+
+
+def _check_writable(output: Path) -> None:
+    if output.is_dir():
+        raise InputError(f"--output is {output}, a folder; expected a file, such as {output / 'report.html'}")
+    if not output.parent.is_dir():
+        raise InputError(f"{output.parent} is no folder; expected one to write {output.name} in: make it first")
