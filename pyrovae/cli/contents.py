@@ -27,7 +27,7 @@ WORST = 50
 """Of these, data with the largest k-hats, wherever they stand."""
 SMALL, LARGE = 3072, 3 * 96**2
 """Numbers in one picture, at the most: under the mouse, of which there are many, and of a reconstruction or sample."""
-PAIRS = 20
+PAIRS = 40
 """Reconstructions."""
 
 
@@ -131,7 +131,7 @@ def _points(
     drawable = are_pictures(opened.data.event_shape)
     means, pictures = [], []
     for batch in batches(tested, 250, order=torch.from_numpy(rows)):
-        means.append(posterior_means(opened.vae.model, opened.vae.guide, batch))
+        means.append(posterior_means(opened.vae.model, opened.vae.guide, batch.plain()))
         pictures += [shrunk(_seen(batch), SMALL)] if drawable else []
     located = torch.cat(means)
     mapped = "latent_map" not in left_out(opened.data.event_shape, located)

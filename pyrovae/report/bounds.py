@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Whisker
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter
 from bokeh.plotting import figure
 
 from pyrovae.evaluation import LogLikelihood
@@ -21,7 +21,7 @@ def bounds(page: Page) -> figure:
     ends = (particles[0] / margin, particles[-1] * margin)
     made = canvas("particles K (1 is the ELBO)", "nats per datum", x_axis_type="log", x_range=ends)
     made.xaxis.ticker = FixedTicker(ticks=particles)
-    made.xaxis.major_label_overrides = {count: f"{count:,}" for count in particles}
+    made.xaxis.formatter = NumeralTickFormatter(format="0,0")
     made.xgrid.grid_line_color = None
     _level(made, ends, estimate.mean, estimate.monte_carlo_error, SECOND, f"log p(x) by {estimate.num_samples:,} draws")
     if page.annealed is not None:
@@ -55,7 +55,7 @@ def _columns(estimate: LogLikelihood, particles: list[int]) -> ColumnDataSource:
 
 
 def _draw_bounds(made: figure, data: ColumnDataSource) -> None:
-    made.add_layout(Whisker(source=data, base="particles", lower="low", upper="high", line_color=FIRST))
+    made.segment("particles", "low", "particles", "high", source=data, color=FIRST, line_width=2)
     made.line("particles", "level", source=data, color=FIRST, line_width=1.5, legend_label="bound")
     dots = made.scatter("particles", "level", source=data, color=FIRST, size=9, legend_label="bound")
     said = [("particles", "@particles{0,0}"), ("bound", "@said"), ("below log p(x)", "@gap")]

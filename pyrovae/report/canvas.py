@@ -38,15 +38,8 @@ THEME = Theme(
 
 def canvas(x: str, y: str, tools: str = "pan,wheel_zoom,box_zoom,reset", **options: Any) -> figure:
     """An empty figure as wide as its place; dragging and scrolling move the page until a tool is chosen."""
-    made = figure(
-        x_axis_label=x,
-        y_axis_label=y,
-        tools=tools,
-        toolbar_location="above",
-        height=380,
-        sizing_mode="stretch_width",
-        **options,
-    )
+    fitted: dict[str, Any] = {"toolbar_location": "above", "height": 420, "sizing_mode": "stretch_width"}
+    made = figure(x_axis_label=x, y_axis_label=y, tools=tools, **fitted, **options)
     made.toolbar.active_drag = None
     made.toolbar.active_scroll = None
     return made
@@ -73,7 +66,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 def scatter(made: figure, data: ColumnDataSource, rows: Sequence[int] | np.ndarray, **style: Any) -> GlyphRenderer:
     """Some of the data as points."""
-    view = CDSView(filter=IndexFilter([int(row) for row in rows]))
+    view = CDSView(filter=IndexFilter(indices=[int(row) for row in rows]))
     options = {"size": 7, "line_color": "white", "line_width": 0.5, "fill_alpha": 0.85, "nonselection_fill_alpha": 0.08}
     return made.scatter(source=data, view=view, **(options | style))
 
@@ -87,4 +80,4 @@ def hover(made: figure, points: Points, renderers: list[GlyphRenderer]) -> None:
         else ""
     )
     text = f'<div style="font: 13px {FONT.replace(chr(34), "")}; color: {INK}; padding: 2px">{picture}{"".join(lines)}</div>'
-    made.add_tools(HoverTool(renderers=renderers, tooltips=text.replace("'", "&#39;"), attachment="horizontal"))
+    made.add_tools(HoverTool(renderers=[*renderers], tooltips=text.replace("'", "&#39;"), attachment="horizontal"))

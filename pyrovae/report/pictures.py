@@ -35,9 +35,9 @@ def shrunk(x: Tensor, numbers: int) -> np.ndarray:
 
 def data_uris(pictures: np.ndarray) -> list[str]:
     """The address of each picture; 0 is black and 1 is white, unless values beyond stretch the scale of all."""
-    low, high = (np.nanmin(pictures, initial=0.0), np.nanmax(pictures, initial=1.0))
+    low, high = np.nanmin(pictures, initial=0.0), np.nanmax(pictures, initial=1.0)
     levels = np.nan_to_num((pictures - low) / (high - low) * 255).round().astype(np.uint8)
-    return [_address(_coloured(level, np.isnan(picture))) for level, picture in zip(levels, pictures, strict=True)]
+    return [_address(_coloured(*seen)) for seen in zip(levels, np.isnan(pictures), strict=True)]
 
 
 def _coloured(levels: np.ndarray, unobserved: np.ndarray) -> np.ndarray:

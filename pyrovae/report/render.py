@@ -5,7 +5,7 @@ from base64 import b64encode
 from hashlib import sha256
 
 from bokeh.embed import components
-from bokeh.plotting import figure
+from bokeh.models import Model
 from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -44,7 +44,7 @@ def render(page: Page) -> str:
     )
 
 
-def _figures(page: Page) -> dict[str, figure]:
+def _figures(page: Page) -> dict[str, Model]:
     """The figures by name, without those that are left out."""
     data = source(page.points)
     makers = {

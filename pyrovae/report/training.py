@@ -25,7 +25,7 @@ def training(page: Page) -> figure:
         made.varea(top[0], top[1] - depth[1], top[1], color=ASIDE, alpha=0.2, legend_label="KL, training")
         drawn = {"reconstruction, training": (top, ASIDE)} | drawn
     lines = [_line(made, name, *found) for name, found in drawn.items() if len(found[0][0])]
-    made.add_tools(HoverTool(renderers=lines, tooltips=[("", "@name"), ("epoch", "@epoch"), ("nats", "@said")]))
+    made.add_tools(HoverTool(renderers=[*lines], tooltips=[("", "@name"), ("epoch", "@epoch"), ("nats", "@said")]))
     if limits := without_the_plunge([found[1] for found, _ in drawn.values()]):
         made.y_range.start, made.y_range.end = limits  # pyright: ignore[reportAttributeAccessIssue]
     made.add_layout(made.legend[0], "below")

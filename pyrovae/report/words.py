@@ -84,8 +84,8 @@ def verdict(page: Page) -> str:
     if missing == len(estimate.k_hat):
         return "No k-hat could be fitted (too few draws, or equal weights), so that nothing here checks these numbers."
     said = (
-        f"{estimate.share_above:.1%} of the data have a k-hat above {number(estimate.threshold)}, which is few: the estimates "
-        "and their errors can be believed."
+        f"{estimate.share_above:.1%} of the data have a k-hat above {number(estimate.threshold)}, which is few: the "
+        "estimates and their errors can be believed."
     )
     return said + (f" For {missing:,} data none could be fitted." if missing else "")
 
