@@ -37,15 +37,15 @@ def data_uris(pictures: np.ndarray) -> list[str]:
     """The address of each picture; 0 is black and 1 is white, unless values beyond stretch the scale of all."""
     low, high = np.nanmin(pictures, initial=0.0), np.nanmax(pictures, initial=1.0)
     levels = np.nan_to_num((pictures - low) / (high - low) * 255).round().astype(np.uint8)
-    return [_address(_coloured(*seen)) for seen in zip(levels, np.isnan(pictures), strict=True)]
+    return [_address(_coloured(*seen)) for seen in zip(levels, np.asarray(np.isnan(pictures)), strict=True)]
 
 
 def _coloured(levels: np.ndarray, unobserved: np.ndarray) -> np.ndarray:
     """The picture with what was not observed in a colour of its own."""
-    if not unobserved.any():
+    if not np.any(unobserved):
         return levels
     colours = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, -1)
-    hidden = unobserved if unobserved.ndim == 2 else unobserved.any(-1)
+    hidden = unobserved if unobserved.ndim == 2 else np.any(unobserved, -1)
     return np.where(hidden[..., None], np.array(UNOBSERVED, np.uint8), colours)
 
 
