@@ -18,7 +18,7 @@ from pyrovae.report.page import Page
 from pyrovae.report.training import training
 from pyrovae.report.words import number, rows, said, verdict
 
-WORST = 12
+WORST = 10
 """Data in the strip of those least to be trusted."""
 _closing = re.compile(r"</(?=script)", re.IGNORECASE)
 

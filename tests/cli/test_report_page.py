@@ -91,7 +91,7 @@ def test_the_page_says_what_was_found(page):
     assert "this page pyrovae report" in found.words
     assert "Left out" not in found.words
     assert (page.parent / "config.yaml").read_text().split() == found.text.split("The whole configuration")[1].split()
-    assert found.tags.count("img") == 12 + 2 * 40 + 64
+    assert found.tags.count("img") == 10 + 2 * 40 + 64
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
