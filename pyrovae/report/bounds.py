@@ -19,7 +19,7 @@ def bounds(page: Page) -> figure:
     estimate, particles = page.estimate, sorted(page.estimate.bounds)
     margin = 1.6 if len(particles) < 2 else (particles[-1] / particles[0]) ** 0.06
     ends = (particles[0] / margin, particles[-1] * margin)
-    made = canvas("particles K (1 is the ELBO)", "nats per datum", x_axis_type="log", x_range=ends)
+    made = canvas("particles K", "nats per datum", x_axis_type="log", x_range=ends)
     made.xaxis.ticker = FixedTicker(ticks=particles)
     made.xaxis.formatter = NumeralTickFormatter(format="0,0")
     made.xgrid.grid_line_color = None
