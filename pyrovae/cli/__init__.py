@@ -11,6 +11,7 @@ from pyrovae.errors import InputError
 commands = {
     "train": "train a VAE from a configuration, evaluate it, and draw what it learnt",
     "evaluate": "estimate log p(x) of a trained run again, with other samples",
+    "report": "make one page of HTML about a run: figures that answer the mouse, pictures, numbers",
     "compare": "tell which of several trained runs gives the test data more probability",
     "sample": "draw new data from a trained run",
     "parts": "list what a VAE is made of: priors, likelihoods, guides, networks, objectives",

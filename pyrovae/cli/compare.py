@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     print(found)
     if asked.figure is not None:
         from pyrovae import plots
-        from pyrovae.cli.report import draw
+        from pyrovae.cli.evaluation import draw
 
         draw(Path(asked.figure), lambda ax: plots.comparison(found, ax))
         print(f"\nwritten: {asked.figure}")

@@ -7,34 +7,31 @@ An option ``--data.X VALUE`` overrides the configuration of the run, for data th
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
+from pyrovae.cli.evaluation import report
 from pyrovae.cli.parse import parse
-from pyrovae.cli.report import report
 from pyrovae.cli.train import default_device
 from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.training import load
 from pyrovae.training.config import Count, build, experiment_parser
 from pyrovae.training.fit import check_device
+from pyrovae.vae import VAE
 
 Limit = PositiveInt | Literal["all"]  # pyright: ignore[reportOperatorIssue]
 
 
 def main(argv: Sequence[str]) -> int:
     """Evaluate a run on its test data."""
-    own, moved = _divide(argv)
+    own, moved = divide(argv)
     asked = parse(_parser(), own)
     run = Path(asked.run)
-    vae = load(run)
-    experiment = experiment_parser()
-    config = parse(experiment, ["--config", str(run / "config.yaml"), *moved])
-    data = build(experiment, config).data
-    check_same(data, run)
+    vae, data, config = reopen(run, moved)
     report(
         vae,
         data,
@@ -45,6 +42,28 @@ def main(argv: Sequence[str]) -> int:
         seed=asked.seed,
     )
     return 0
+
+
+class Reopened(NamedTuple):
+    """A trained pair, the data of its run, and its configuration."""
+
+    vae: VAE
+    data: Data
+    config: Namespace
+
+
+def reopen(run: Path, moved: Sequence[str] = ()) -> Reopened:
+    """A run's pair and data; ``moved`` are options ``--data.X VALUE`` that override its configuration.
+
+    Raises:
+        InputError: where the folder is no run, and where the data are not those of the training.
+    """
+    vae = load(run)
+    experiment = experiment_parser()
+    config = parse(experiment, ["--config", str(run / "config.yaml"), *moved])
+    data = build(experiment, config).data
+    check_same(data, run)
+    return Reopened(vae, data, config)
 
 
 def check_same(data: Data, run: Path) -> None:
@@ -68,7 +87,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+def divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The command's own words, and the options of the data with their values."""
     own, moved = [], []
     words = iter(argv)

@@ -1,204 +1,46 @@
-"""What is said and drawn of a trained pair: a table, the estimates as a file, and figures."""
+"""``pyrovae report RUN``: one page of HTML about a trained and evaluated run, which opens without a network.
 
-import json
-import math
-import warnings
-from collections.abc import Callable
-from hashlib import sha256
+An option ``--data.X VALUE`` overrides the configuration of the run, for data that were moved: ``--data.root`` of MNIST,
+``--data.path`` of an array.
+"""
+
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from torch import Tensor
-from torch.nn.functional import one_hot
-from torch.utils.data import Subset
+from jsonargparse import ArgumentParser
 
-from pyrovae import plots
-from pyrovae.batches import Batch, Columns, as_data, batches
-from pyrovae.cli.compare import FINGERPRINT
-from pyrovae.data import Data
-from pyrovae.evaluation import (
-    ImportanceSamplingWarning,
-    LogLikelihood,
-    active_units,
-    latent_map,
-    log_likelihood,
-    nearest_neighbour_accuracy,
-    posterior_means,
-    reconstructions,
-)
-from pyrovae.vae import VAE
-
-Drawing = Callable[[Axes], Axes]
-bounds = (1, 5, 50, 500)
-"""Numbers of particles at which the bound is estimated."""
-mapped = 2000
-"""Points in the map of latent space, at the most."""
-embedded = 5
-"""Points in the map of a latent space of more than two dimensions, at the least."""
-voters = 5
-"""Neighbours that vote on a datum's label."""
+from pyrovae.cli.contents import contents
+from pyrovae.cli.evaluate import divide
+from pyrovae.cli.parse import parse
+from pyrovae.errors import InputError
+from pyrovae.report import render
 
 
-def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str, seed: int = 0) -> None:
-    """Evaluate a pair on test data, write what was found into the run folder, and print it."""
-    vae.to(device).eval()
-    tested = _first(as_data(data.test.fixed_draw()), limit)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
-        estimate = log_likelihood(
-            vae.model, vae.guide, tested.plain(), num_samples, particles=bounds, seed=seed, device=device, progress=True
-        )
-    means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
-    summary = {**summarise(estimate), **_latent_summary(vae, data, means, device), FINGERPRINT: fingerprint(tested)}
-    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    estimate.to_netcdf(run / "log_likelihood.nc")
-    print(f"{estimate}\n\n{_latent_lines(summary)}\n")
-    _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device))
-    for name, reason in left_out(data.event_shape, means).items():
+def main(argv: Sequence[str]) -> int:
+    """Write the page."""
+    own, moved = divide(argv)
+    asked = parse(_parser(), own)
+    run = Path(asked.run)
+    output = Path(asked.output or run / "report.html")
+    _check_writable(output)
+    page = contents(run, moved, command=shlex.join(["pyrovae", "report", *argv]))
+    output.write_text(render(page), encoding="utf-8")
+    for name, reason in page.left_out.items():
         print(f"left out: {name}, because {reason}")
-    print("written:")
-    for path in sorted(path for path in run.rglob("*") if path.is_file()):
-        print(f"  {path}")
+    print(f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)")
+    return 0
 
 
-def fingerprint(tested: Columns) -> str:
-    """What tells these data, and which of their numbers were observed, from others."""
-    digest = sha256()
-    for batch in batches(tested, 1000):
-        for column in (batch.x, *(value for name, value in batch.given.items() if name == "mask")):
-            digest.update(f"{tuple(column.shape)} {column.dtype}".encode())
-            digest.update(column.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="pyrovae report", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser.add_argument("run", type=str, help="The run folder.")
+    parser.add_argument("--output", type=str | None, default=None, help="The file to write; RUN/report.html if not given.")
+    return parser
 
 
-def summarise(estimate: LogLikelihood) -> dict[str, Any]:
-    """The numbers of an estimate that one compares, by name; in nats where not said otherwise."""
-    summary: dict[str, Any] = {"test data": len(estimate.log_p), "importance samples": estimate.num_samples}
-    summary |= {f"IWAE-{count}" if count > 1 else "ELBO": float(bound.mean()) for count, bound in estimate.bounds.items()}
-    if estimate.bits_per_dimension is not None:
-        summary["bits per dimension"] = estimate.bits_per_dimension
-    return summary | {
-        "log p(x)": estimate.mean,
-        "standard error over data": estimate.data_error,
-        "standard error of the draws": estimate.monte_carlo_error,
-        "largest k-hat": _or_none(np.nanmax(estimate.k_hat, initial=-np.inf)),
-        "share of k-hat above threshold": estimate.share_above,
-    }
-
-
-def _or_none(value: float) -> float | None:
-    """The number, or None for what JSON cannot hold."""
-    return float(value) if np.isfinite(value) else None
-
-
-def drawings(
-    vae: VAE, tested: Columns, means: Tensor, labels: Tensor | None, estimate: LogLikelihood, run: Path, device: str
-) -> dict[str, Drawing]:
-    """The figures of a run, by name; without those that are left out."""
-    shown = next(batches(tested, 10, device=device))
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    made: dict[str, Drawing] = {
-        "loss_curve": lambda ax: plots.loss_curve(metrics, ax),
-        "bound_against_particles": lambda ax: plots.bound_against_particles(estimate, ax),
-        "reconstructions": lambda ax: plots.reconstructions(shown.x.cpu(), _decoded(vae, shown), ax),
-        "samples": lambda ax: plots.samples(_generated(vae), ax),
-        "latent_map": lambda ax: plots.latent_map(
-            latent_map(means[:mapped]), None if labels is None else labels[:mapped], ax
-        ),
-    }
-    omitted = left_out(tuple(shown.x.shape[1:]), means)
-    return {name: drawing for name, drawing in made.items() if name not in omitted}
-
-
-def left_out(event_shape: tuple[int, ...], means: Tensor) -> dict[str, str]:
-    """The figures that cannot be drawn of such data and latent means, each with the reason."""
-    reasons: dict[str, str] = {}
-    if not are_pictures(event_shape):
-        reasons |= dict.fromkeys(("reconstructions", "samples"), f"data of shape {event_shape} are no pictures")
-    if means.shape[1] < 2:
-        reasons["latent_map"] = "latent space has one dimension"
-    elif means.shape[1] > 2 and len(means) < embedded:
-        reasons["latent_map"] = f"it needs at least {embedded} test data and there are {len(means)}"
-    return reasons
-
-
-def are_pictures(event_shape: tuple[int, ...]) -> bool:
-    """Whether data of this shape can be drawn: grey ``(H, W)`` and ``(1, H, W)``, and colour ``(3, H, W)``."""
-    return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[0] in (1, 3))
-
-
-@torch.no_grad()
-def generate(vae: VAE, number: int, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """New data from the model and, for each, the mean of p(x | z): both of shape ``(number, *event_shape)``.
-
-    A model that is conditioned on labels is given these.
-    """
-    from pyro import poutine
-
-    context = None if labels is None else one_hot(labels, math.prod(vae.context_shape or (1,))).float()
-    place = next((value.device for value in vae.parameters()), None)
-    context = None if context is None else context.to(place)
-    site: Any = poutine.trace(vae.model).get_trace(None, context, size=number).nodes["x"]
-    return site["value"], site["fn"].mean
-
-
-def labels_in_turn(vae: VAE, number: int) -> Tensor | None:
-    """As many labels, sorted, each as often as the others; ``None`` for a model that is not conditioned on any."""
-    return None if vae.context_shape is None else torch.arange(number) * math.prod(vae.context_shape) // number
-
-
-def _decoded(vae: VAE, shown: Batch) -> Tensor:
-    return reconstructions(vae.model, vae.guide, shown.plain(), draws=10).cpu()
-
-
-def _generated(vae: VAE) -> Tensor:
-    """The means of data drawn from the model, the same at each call."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return generate(vae, 64, labels_in_turn(vae, 64))[1].cpu()
-
-
-def _draw_all(run: Path, made: dict[str, Drawing]) -> None:
-    (run / "figures").mkdir(exist_ok=True)
-    for name, drawing in made.items():
-        draw(run / "figures" / f"{name}.png", drawing)
-
-
-def draw(path: Path, drawing: Drawing) -> None:
-    """Draw one figure into a PNG file."""
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    drawing(figure.add_subplot())
-    figure.savefig(path, dpi=150, bbox_inches="tight")
-
-
-def _first(tested: Columns, limit: int | None) -> Columns:
-    if limit is None or limit >= len(tested):
-        return tested
-    if isinstance(tested.x, Tensor):
-        return tested.rows(slice(limit))
-    return Columns(Subset(tested.x, range(limit)), {name: value[:limit] for name, value in tested.given.items()})
-
-
-def _latent_summary(vae: VAE, data: Data, means: Tensor, device: str) -> dict[str, Any]:
-    """What the latent means tell: how many dimensions the data move, and whether neighbours have the same label."""
-    number = active_units(means).number if len(means) > 1 else None
-    summary = {"active units": number, "latent dimensions": means.shape[1]}
-    if data.test.labels is None or data.train.labels is None or len(data.train) < voters:
-        return summary
-    train_means = posterior_means(vae.model, vae.guide, data.train.fixed_draw(), device=device)
-    accuracy = nearest_neighbour_accuracy(train_means, data.train.labels, means, data.test.labels, voters)
-    return {**summary, "kNN accuracy": accuracy}
-
-
-def _latent_lines(summary: dict[str, Any]) -> str:
-    number = "unknown (of one datum)" if summary["active units"] is None else summary["active units"]
-    lines = [f"active units        {number} of {summary['latent dimensions']}"]
-    if "kNN accuracy" in summary:
-        lines.append(f"kNN accuracy        {summary['kNN accuracy']:.3f}  (5 nearest latent means, against the labels)")
-    return "\n".join(lines)
+def _check_writable(output: Path) -> None:
+    if output.is_dir():
+        raise InputError(f"--output is {output}, a folder; expected a file, such as {output / 'report.html'}")
+    if not output.parent.is_dir():
+        raise InputError(f"{output.parent} is no folder; expected one to write {output.name} in: make it first")

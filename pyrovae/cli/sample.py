@@ -9,8 +9,8 @@ from jsonargparse import ActionYesNo, ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from pyrovae.cli.evaluation import are_pictures, draw, generate, labels_in_turn
 from pyrovae.cli.parse import parse
-from pyrovae.cli.report import are_pictures, draw, generate, labels_in_turn
 from pyrovae.errors import InputError
 from pyrovae.plots import samples
 from pyrovae.training import load

@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyrovae.batches import as_data, batches
+from pyrovae.cli.evaluation import report
 from pyrovae.cli.parse import parse
-from pyrovae.cli.report import report
 from pyrovae.data import Split
 from pyrovae.errors import InputError
 from pyrovae.priors import Prior, Vamp

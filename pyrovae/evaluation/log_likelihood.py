@@ -101,7 +101,7 @@ def log_likelihood(
     device = home(columns, device)
     options = _Options(num_samples, device, compile, precision, progress, max_rows, max_weights)
     counts = [count for count in particles if count <= num_samples]
-    with torch.no_grad(), computing_in(precision), evaluating(model, guide), seeded(seed, device):
+    with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
         if proposal == "mixture":
             estimate = options.estimate(model, guide, columns, (), seed, defensive=True)
             estimate = replace(estimate, defensive=np.ones(len(columns), dtype=bool))
@@ -137,7 +137,9 @@ class _Options:
 
         def work(index: int, batch: Batch) -> LogLikelihood:
             set_seed(seed_of(seed, index), self.device)
-            found = LogLikelihood.from_log_weights(draws.of(batch), particles)
+            with computing_in(self.precision):
+                weights = draws.of(batch)
+            found = LogLikelihood.from_log_weights(weights, particles)
             return replace(
                 found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
             )

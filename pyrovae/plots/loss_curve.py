@@ -11,7 +11,7 @@ from pyrovae.plots.axes import given_or_new, quiet
 from pyrovae.plots.palette import ASIDE, FIRST, SECOND
 
 Metrics = Sequence[Mapping[str, float]]
-_Curve = tuple[np.ndarray, np.ndarray]
+Curve = tuple[np.ndarray, np.ndarray]
 
 
 def loss_curve(metrics: Metrics, ax: Axes | None = None) -> Axes:
@@ -29,38 +29,41 @@ def loss_curve(metrics: Metrics, ax: Axes | None = None) -> Axes:
         InputError: for metrics without an epoch that has a ``train_bound``.
     """
     ax = quiet(given_or_new(ax))
-    train, validation = _curve(metrics, "train_bound"), _curve(metrics, "validation_bound")
+    train, validation = curve(metrics, "train_bound"), curve(metrics, "validation_bound")
     if not len(train[0]):
         raise InputError("no epoch in metrics has a train_bound; expected at least one: read them from metrics.jsonl")
-    _draw_terms(ax, _curve(metrics, "train_reconstruction"), _curve(metrics, "train_kl"))
+    _draw_terms(ax, curve(metrics, "train_reconstruction"), curve(metrics, "train_kl"))
     marker = "o" if len(train[0]) < 10 else ""
     ax.plot(*train, marker=marker, color=FIRST, linewidth=2, label="bound, training")
     if len(validation[0]):
         ax.plot(*validation, marker=marker, color=SECOND, linewidth=2, label="bound, validation")
-    _leave_out_the_plunge(ax)
+    if limits := without_the_plunge([np.asarray(line.get_ydata()) for line in ax.lines]):
+        ax.set_ylim(*limits)
     ax.set(xlabel="epoch", ylabel="nats per datum")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False, loc="best")
     return ax
 
 
-def _curve(metrics: Metrics, name: str) -> _Curve:
+def curve(metrics: Metrics, name: str) -> Curve:
     """The epochs that have a number under this name, and the numbers."""
     points = [(row["epoch"], row[name]) for row in metrics if row.get(name) is not None]
     epochs, values = np.array(points, float).reshape(-1, 2).T
     return epochs, values
 
 
-def _draw_terms(ax: Axes, reconstruction: _Curve, kl: _Curve) -> None:
+def _draw_terms(ax: Axes, reconstruction: Curve, kl: Curve) -> None:
     (epochs, top), (kl_epochs, depth) = reconstruction, kl
     if len(epochs) and np.array_equal(epochs, kl_epochs):
         ax.plot(epochs, top, color=ASIDE, linewidth=1, label="reconstruction, training")
         ax.fill_between(epochs, top - depth, top, color=ASIDE, alpha=0.2, linewidth=0, label="KL, training")
 
 
-def _leave_out_the_plunge(ax: Axes) -> None:
-    kept = [np.asarray(line.get_ydata())[len(np.asarray(line.get_ydata())) // 10 :] for line in ax.lines]
-    values = np.concatenate(kept)
+def without_the_plunge(curves: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """Where an axis begins and ends that leaves out the first tenth of the epochs; None where nothing changes after it."""
+    values = np.concatenate([values[len(values) // 10 :] for values in curves])
     values = values[np.isfinite(values)]
-    if len(values) and np.ptp(values) > 0:
-        ax.set_ylim(values.min() - 0.05 * np.ptp(values), values.max() + 0.05 * np.ptp(values))
+    if not len(values) or np.ptp(values) == 0:
+        return None
+    margin = 0.05 * np.ptp(values)
+    return float(values.min() - margin), float(values.max() + margin)

@@ -13,7 +13,7 @@ import yaml
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.batches import as_batch, as_data
 from pyrovae.cli import main
-from pyrovae.cli.report import fingerprint
+from pyrovae.cli.evaluation import fingerprint
 from pyrovae.cli.train import _mean
 from pyrovae.data import Array, Digits
 from pyrovae.evaluation import LogLikelihood
@@ -182,7 +182,7 @@ def test_the_table_is_printed_before_anything_is_drawn(run, tmp_path, capsys, mo
         raise OSError("No space left on device")
 
     copy = shutil.copytree(run, tmp_path / "copy")
-    monkeypatch.setattr("pyrovae.cli.report.draw", full)
+    monkeypatch.setattr("pyrovae.cli.evaluation.draw", full)
     with pytest.raises(OSError, match="No space"):
         main(["evaluate", str(copy), "--num_samples", "60", "--limit", "5"])
     assert "active units" in capsys.readouterr().out
@@ -364,7 +364,7 @@ def test_bad_runs_are_refused(run, tmp_path, capsys):
 
 def test_a_misspelt_command(capsys):
     assert "did you mean 'train'?" in refusal(capsys, "trian")
-    assert "the commands are train, evaluate, compare, sample, parts" in refusal(capsys, "xyzzy")
+    assert "the commands are train, evaluate, report, compare, sample, parts" in refusal(capsys, "xyzzy")
 
 
 def test_any_module_serves_as_network(tmp_path):

@@ -1,0 +1,28 @@
+"""Which data are not to be trusted: k-hat against log p(x)."""
+
+import numpy as np
+from bokeh.models import ColumnDataSource, Span
+from bokeh.plotting import figure
+
+from pyrovae.plots.palette import FIRST, SECOND
+from pyrovae.report.canvas import canvas, hover, scatter
+from pyrovae.report.page import Page
+from pyrovae.report.words import number
+
+
+def k_hats(page: Page, data: ColumnDataSource) -> figure:
+    """Draw each datum at its log p(x) and its k-hat, and the threshold."""
+    made = canvas("log p(x) in nats", "Pareto k-hat", tools="pan,wheel_zoom,box_zoom,box_select,reset")
+    drawn = np.isfinite(page.points.k_hat) & np.isfinite(page.points.log_p)
+    above = page.points.k_hat > page.estimate.threshold
+    named = {FIRST: (drawn & ~above, "to be trusted"), SECOND: (drawn & above, f"above {number(page.estimate.threshold)}")}
+    renderers = [
+        scatter(made, data, np.flatnonzero(rows), x="x_log_p", y="y_k_hat", fill_color=colour, legend_label=name)
+        for colour, (rows, name) in named.items()
+        if rows.any()
+    ]
+    made.add_layout(Span(location=page.estimate.threshold, dimension="width", line_color=SECOND, line_dash="dashed"))
+    made.add_layout(made.legend[0], "below")
+    made.legend.orientation = "horizontal"
+    hover(made, page.points, renderers)
+    return made

@@ -1,0 +1,98 @@
+"""The numbers of a run in words."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyrovae.report.page import Page, Points
+
+MEANINGS = {
+    "log p(x)": "How probable the model finds a datum that it never saw, mean over the data. Higher is better; only models "
+    "of the same data can be compared by it.",
+    "standard error over data": "How far that mean would move with other test data.",
+    "standard error of the draws": "How far that mean would move with other draws for the same data.",
+    "ELBO": "The bound that the guide reaches with one draw. Its distance from log p(x) is how far the guide is from the "
+    "posterior, KL(q || p).",
+    "bits per dimension": "The same as log p(x), as the length of a code for one number of a datum. Lower is better.",
+    "largest k-hat": "How heavy the tail of a datum's importance weights is, at worst. Below 0.5 their variance is finite; "
+    "above the threshold their mean is not to be trusted.",
+    "share of k-hat above threshold": "The part of the data whose log p(x) is not to be trusted.",
+    "active units": "Latent dimensions that move with the data; the others hold only noise.",
+    "kNN accuracy": "How often a datum's label is that of most of its 5 nearest latent means in the training data.",
+    "test data": "Data that training did not see; the numbers above are of these.",
+    "importance samples": "Latents drawn from the guide for each datum.",
+}
+"""What each number of ``summary.json`` says, in the order in which they are shown."""
+UNNAMED = {"latent dimensions", "fingerprint of the test data"}
+"""Numbers that stand elsewhere on the page."""
+
+
+class Row(NamedTuple):
+    """A line of the table."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number as it is read, with a minus that is one; a dash for none."""
+    if value is None or np.isnan(value):
+        return "\N{EN DASH}"
+    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
+
+
+def rows(page: Page) -> Iterator[Row]:
+    """The numbers of a summary, those that one wants first at the top."""
+    known = [name for name in MEANINGS if name in page.summary]
+    bounds = [name for name in page.summary if name.startswith("IWAE-")]
+    place = known.index("ELBO") + 1 if "ELBO" in known else len(known)
+    others = [name for name in page.summary if name not in {*known, *bounds, *UNNAMED}]
+    for name in (*known[:place], *bounds, *known[place:], *others):
+        yield Row(name, _value(name, page), _meaning(name))
+
+
+def _meaning(name: str) -> str:
+    if particles := re.fullmatch(r"IWAE-(\d+)", name):
+        return f"The bound with {int(particles[1]):,} draws: closer to log p(x) the more there are."
+    return MEANINGS.get(name, "")
+
+
+def _value(name: str, page: Page) -> str:
+    value = page.summary[name]
+    if name == "active units":
+        return f"{'unknown (of one datum)' if value is None else value} of {page.summary.get('latent dimensions', '?')}"
+    if name in ("kNN accuracy", "share of k-hat above threshold") and value is not None:
+        above = f" above {number(page.estimate.threshold)}" if name.startswith("share") else ""
+        return f"{value:.1%}{above}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return number(value, _digits(name)) if isinstance(value, float | None) else str(value)
+
+
+def _digits(name: str) -> int:
+    """An error of the draws is small."""
+    return 4 if name == "standard error of the draws" else 2
+
+
+def verdict(page: Page) -> str:
+    """Whether to believe the estimates, where no warning says that one should not."""
+    estimate = page.estimate
+    missing = int(np.isnan(estimate.k_hat).sum())
+    if missing == len(estimate.k_hat):
+        return "No k-hat could be fitted (too few draws, or equal weights), so that nothing here checks these numbers."
+    said = (
+        f"{estimate.share_above:.1%} of the data have a k-hat above {number(estimate.threshold)}, which is few: the "
+        "estimates and their errors can be believed."
+    )
+    return said + (f" For {missing:,} data none could be fitted." if missing else "")
+
+
+def said(points: Points, row: int) -> dict[str, Any]:
+    """What is known of one datum, by name, to be read."""
+    known = {"datum": f"{points.index[row]}"}
+    if points.labels is not None:
+        known["label"] = f"{points.labels[row]}"
+    return {**known, "log p(x)": number(points.log_p[row]), "k-hat": number(points.k_hat[row])}
