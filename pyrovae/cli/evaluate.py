@@ -18,6 +18,7 @@ from pyrovae.cli.parse import parse
 from pyrovae.cli.train import default_device
 from pyrovae.data import Data
 from pyrovae.errors import InputError
+from pyrovae.evaluation.log_likelihood import Proposal
 from pyrovae.training import load
 from pyrovae.training.config import Count, build, experiment_parser
 from pyrovae.training.fit import check_device
@@ -40,6 +41,9 @@ def main(argv: Sequence[str]) -> int:
         limit=_limit(asked, config),
         device=_device(asked.device, default_device(config)),
         seed=asked.seed,
+        proposal=asked.proposal,
+        chains=asked.chains,
+        temperatures=asked.temperatures,
     )
     return 0
 
@@ -83,6 +87,11 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--num_samples", type=Count, default=None, help="Importance samples a datum.")
     parser.add_argument("--limit", type=Limit, default=None, help="Evaluate the first so many test data, or all.")
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of the importance samples.")
+    about = "What is drawn from: the guide, its mixture with a wider one and the prior, or that where k-hat is high."
+    parser.add_argument("--proposal", type=Proposal, default="guide", help=about)
+    about = "Anneal chains of so many temperatures too, as a second opinion: 1000, say."
+    parser.add_argument("--temperatures", type=Count, default=None, help=about)
+    parser.add_argument("--chains", type=PositiveInt, default=16, help="Annealed chains a datum.")
     parser.add_argument("--device", type=str | None, default=None, help="As trained if not given.")
     return parser
 

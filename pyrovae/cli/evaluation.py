@@ -3,14 +3,12 @@
 import json
 import math
 import warnings
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -19,47 +17,68 @@ from torch.utils.data import Subset
 
 from pyrovae import plots
 from pyrovae.batches import Batch, Columns, as_data, batches
+from pyrovae.cli.annealed import anneal, forget
 from pyrovae.cli.compare import FINGERPRINT
+from pyrovae.cli.latent import Drawing, LatentSpace, latent_lines, latent_summary
 from pyrovae.data import Data
 from pyrovae.evaluation import (
     ImportanceSamplingWarning,
     LogLikelihood,
-    active_units,
     latent_map,
     log_likelihood,
-    nearest_neighbour_accuracy,
     posterior_means,
     reconstructions,
 )
+from pyrovae.evaluation.log_likelihood import Proposal
 from pyrovae.vae import VAE
 
-Drawing = Callable[[Axes], Axes]
 bounds = (1, 5, 50, 500)
 """Numbers of particles at which the bound is estimated."""
 mapped = 2000
 """Points in the map of latent space, at the most."""
 embedded = 5
 """Points in the map of a latent space of more than two dimensions, at the least."""
-voters = 5
-"""Neighbours that vote on a datum's label."""
 
 
-def report(vae: VAE, data: Data, run: Path, *, num_samples: int, limit: int | None, device: str, seed: int = 0) -> None:
+def report(
+    vae: VAE,
+    data: Data,
+    run: Path,
+    *,
+    num_samples: int,
+    limit: int | None,
+    device: str,
+    seed: int = 0,
+    proposal: Proposal = "guide",
+    chains: int = 16,
+    temperatures: int | None = None,
+) -> None:
     """Evaluate a pair on test data, write what was found into the run folder, and print it."""
     vae.to(device).eval()
     tested = first(as_data(data.test.fixed_draw()), limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
         estimate = log_likelihood(
-            vae.model, vae.guide, tested.plain(), num_samples, particles=bounds, seed=seed, device=device, progress=True
+            *(vae.model, vae.guide, tested.plain(), num_samples),
+            particles=bounds,
+            seed=seed,
+            device=device,
+            proposal=proposal,
+            progress=True,
         )
     means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
-    summary = {**summarise(estimate), **_latent_summary(vae, data, means, device), FINGERPRINT: fingerprint(tested)}
+    space = LatentSpace(vae, tested, are_pictures(data.event_shape), device)
+    latent = latent_summary(vae, data, means, space.kl, device)
+    summary = {**summarise(estimate), **latent, FINGERPRINT: fingerprint(tested)}
     (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     estimate.to_netcdf(run / "log_likelihood.nc")
-    print(f"{estimate}\n\n{_latent_lines(summary)}\n")
-    _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device))
-    for name, reason in left_out(data.event_shape, means).items():
+    print(f"{estimate}\n\n{latent_lines(summary)}\n")
+    forget(run)
+    if temperatures is not None:
+        annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed}
+        print(f"{anneal(vae, tested, run, **annealing)}\n")
+    _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device) | space.drawings)
+    for name, reason in (left_out(data.event_shape, means) | space.left_out).items():
         print(f"left out: {name}, because {reason}")
     print("written:")
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
@@ -84,6 +103,8 @@ def summarise(estimate: LogLikelihood) -> dict[str, Any]:
         summary["bits per dimension"] = estimate.bits_per_dimension
     return summary | {
         "log p(x)": estimate.mean,
+        "log p(x), less its bias": _or_none(estimate.jackknife.mean()),
+        "log p(x), Pareto smoothed": _or_none(estimate.smoothed.mean()),
         "standard error over data": estimate.data_error,
         "standard error of the draws": estimate.monte_carlo_error,
         "largest k-hat": _or_none(np.nanmax(estimate.k_hat, initial=-np.inf)),
@@ -185,22 +206,3 @@ def first(tested: Columns, limit: int | None) -> Columns:
     if isinstance(tested.x, Tensor):
         return tested.rows(slice(limit))
     return Columns(Subset(tested.x, range(limit)), {name: value[:limit] for name, value in tested.given.items()})
-
-
-def _latent_summary(vae: VAE, data: Data, means: Tensor, device: str) -> dict[str, Any]:
-    """What the latent means tell: how many dimensions the data move, and whether neighbours have the same label."""
-    number = active_units(means).number if len(means) > 1 else None
-    summary = {"active units": number, "latent dimensions": means.shape[1]}
-    if data.test.labels is None or data.train.labels is None or len(data.train) < voters:
-        return summary
-    train_means = posterior_means(vae.model, vae.guide, data.train.fixed_draw(), device=device)
-    accuracy = nearest_neighbour_accuracy(train_means, data.train.labels, means, data.test.labels, voters)
-    return {**summary, "kNN accuracy": accuracy}
-
-
-def _latent_lines(summary: dict[str, Any]) -> str:
-    number = "unknown (of one datum)" if summary["active units"] is None else summary["active units"]
-    lines = [f"active units        {number} of {summary['latent dimensions']}"]
-    if "kNN accuracy" in summary:
-        lines.append(f"kNN accuracy        {summary['kNN accuracy']:.3f}  (5 nearest latent means, against the labels)")
-    return "\n".join(lines)

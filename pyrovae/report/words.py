@@ -15,17 +15,23 @@ MEANINGS = {
     "standard error of the draws": "How far that mean would move with other draws for the same data.",
     "ELBO": "The bound that the guide reaches with one draw. Its distance from log p(x) is how far the guide is from the "
     "posterior, KL(q || p).",
+    "log p(x), less its bias": "The same without the bias that few draws leave, by the jackknife.",
+    "log p(x), Pareto smoothed": "The same with the largest weights smoothed, as k-hat's distribution has them.",
     "bits per dimension": "The same as log p(x), as the length of a code for one number of a datum. Lower is better.",
     "largest k-hat": "How heavy the tail of a datum's importance weights is, at worst. Below 0.5 their variance is finite; "
     "above the threshold their mean is not to be trusted.",
     "share of k-hat above threshold": "The part of the data whose log p(x) is not to be trusted.",
     "active units": "Latent dimensions that move with the data; the others hold only noise.",
+    "average KL": "How far the guide moves from the prior for a datum, in the mean.",
+    "mutual information": "The part of the average KL that tells the data apart.",
+    "marginal KL": "The other part: how far the latents of all data together are from the prior.",
+    "linear probe": "How often logistic regression on the latent means finds a datum's label.",
     "kNN accuracy": "How often a datum's label is that of most of its 5 nearest latent means in the training data.",
     "test data": "Data that training did not see; the numbers above are of these.",
     "importance samples": "Latents drawn from the guide for each datum.",
 }
 """What each number of ``summary.json`` says, in the order in which they are shown."""
-UNNAMED = {"latent dimensions", "fingerprint of the test data"}
+UNNAMED = {"latent dimensions", "data of the KL", "fingerprint of the test data"}
 """Numbers that stand elsewhere on the page."""
 
 
@@ -64,7 +70,7 @@ def _value(name: str, page: Page) -> str:
     value = page.summary[name]
     if name == "active units":
         return f"{'unknown (of one datum)' if value is None else value} of {page.summary.get('latent dimensions', '?')}"
-    if name in ("kNN accuracy", "share of k-hat above threshold") and value is not None:
+    if name in ("kNN accuracy", "linear probe", "share of k-hat above threshold") and value is not None:
         above = f" above {number(page.estimate.threshold)}" if name.startswith("share") else ""
         return f"{value:.1%}{above}"
     if isinstance(value, int):

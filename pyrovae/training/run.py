@@ -14,7 +14,7 @@ _marks = ("metrics.jsonl", "checkpoints")
 """What every run has, from its beginning on."""
 _names = (
     *("config.yaml", "split.npz", "metrics.jsonl", "checkpoints", "figures"),
-    *("summary.json", "log_likelihood.nc", "samples.npz", "samples.png", "report.html"),
+    *("summary.json", "log_likelihood.nc", "samples.npz", "samples.png", "report.html", "annealed.json", "annealed.npz"),
 )
 _inside = ("checkpoints/index.json", "checkpoints/epoch-*", "checkpoints/.*.partial*", "figures/*.png")
 """With the names, all that a run writes, as patterns of paths below its folder."""

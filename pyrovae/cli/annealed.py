@@ -1,0 +1,45 @@
+"""Annealed importance sampling of a run: a second opinion on its log p(x), between bounds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pyrovae.batches import Columns
+from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
+from pyrovae.vae import VAE
+
+FILES = ("annealed.json", "annealed.npz")
+"""What is written of it."""
+simulated = 100
+"""Data that the model draws to find the gap between the bounds, at the most."""
+
+
+def anneal(vae: VAE, tested: Columns, run: Path, *, chains: int, temperatures: int, device: str, seed: int) -> str:
+    """Anneal chains for all data that were evaluated, write what was found into the run folder, and return it as a text."""
+    settings = {"seed": seed, "device": device, "progress": True}
+    found = annealed_importance_sampling(vae.model, vae.guide, tested.plain(), chains, temperatures, **settings)
+    some = tested.rows(slice(simulated)) if len(tested) > simulated else tested
+    bounds = bidirectional(vae.model, vae.guide, some.plain(), chains, temperatures, **settings)
+    (run / FILES[0]).write_text(json.dumps(_summary(found, bounds), indent=2) + "\n")
+    np.savez(run / FILES[1], log_weights=found.log_weights, forward=bounds.forward, reverse=bounds.reverse)
+    return f"{found}\n\n{bounds}"
+
+
+def forget(run: Path) -> None:
+    """Remove what an earlier evaluation left, which may have been of other data."""
+    for name in FILES:
+        (run / name).unlink(missing_ok=True)
+
+
+def _summary(found: AnnealedLikelihood, bounds: Bidirectional) -> dict[str, float]:
+    gap, its_error = bounds.gap
+    return {
+        "mean": found.mean,
+        "error": found.monte_carlo_error,
+        "standard error over data": found.data_error,
+        "chains": found.chains,
+        "temperatures": found.temperatures,
+        "gap": gap,
+        "error of the gap": its_error,
+    }
