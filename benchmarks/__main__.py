@@ -29,6 +29,7 @@ measurements = (
     "gradients",
     "likelihood",
     "annealing",
+    "coverage",
     "scaling",
     "precision",
     "stream",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-import scipy.stats
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -91,11 +90,8 @@ class AnnealedLikelihood:
         return float(np.sqrt(np.square(self.standard_error).sum()) / len(self.log_p))
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
-        """Of each datum's log p(x), by Student's t for the mean weight, each ``(N,)``; ``-inf`` where that may be 0."""
-        reach = self.standard_error * scipy.stats.t(self.chains - 1).ppf((1.0 + level) / 2.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low = np.where(reach < 1.0, np.log1p(-np.minimum(reach, 1.0)), -math.inf)
-        return self.log_p + low, self.log_p + np.log1p(reach)
+        """Of each datum's log p(x), two arrays ``(N,)``: :func:`~.importance.interval`."""
+        return importance.interval(self.log_p, self.standard_error, self.chains, level)
 
     def __str__(self) -> str:
         chains, data = self.log_weights.shape

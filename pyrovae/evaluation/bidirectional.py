@@ -30,11 +30,13 @@ class Bidirectional:
         forward: log weights of chains towards the posterior, shape ``(chains, N)``.
         reverse: log weights of chains that begin at the latents that the datum was drawn from, and go back.
         temperatures: the number of temperatures after the first.
+        data: what the model has drawn, shape ``(N, *event_shape)``.
     """
 
     forward: Array
     reverse: Array
     temperatures: int
+    data: Array
 
     @property
     def lower(self) -> Array:
@@ -50,6 +52,13 @@ class Bidirectional:
     def gap(self) -> tuple[float, float]:
         """The mean over the data of upper less lower, and its standard error, in nats."""
         return mean_and_error(self.upper - self.lower)
+
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Of each datum's log p(x), two arrays ``(N,)``: both bounds, moved outwards by the error of each."""
+        lower, upper = torch.from_numpy(self.forward), -torch.from_numpy(self.reverse)
+        low, _ = importance.interval(self.lower, importance.standard_error(lower).numpy(), len(lower), level)
+        below, _ = importance.interval(-self.upper, importance.standard_error(upper).numpy(), len(upper), level)
+        return low, -below
 
     def __str__(self) -> str:
         chains, data = self.forward.shape
@@ -126,18 +135,18 @@ def bidirectional(
     settings = Annealing(chains, temperatures, start, schedule, steps, max_rows, legs=2)
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 
-        def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, Tensor]:
+        def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, ...]:
             template, kept = item
             set_seed(seed_of(seed, index), template.batch.x.device)
             path, u = _simulated(template)
             made = settings.plan(path)
             forward, _ = settings.forwards(path, made, bar)
             reverse, _ = settings.backwards(path, u, made, bar)
-            return forward[:, :kept].cpu(), reverse[:, :kept].cpu()
+            return forward[:, :kept].T.cpu(), reverse[:, :kept].T.cpu(), path.batch.x[:kept].cpu()
 
         parts = in_shards(paths, work)
-    forward, reverse = (torch.cat(values, 1).numpy() for values in zip(*parts, strict=True))
-    return Bidirectional(forward, reverse, temperatures)
+    forward, reverse, drawn = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+    return Bidirectional(forward.T, reverse.T, temperatures, drawn)
 
 
 def _simulated(path: Path) -> tuple[Path, Tensor]:

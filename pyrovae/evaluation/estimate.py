@@ -142,6 +142,10 @@ class LogLikelihood:
         r"""Standard error of the mean from the draws, :math:`\sqrt{\sum_n \mathrm{se}_n^2} / N`, in nats."""
         return float(np.sqrt(np.square(self.standard_error).sum()) / len(self.log_p))
 
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Of each datum's log p(x), two arrays ``(N,)``, to be trusted where the k-hat is: :func:`~.importance.interval`."""
+        return importance.interval(self.log_p, self.standard_error, self.num_samples, level)
+
     @property
     def threshold(self) -> float:
         r"""The largest k-hat to trust at this number of draws, :math:`\min(1 - 1 / \log_{10} K, 0.7)`.

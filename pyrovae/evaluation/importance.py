@@ -7,8 +7,15 @@ zero (``-inf``) is a weight like any other.
 
 import math
 
+import numpy as np
+import scipy.stats
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from pyrovae.errors import InputError
+
+Array = NDArray[np.float64]
 
 
 def log_mean_weight(log_weights: Tensor) -> Tensor:
@@ -78,6 +85,23 @@ def jackknife(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     error = ((number - 1) * without.var(0, correction=0)).sqrt()
     unknown = ~bias.isfinite()
     return (log_mean_weight(log_weights) - bias).masked_fill(unknown, math.nan), error.masked_fill(unknown, math.nan)
+
+
+def interval(log_p: Array, standard_error: Array, number: int, level: float) -> tuple[Array, Array]:
+    r"""Of log p(x), from the pivot :math:`\hat p / p`, which is 1 in the mean and has the standard error as its spread.
+
+    .. math::
+        \log \hat p - \log(1 + t\, \mathrm{se}) \le \log p \le \log \hat p - \log(1 - t\, \mathrm{se}),
+
+    with Student's t of ``number - 1`` degrees; there is no upper end where :math:`t\, \mathrm{se} \ge 1`. It reaches further
+    up than down, as the mean of heavy weights is more often too low.
+    """
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level is {level}; expected a number between 0 and 1, as 0.95")
+    reach = standard_error * scipy.stats.t(number - 1).ppf((1.0 + level) / 2.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        up = np.where(reach < 1.0, -np.log1p(-np.minimum(reach, 1.0)), np.where(np.isnan(reach), math.nan, math.inf))
+    return log_p - np.log1p(reach), log_p + up
 
 
 def _relative(log_weights: Tensor) -> Tensor:

@@ -152,7 +152,8 @@ def test_what_is_no_picture_is_left_out(event_shape, tmp_path, capsys):
     written = capsys.readouterr().out
     for name in ("reconstructions", "samples"):
         assert f"left out: {name}, because data of shape {event_shape} are no pictures" in written
-    assert {file.stem for file in (path / "figures").iterdir()} == {"loss_curve", "bound_against_particles", "latent_map"}
+    of_anything = {"loss_curve", "bound_against_particles", "latent_map", "kl_per_dimension", "aggregate_posterior"}
+    assert {file.stem for file in (path / "figures").iterdir()} == of_anything
     assert main(["sample", str(path)]) == 0
     assert f"left out: pictures, because data of shape {event_shape} are none" in capsys.readouterr().out
     assert not (path / "samples.png").exists()
@@ -514,3 +515,30 @@ def test_the_fingerprint_tells_data_apart():
     others = [x.double(), x[:4], x + 1e-6 * torch.eye(5, 3), x.reshape(5, 3, 1)]
     masked = {"x": x, "mask": torch.ones(5, 3, dtype=torch.bool)}
     assert known not in [fingerprint(as_data(other)) for other in (*others, masked)]
+
+
+def test_annealed_chains_are_a_second_opinion(run, tmp_path, capsys):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    argv = ["evaluate", str(copy), "--num_samples", "200", "--limit", "5"]
+    assert main([*argv, "--temperatures", "20", "--chains", "4", "--proposal", "mixture"]) == 0
+    said = capsys.readouterr().out
+    assert "by 4 annealed chains each, 20 temperatures" in said
+    assert "upper bound" in said
+    found = json.loads((copy / "annealed.json").read_text())
+    with np.load(copy / "annealed.npz") as file:
+        weights = file["log_weights"]
+        assert weights.shape == (4, 5)
+        assert file["forward"].shape == file["reverse"].shape == (4, 5)
+    assert found["mean"] == pytest.approx(np.log(np.exp(weights - weights.max()).mean(0)).mean() + weights.max())
+    assert LogLikelihood.from_netcdf(copy / "log_likelihood.nc").defensive.all()
+    assert main(argv) == 0
+    assert not (copy / "annealed.json").exists()
+
+
+def test_what_latent_space_is_like_is_said_and_drawn(run):
+    summary = json.loads((run / "summary.json").read_text())
+    parts = summary["mutual information"] + summary["marginal KL"]
+    assert summary["average KL"] == pytest.approx(parts)
+    assert 0.0 <= summary["linear probe"] <= 1.0
+    drawn = {file.stem for file in (run / "figures").iterdir()}
+    assert {"kl_per_dimension", "aggregate_posterior", "traversals", "interpolations"} <= drawn

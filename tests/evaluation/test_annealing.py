@@ -272,20 +272,32 @@ class TestForwards:
 
 
 def test_the_interval_is_that_of_the_mean_weight():
-    """Whose lower end may be a weight of 0."""
+    """Of the mean weight over p(x), which has no upper end where its standard error is as large as itself."""
     log_weights = torch.randn(5, 4).numpy() * [0.1, 0.5, 1.0, 5.0] - 30.0
     found = AnnealedLikelihood(log_weights, np.zeros(0), 1, "prior", "sigmoid", 1)
     weights = np.exp(log_weights)
-    low, high = scipy.stats.t(4, weights.mean(0), scipy.stats.sem(weights)).interval(0.9)
-    for ours, expected in zip(found.interval(0.9), (low, high), strict=True):
-        np.testing.assert_allclose(np.exp(ours), np.maximum(expected, 0.0))
-    assert (low < 0.0).any()
-    assert (low > 0.0).any()
+    reach = scipy.stats.t(4).ppf(0.95) * scipy.stats.sem(weights) / weights.mean(0)
+    low, high = found.interval(0.9)
+    np.testing.assert_allclose(np.exp(low), weights.mean(0) / (1.0 + reach))
+    np.testing.assert_allclose(np.exp(-high), np.maximum(1.0 - reach, 0.0) / weights.mean(0))
+    assert np.isinf(high).any()
+    assert np.isfinite(high).any()
+
+
+def test_the_interval_between_both_bounds():
+    """From the chains forward and, upside down, from those back."""
+    forward, reverse = torch.randn(2, 5, 4).numpy() * 0.1 - 30.0
+    low, high = Bidirectional(forward, reverse, 1, np.zeros(4)).interval(0.9)
+    ends = [
+        AnnealedLikelihood(chains, np.zeros(0), 1, "prior", "sigmoid", 1).interval(0.9) for chains in (forward, -reverse)
+    ]
+    np.testing.assert_array_equal(low, ends[0][0])
+    np.testing.assert_array_equal(high, -ends[1][0])
 
 
 def test_the_bounds_of_both_directions():
     forward, reverse = torch.randn(2, 5, 4).numpy() - 30.0
-    found = Bidirectional(forward, reverse, 1)
+    found = Bidirectional(forward, reverse, 1, np.zeros(4))
     np.testing.assert_allclose(found.lower, np.log(np.exp(forward).mean(0)))
     np.testing.assert_allclose(found.upper, -np.log(np.exp(-reverse).mean(0)))
 
@@ -301,6 +313,9 @@ class TestBackwards:
             found = bidirectional(model, guide, x, 4, temperatures, start=start, schedule="adaptive", steps=5)
             lower, upper = found.lower, found.upper
             gap = upper - lower
+            low, high = found.interval(1.0 - 1e-6)
+            exact = model.log_p(torch.from_numpy(found.data)).numpy()
+            assert ((low <= exact) & (exact <= high)).all()
             assert gap.mean() > -4.42 * gap.std() / 300**0.5
             gaps.append(gap.mean())
         assert gaps[0] > 2 * gaps[1] > 4 * gaps[2]

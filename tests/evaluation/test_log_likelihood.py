@@ -458,3 +458,27 @@ def test_what_rounding_does_is_measured():
     assert 1e-6 < abs(mean) <= size < 1e-1
     assert "error of rounding" in str(rounded)
     assert "error of rounding" not in str(exact)
+
+
+@pytest.mark.parametrize(("latent_dim", "shift", "widen"), [(2, 0.0, 1.5), (2, 0.15, 1.0), (10, 0.1, 1.0), (10, 0.0, 1.2)])
+def test_its_interval_covers(latent_dim, shift, widen):
+    """Of 1,000 data, with k-hats below 0.5: 93 to 97% are what an interval of 95% has with probability 0.996."""
+    model = LinearGaussian(data_dim=latent_dim + 3, latent_dim=latent_dim)
+    x = model.data(1000)
+    found = log_likelihood(model, GaussianGuide(model, shift=shift, widen=widen), x, 2000)
+    assert np.nanmedian(found.k_hat) < 0.5
+    low, high = found.interval()
+    exact = model.log_p(x).numpy()
+    assert 0.93 < ((low <= exact) & (exact <= high)).mean() < 0.97
+
+
+def test_where_its_interval_does_not_cover_k_hat_says_so():
+    model, guide = narrow()
+    x = model.data(500)
+    found = log_likelihood(model, guide, x, 2000)
+    low, high = found.interval()
+    exact = model.log_p(x).numpy()
+    assert ((low <= exact) & (exact <= high)).mean() < 0.9
+    assert found.warning
+    with pytest.raises(InputError, match=r"level is 95; expected a number between 0 and 1"):
+        found.interval(95)
