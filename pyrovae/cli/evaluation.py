@@ -78,7 +78,7 @@ def report(
         annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed}
         print(f"{anneal(vae, tested, run, **annealing)}\n")
     _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device) | space.drawings)
-    for name, reason in (left_out(data.event_shape, means) | space.left_out).items():
+    for name, reason in (left_out(data.event_shape, means) | without_bounds(estimate) | space.left_out).items():
         print(f"left out: {name}, because {reason}")
     print("written:")
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
@@ -132,7 +132,7 @@ def drawings(
             latent_map(means[:mapped]), None if labels is None else labels[:mapped], ax
         ),
     }
-    omitted = left_out(tuple(shown.x.shape[1:]), means)
+    omitted = left_out(tuple(shown.x.shape[1:]), means) | without_bounds(estimate)
     return {name: drawing for name, drawing in made.items() if name not in omitted}
 
 
@@ -146,6 +146,11 @@ def left_out(event_shape: tuple[int, ...], means: Tensor) -> dict[str, str]:
     elif means.shape[1] > 2 and len(means) < embedded:
         reasons["latent_map"] = f"it needs at least {embedded} test data and there are {len(means)}"
     return reasons
+
+
+def without_bounds(estimate: LogLikelihood) -> dict[str, str]:
+    """The figure of bounds, where there are none, with the reason."""
+    return {} if estimate.bounds else {"bound_against_particles": "the mixture of proposals has no bounds of the guide"}
 
 
 def are_pictures(event_shape: tuple[int, ...]) -> bool:
