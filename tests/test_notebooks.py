@@ -35,6 +35,11 @@ SMALL = {
         "NUM_DATA = 20": "NUM_DATA = 3",
         "TEMPERATURES = (10, 50, 200)": "TEMPERATURES = (2, 4)",
     },
+    "06_latent_space": {
+        "EPOCHS = 80": "EPOCHS = 2",
+        "NUM_SAMPLES = 1_000": "NUM_SAMPLES = 50",
+        "STEPS = 200": "STEPS = 3",
+    },
     "07_semi_supervised": {"EPOCHS = 150": "EPOCHS = 2", "NUM_SAMPLES = 1_000": "NUM_SAMPLES = 50"},
 }
 """The settings of each notebook, and what they are here."""
