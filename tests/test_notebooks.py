@@ -27,6 +27,19 @@ SMALL = {
     },
     "03_swap_priors_and_likelihoods": {"EPOCHS = 100": "EPOCHS = 2", "NUM_SAMPLES = 2_000": "NUM_SAMPLES = 50"},
     "04_your_own_data": {"EPOCHS = 100": "EPOCHS = 2", "NUM_SAMPLES = 1_000": "NUM_SAMPLES = 50"},
+    "05_log_likelihood_by_importance_sampling": {
+        "K_RANGE = (1, 10, 100, 1_000, 10_000, 100_000)": "K_RANGE = (1, 10, 100)",
+        "REPEATS = 100": "REPEATS = 10",
+        "EPOCHS = 80": "EPOCHS = 2",
+        "NUM_SAMPLES = 5_000": "NUM_SAMPLES = 100",
+        "NUM_DATA = 20": "NUM_DATA = 3",
+        "TEMPERATURES = (10, 50, 200)": "TEMPERATURES = (2, 4)",
+    },
+    "06_latent_space": {
+        "EPOCHS = 80": "EPOCHS = 2",
+        "NUM_SAMPLES = 1_000": "NUM_SAMPLES = 50",
+        "STEPS = 200": "STEPS = 3",
+    },
     "07_semi_supervised": {"EPOCHS = 150": "EPOCHS = 2", "NUM_SAMPLES = 1_000": "NUM_SAMPLES = 50"},
 }
 """The settings of each notebook, and what they are here."""
