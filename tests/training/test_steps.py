@@ -495,7 +495,7 @@ def test_nothing_waits_for_the_device_within_an_epoch():
     began.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        steps._replay(data, body)
+        steps._replay((data,), body)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
