@@ -5,11 +5,12 @@ inductor turns the result into kernels. Random numbers stay those of torch's gen
 the order in which the recorded Python drew them: the same seed gives the same draws, recorded or not.
 """
 
+import logging
 import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from pyrovae.errors import InputError
 from pyrovae.parameters import same_random_numbers
 
 _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
+_talkative = ("torch.utils.cpp_extension", "torch._inductor.ir")
+"""Loggers that warn of there being no CUDA, and of operators without a shortcut."""
 _not_the_users = tuple(map(str, [*_packages, Path(__file__).parent]))
 
 
@@ -86,12 +89,24 @@ def _options(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def _torch_undisturbed() -> Iterator[None]:
-    """Let torch use its own deprecated functions, and give no advice."""
-    with warnings.catch_warnings():
+    """Let torch use its own deprecated functions, and say nothing of what its user cannot change."""
+    with warnings.catch_warnings(), ExitStack() as stack:
+        for name in _talkative:
+            stack.enter_context(_quiet(logging.getLogger(name)))
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # the precision is its user's choice
         yield
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
