@@ -23,7 +23,7 @@ from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.limits import MAX_WEIGHTS
 from pyrovae.evaluation.log_likelihood import WORTHWHILE
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import seeded
+from pyrovae.evaluation.noise import seed_of, seeded, set_seed
 from pyrovae.objectives import CUBO, ELBO, EUBO, IWAE, Renyi
 from pyrovae.parameters import Program
 from pyrovae.precision import Precision, computing_in
@@ -193,7 +193,10 @@ def bound_curve(
     with torch.no_grad(), computing_in(precision), evaluating(model, guide), seeded(seed, device):
         draws = Draws(model, guide, columns, num_samples, device, compile, max_rows, max_weights)
         xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not progress)
-        parts = [_measured(draws.of(x), made) for x in xs]
+        parts = []
+        for index, batch in enumerate(xs):
+            set_seed(seed_of(seed, index), device)
+            parts.append(_measured(draws.of(batch), made))
     curve = _joined(parts, tuple(particles), made)
     if curve.log_likelihood.warning:
         warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=2)
