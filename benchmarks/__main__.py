@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _first_lines() -> str:
-    return "\n".join(f"{name:10} {_first_line(name)}" for name in measurements)
+    return "\n".join(f"{name:10} {_first_line(name)}" for name in measurements).replace("%", "%%")  # argparse formats it
 
 
 def _first_line(name: str) -> str:
