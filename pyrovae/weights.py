@@ -118,6 +118,11 @@ class LogWeights:
                 "remove the scale, or use ELBO, which is linear in it"
             )
 
+    def require_latents_alone(self, why: str) -> None:
+        """Raise an InputError where the guide draws something beside the latents of the model, so that ``why``."""
+        if beside := sorted(set(self.proposal_terms) - set(self.latent_terms)):
+            raise InputError(f"site {beside[0]!r} of the guide is no latent site of the model, so that {why}")
+
     def terms(self) -> Iterator[tuple[str, str, Tensor]]:
         """Every term with its program, ``model`` or ``guide``, and its site's name; the guide's come first, as it runs."""
         yield from (("guide", name, term) for name, term in self.proposal_terms.items())
@@ -495,8 +500,13 @@ def spread(values: Tensor, site: Site, plates: Plates) -> Tensor:
 
 def coordinates(values: Tensor, site: Site, plates: Plates) -> Tensor:
     """Values of the shape of a site, whose inner plates and event become one dimension, shape ``(K, B, D)``."""
-    place = _data_frame(site, plates.data).dim - site["fn"].event_dim
+    place = data_place(site, plates)
     return values.unsqueeze(-1).movedim((0, place - 1), (0, 1)).flatten(2)
+
+
+def data_place(site: Site, plates: Plates) -> int:
+    """Where, from behind, the data's dimension lies in the values of a site."""
+    return _data_frame(site, plates.data).dim - site["fn"].event_dim
 
 
 def _batch_shape(site: Site, particles: int, plates: Plates) -> list[int]:

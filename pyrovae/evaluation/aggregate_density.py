@@ -18,10 +18,10 @@ from torch import Tensor
 from pyrovae.batches import Batch, Columns, batches
 from pyrovae.gradients import with_values
 from pyrovae.pair import Pair
-from pyrovae.weights import Call, LogWeights, Site
+from pyrovae.weights import Call, LogWeights, Site, data_place
 
 
-class Latents(NamedTuple):
+class DrawsAlone(NamedTuple):
     """Draws without their data.
 
     Attributes:
@@ -35,7 +35,7 @@ class Latents(NamedTuple):
     number: int
 
     @classmethod
-    def of(cls, draws: Trace, weights: LogWeights) -> "Latents":
+    def of(cls, draws: Trace, weights: LogWeights) -> "DrawsAlone":
         """The latents of K draws for each of B data, R = K * B."""
         where = places(weights)
         drawn: dict[str, Any] = {name: draws.nodes[name]["value"] for name in where}
@@ -52,7 +52,7 @@ class Latents(NamedTuple):
 
 
 def log_aggregate_density(
-    pair: Pair, data: Columns, latents: Sequence[Latents], device: torch.device, max_pairs: int
+    pair: Pair, data: Columns, latents: Sequence[DrawsAlone], device: torch.device, max_pairs: int
 ) -> list[Tensor]:
     r""":math:`\log q(z)` of latents, the mixture being that of all data; each of shape ``(R,)``, float64.
 
@@ -80,12 +80,7 @@ def log_density(pair: Pair, batch: Batch, draws: Trace, number: int) -> Tensor:
 def places(weights: LogWeights) -> dict[str, int]:
     """Where, from behind, the data's dimension lies in the values of each latent site of the guide."""
     sites: dict[str, Site] = {name: weights.guide.nodes[name] for name in weights.latent_terms}
-    return {name: _place(site, weights.plates.data) for name, site in sites.items()}
-
-
-def _place(site: Site, data: str) -> int:
-    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == data)
-    return frame.dim - site["fn"].event_dim
+    return {name: data_place(site, weights.plates) for name, site in sites.items()}
 
 
 def _as_rows(value: Tensor, place: int) -> Tensor:

@@ -7,7 +7,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.batches import DataLike, as_data
-from pyrovae.errors import InputError
+from pyrovae.errors import require_positive
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
@@ -56,9 +56,7 @@ def aggregate_posterior(
     Raises:
         InputError: for numbers below 1, and for a pair that cannot be weighed (see :func:`pyrovae.weights.log_weights`).
     """
-    for name, number in (("num_samples", num_samples), ("max_rows", max_rows)):
-        if number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")
+    require_positive(num_samples=num_samples, max_rows=max_rows)
     columns = as_data(data)
     device = home(columns, device)
     pair = Pair(model, guide)

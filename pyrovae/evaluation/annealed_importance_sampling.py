@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.batches import Columns, DataLike, as_data, batches
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation import importance
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.chains import Chains
@@ -199,9 +199,7 @@ class Annealing:
     legs: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("chains", "temperatures", "steps", "max_rows"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
+        require_positive(chains=self.chains, temperatures=self.temperatures, steps=self.steps, max_rows=self.max_rows)
         for name, words in (("start", Start), ("schedule", Schedule)):
             if getattr(self, name) not in get_args(words):
                 expected = ", ".join(map(repr, get_args(words)))

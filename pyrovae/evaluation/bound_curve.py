@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.batches import DataLike, as_data
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.draws import Draws
@@ -184,9 +184,7 @@ def bound_curve(
     """
     made = _made(particles, bounds)
     num_samples = _number(made, num_samples)
-    for name, limit in (("max_rows", max_rows), ("max_weights", max_weights)):
-        if limit is not None and limit < 1:
-            raise InputError(f"{name} is {limit}; expected at least 1")
+    require_positive(max_rows=max_rows, max_weights=max_weights)
     columns = as_data(data)
     device = home(columns, device)
     compile = len(columns) * num_samples >= WORTHWHILE if compile is None else compile

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.batches import DataLike, as_batch, batches
 from pyrovae.distributions.observed_part import require_mask
-from pyrovae.errors import InputError
+from pyrovae.errors import require_positive
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
@@ -65,9 +65,7 @@ def impute(
     Source: Mattei and Frellsen, MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets
     (arXiv:1812.02633), section 3.
     """
-    for name, number in (("num_samples", num_samples), ("num_particles", num_particles), ("max_rows", max_rows)):
-        if number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")
+    require_positive(num_samples=num_samples, num_particles=num_particles, max_rows=max_rows)
     data = as_batch(x)
     require_mask(mask, data.x)
     data = as_batch({"x": data.x, **data.given, "mask": mask})

@@ -12,7 +12,7 @@ from pyrovae.evaluation.decode import decode, latent_site
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded
 from pyrovae.evaluation.posterior_means import posterior_means
-from pyrovae.evaluation.traverse import repeated
+from pyrovae.evaluation.traverse import repeated, require_points
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
 
@@ -81,10 +81,7 @@ def interpolate(
     _require_match(first, last)
     if course not in ("straight", "great_circle"):
         raise InputError(f"course is {course!r}; expected 'straight' or 'great_circle'")
-    if steps < 2:
-        raise InputError(f"steps is {steps}; expected at least 2")
-    if draws < 1:
-        raise InputError(f"draws is {draws}; expected at least 1")
+    require_points(steps, draws)
     pair = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, first.x.device):
         pair.start(first.x, **first.given)

@@ -14,8 +14,8 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyrovae.batches import Batch, Columns, DataLike, as_data
-from pyrovae.errors import InputError
-from pyrovae.evaluation.aggregate_density import Latents, log_aggregate_density, log_density, places
+from pyrovae.errors import InputError, require_positive
+from pyrovae.evaluation.aggregate_density import DrawsAlone, log_aggregate_density, log_density, places
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.kl_by_dimension import kl_by_dimension
 from pyrovae.evaluation.limits import MAX_ROWS
@@ -157,9 +157,7 @@ def kl_decomposition(
         | ELBO surgery: yet another way to carve up the variational evidence lower bound (Hoffman & Johnson, 2016)
         | http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
     """
-    for name, number in (("num_samples", num_samples), ("max_rows", max_rows), ("max_pairs", max_pairs)):
-        if number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")
+    require_positive(num_samples=num_samples, max_rows=max_rows, max_pairs=max_pairs)
     columns = as_data(data)
     device = home(columns, device)
     pair = Pair(model, guide)
@@ -209,7 +207,7 @@ class _Part:
         self.kl = sum(kl_terms(weights).values(), torch.zeros_like(weights.total)).double()
         self.columns = self.kl, (weights.proposal - weights.latent).double(), weights.proposal.double()
         self.dimensions = kl_by_dimension(weights).double().mean(0).sum(0) if by_dimension else self.kl.new_zeros(0)
-        self.latents = Latents.of(part.draws, weights)
+        self.latents = DrawsAlone.of(part.draws, weights)
 
 
 def _try(pair: Pair, data: Columns, device: torch.device) -> str | None:
@@ -226,12 +224,10 @@ def _try(pair: Pair, data: Columns, device: torch.device) -> str | None:
 
 
 def _require_latents_alone(weights: LogWeights) -> None:
-    for name in weights.proposal_terms:
-        if name not in weights.latent_terms:
-            raise InputError(
-                f"site {name!r} of the guide is no latent site of the model, so that the density of the latents given x is "
-                "not known; take a guide that draws the latents alone"
-            )
+    weights.require_latents_alone(
+        "the density of the latents given x is not known; take a guide that draws the latents alone"
+    )
+    for name in weights.latent_terms:
         site: Site = weights.guide.nodes[name]
         if isinstance(base_distribution(site["fn"]), Delta):
             raise InputError(

@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
 from pyrovae.batches import Batch, Columns, DataLike, as_data
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.defensive import FEWEST
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.draws import Draws
@@ -91,8 +91,8 @@ def log_likelihood(
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), section 5; Vehtari et
     al., Pareto Smoothed Importance Sampling (arXiv:1507.02646), for k-hat.
     """
-    _require_positive(num_samples=num_samples, max_rows=1 if max_rows is None else max_rows, max_weights=max_weights)
-    _require_positive(particles=min(particles, default=1))
+    require_positive(num_samples=num_samples, max_rows=max_rows, max_weights=max_weights)
+    require_positive(particles=min(particles, default=1))
     if proposal not in get_args(Proposal):
         raise InputError(f"proposal is {proposal!r}; expected one of {', '.join(map(repr, get_args(Proposal)))}")
     if proposal != "guide" and num_samples < FEWEST:
@@ -160,9 +160,3 @@ def _chosen(data: Columns, rows: np.ndarray) -> Columns:
     if isinstance(data.x, torch.Tensor):
         return data.rows(index)
     return Columns(Subset(data.x, index.tolist()), {name: value[index] for name, value in data.given.items()})
-
-
-def _require_positive(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")

@@ -26,7 +26,7 @@ from pyrovae.pair import Pair
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
 from pyrovae.supports import base_distribution
-from pyrovae.weights import Call, LogWeights, Site, coordinates, per_datum
+from pyrovae.weights import Call, LogWeights, Site, coordinates, data_place, per_datum
 
 Start = Literal["prior", "guide"]
 
@@ -44,11 +44,7 @@ class Latents:
     def __init__(self, weights: LogWeights) -> None:
         self._plates = weights.plates
         self._sites: dict[str, Site] = {name: weights.guide.nodes[name] for name in weights.latent_terms}
-        if beside := sorted(set(weights.proposal_terms) - set(weights.latent_terms)):
-            raise InputError(
-                f"site {beside[0]!r} of the guide is no latent site of the model, so that annealing cannot leave it behind; "
-                "take log_likelihood, or a guide without it"
-            )
+        weights.require_latents_alone("annealing cannot leave it behind; take log_likelihood, or a guide without it")
         self._transforms = {name: _transform(name, weights) for name in self._sites}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.of(weights.guide)
@@ -81,8 +77,7 @@ class Latents:
 
     def _place(self, site: Site) -> int:
         """Where the data's dimension lies in a value with one more dimension behind."""
-        frame = next(frame for frame in site["cond_indep_stack"] if frame.name == self._plates.data)
-        return frame.dim - site["fn"].event_dim - 1
+        return data_place(site, self._plates) - 1
 
 
 def _data_first(value: Tensor, place: int) -> Tensor:

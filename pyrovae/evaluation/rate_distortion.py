@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyrovae.batches import DataLike, as_data
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
@@ -111,9 +111,7 @@ def rate_distortion(
     """
     if not pairs:
         raise InputError("there is no pair; expected one or more by name: {'one': vae, 'other': (model, guide)}")
-    for name, number in (("num_samples", num_samples), ("max_rows", max_rows)):
-        if number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")
+    require_positive(num_samples=num_samples, max_rows=max_rows)
     found = {
         name: _terms(*programs(name, value), data, num_samples, seed, device, max_rows) for name, value in pairs.items()
     }

@@ -13,7 +13,7 @@ from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from torch import Tensor
 
 from pyrovae.batches import DataLike
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.estimate import LogLikelihood
 from pyrovae.evaluation.log_likelihood import log_likelihood
@@ -118,9 +118,7 @@ def refine(
             f"guide is {type(guide).__name__}, which does not tell its parameters for a datum; expected one of "
             "pyrovae.guides, or a program with methods encode(x, c, mask) and draw(params)"
         )
-    for name, number in (("steps", steps), ("num_particles", num_particles)):
-        if number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")
+    require_positive(steps=steps, num_particles=num_particles)
     if not learning_rate > 0:
         raise InputError(f"learning_rate is {learning_rate}; expected a positive number")
     return Refined(model, guide, steps, learning_rate, num_particles, seed)

@@ -6,9 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyrovae.batches import Batch, DataLike, as_batch
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.decode import decode, latent_site
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
@@ -88,10 +89,7 @@ def traverse(
         raise InputError(f"x has {len(batch)} data; expected one, to begin from: pass x[:1]")
     if over not in ("prior", "posterior"):
         raise InputError(f"over is {over!r}; expected 'prior' or 'posterior'")
-    if steps < 2:
-        raise InputError(f"steps is {steps}; expected at least 2")
-    if draws < 1:
-        raise InputError(f"draws is {draws}; expected at least 1")
+    require_points(steps, draws)
     pair = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
         pair.start(batch.x, **batch.given)
@@ -108,6 +106,13 @@ def traverse(
             row[:, dimension] = values[:, dimension]
         means = decode(pair, repeated(batch, len(moved) * steps), latents.flatten(0, 1))
     return Traversal(latents, means.unflatten(0, (len(moved), steps)), moved, levels, over)
+
+
+def require_points(steps: int, draws: int) -> None:
+    """Raise an InputError where a path of so many points has no two ends, or there is nothing to average."""
+    require_positive(draws=draws)
+    if steps < 2:
+        raise InputError(f"steps is {steps}; expected at least 2")
 
 
 def repeated(batch: Batch, times: int) -> Batch:
@@ -137,12 +142,20 @@ def _of_posterior(call: Call, name: str, mean: Tensor, levels: Tensor) -> Tensor
 
 def _quantiles(call: Call, name: str, levels: Tensor) -> Tensor:
     """Quantiles of each dimension of the prior, shape ``(steps, D)``: of the distribution, or of draws."""
+    one: Site = replace(call, particles=1).unguided().nodes[name]
+    exact = _exact_quantiles(base_distribution(one["fn"]), levels)
+    if exact is not None:
+        return exact
     pieces = [min(MAX_ROWS, call.particles - start) for start in range(0, call.particles, MAX_ROWS)]
     sites: list[Site] = [replace(call, particles=number).unguided().nodes[name] for number in pieces]
-    base = base_distribution(sites[0]["fn"])
-    try:
-        if not base.event_shape:
-            return torch.stack([base.icdf(level).flatten(0, -2)[0] for level in levels])
-    except NotImplementedError:
-        pass
     return torch.cat([site["value"] for site in sites]).flatten(0, -2).quantile(levels, 0)
+
+
+def _exact_quantiles(base: Distribution, levels: Tensor) -> Tensor | None:
+    """The same of a distribution of scalars that has a quantile function; None of another."""
+    if base.event_shape:
+        return None
+    try:
+        return torch.stack([base.icdf(level).flatten(0, -2)[0] for level in levels])
+    except NotImplementedError:  # torch's way to have none
+        return None

@@ -3,9 +3,7 @@
 from matplotlib.axes import Axes
 
 from pyrovae.evaluation import Interpolation
-from pyrovae.plots.axes import given_or_new
 from pyrovae.plots.picture_rows import picture_rows
-from pyrovae.plots.tiles import as_pictures
 
 
 def interpolations(interpolation: Interpolation, ax: Axes | None = None) -> Axes:
@@ -19,9 +17,7 @@ def interpolations(interpolation: Interpolation, ax: Axes | None = None) -> Axes
     Raises:
         InputError: for data of another shape.
     """
-    pictures = as_pictures(interpolation.means.flatten(0, 1))
     shares = [f"{share:.0%}" for share in interpolation.shares.tolist()]
-    shaped = pictures.reshape(-1, len(shares), *pictures.shape[1:])
-    ax = picture_rows(shaped, [""] * len(shaped), ["start", *shares[1:-1], "end"], given_or_new(ax))
+    ax = picture_rows(interpolation.means, [""] * len(interpolation.means), ["start", *shares[1:-1], "end"], ax)
     ax.set_xlabel("share of the way through latent space")
     return ax

@@ -3,9 +3,7 @@
 from matplotlib.axes import Axes
 
 from pyrovae.evaluation import Traversal
-from pyrovae.plots.axes import given_or_new
 from pyrovae.plots.picture_rows import picture_rows
-from pyrovae.plots.tiles import as_pictures
 
 
 def traversals(traversal: Traversal, ax: Axes | None = None) -> Axes:
@@ -19,12 +17,10 @@ def traversals(traversal: Traversal, ax: Axes | None = None) -> Axes:
     Raises:
         InputError: for data of another shape.
     """
-    pictures = as_pictures(traversal.means.flatten(0, 1))
     rows = [f"z{dimension + 1}" for dimension in traversal.dimensions]
     of_prior = traversal.over == "prior"
     columns = [_percent(level) if of_prior else f"{level:.2g}" for level in traversal.levels.tolist()]
-    shaped = pictures.reshape(len(rows), len(columns), *pictures.shape[1:])
-    ax = picture_rows(shaped, rows, [column.replace("-", "\N{MINUS SIGN}") for column in columns], given_or_new(ax))
+    ax = picture_rows(traversal.means, rows, [column.replace("-", "\N{MINUS SIGN}") for column in columns], ax)
     ax.set_xlabel("quantile of the prior, in percent" if of_prior else "standard deviations of the posterior from its mean")
     return ax
 

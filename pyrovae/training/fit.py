@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from pyrovae.batches import Batch, as_batch, as_data, batches, prefetched
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
-from pyrovae.errors import InputError
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded, set_seed
@@ -137,7 +137,7 @@ def fit(
         >>> len(history.metrics)
         2
     """
-    _check_numbers(epochs=epochs, batch_size=batch_size, patience=patience)
+    require_positive(epochs=epochs, batch_size=batch_size, patience=patience)
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
     if not isinstance(objective := objective or ELBO(), Objective):
@@ -352,12 +352,6 @@ def _check_guide(guide: Program, batch_size: int, number: int) -> None:
             f"{type(owner(guide)).__name__} keeps parameters for each datum by its place in the batch; pass "
             f"batch_size={number}, all data at once, or an amortised guide"
         )
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise InputError(f"{name} is {number}; expected at least 1")
 
 
 def check_device(device: str | None) -> None:
