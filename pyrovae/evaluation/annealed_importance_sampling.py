@@ -172,6 +172,7 @@ def annealed_importance_sampling(
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 
         def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, Tensor]:
+            """One batch, with noise of its own."""
             path, kept = item
             set_seed(seed_of(seed, index), path.batch.x.device)
             log_weights, acceptance = settings.forwards(path, settings.plan(path), bar)

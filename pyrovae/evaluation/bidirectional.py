@@ -136,6 +136,7 @@ def bidirectional(
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 
         def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, ...]:
+            """One batch, with noise of its own."""
             template, kept = item
             set_seed(seed_of(seed, index), template.batch.x.device)
             path, u = _simulated(template)

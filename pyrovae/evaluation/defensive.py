@@ -25,7 +25,6 @@ from torch import Tensor, distributions
 from torch.distributions import Independent
 
 from pyrovae.batches import Batch
-from pyrovae.errors import InputError
 from pyrovae.gradients import with_values
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
@@ -36,31 +35,40 @@ FEWEST = 10
 _located = (distributions.Normal, distributions.Laplace, distributions.StudentT, distributions.Cauchy, dist.Logistic)
 
 
-def weigh_defensively(pair: Pair, particles: int, batch: Batch) -> LogWeights:
-    """Log weights of draws from the mixture, those of each part in a row, without a look at the numbers.
+class DefensiveMixture:
+    """The mixture for a pair. A guide none of whose sites has a location and a scale (flows, mixtures) is not widened.
 
-    A guide none of whose sites has a location and a scale (flows, mixtures) is not widened.
+    Args:
+        pair: the programs, started.
+        batch: data to try them on.
 
     Raises:
         InputError: where the guide has sites that are no latents of the model, which the prior cannot draw.
     """
-    with pair.opened() as (model, guide):
-        first = Call(model, guide, (batch.x,), batch.given, 1, pair.plates)
-        own = first.draw()
-        wider = _Wider(guide, _factor(first, own))
-        programs = [guide, wider] if wider.widens(first) else [guide]
-        counts = _counts(particles, len(programs) + 1)
-        parts = [replace(first, guide=part, particles=count).draw() for part, count in zip(programs, counts, strict=False)]
-        parts.append(replace(first, particles=counts[-1]).unguided())
-        call = replace(first, particles=particles)
-        draws = _joined(call, own, parts)
-        weights = call.compose(call.observe(draws), call.propose(draws))
-        densities = [weights.proposal]
-        densities += [call.density(replace(call, guide=part).propose(draws), weights.plates) for part in programs[1:]]
-        densities.append(weights.latent)
-        shares = [math.log(count / particles) for count in counts]
-        mixture = torch.stack([density + share for density, share in zip(densities, shares, strict=True)]).logsumexp(0)
-        return replace(weights, proposal_terms={"the mixture": mixture})
+
+    def __init__(self, pair: Pair, batch: Batch) -> None:
+        self._pair = pair
+        weights = pair.weigh(1, batch.x, **batch.given)
+        weights.require_latents_alone("the prior cannot be a part of it; pass proposal='guide', or a guide without it")
+        sites: list[Site] = [weights.guide.nodes[name] for name in weights.latent_terms]
+        dimensions = sum(coordinates(site["value"], site, weights.plates).shape[-1] for site in sites)
+        self._factor = 1.0 + 1.0 / math.sqrt(dimensions)
+        self._widens = any(widened(site["fn"], self._factor) is not None for site in sites)
+
+    def weigh(self, particles: int, batch: Batch) -> LogWeights:
+        """Log weights of draws from the mixture, those of each part in a row, without a look at the numbers."""
+        with self._pair.opened() as (model, guide):
+            call = Call(model, guide, (batch.x,), batch.given, particles, self._pair.plates)
+            programs = [guide, *([_Wider(guide, self._factor)] if self._widens else [])]
+            *of_guides, of_prior = counts = _counts(particles, len(programs) + 1)
+            sizes = zip(programs, of_guides, strict=True)
+            parts = [replace(call, guide=part, particles=count).draw() for part, count in sizes]
+            draws = _joined(call, [*parts, replace(call, particles=of_prior).unguided()])
+            weights = call.compose(call.observe(draws), call.propose(draws))
+            wider = [call.density(replace(call, guide=part).propose(draws), weights.plates) for part in programs[1:]]
+        densities = [weights.proposal, *wider, weights.latent]
+        shared = [density + math.log(count / particles) for density, count in zip(densities, counts, strict=True)]
+        return replace(weights, proposal_terms={"the mixture": torch.stack(shared).logsumexp(0)})
 
 
 def _counts(particles: int, parts: int) -> list[int]:
@@ -69,27 +77,13 @@ def _counts(particles: int, parts: int) -> list[int]:
     return [particles - sum(others), *others]
 
 
-def _factor(call: Call, draws: Trace) -> float:
-    r"""By what scales grow: :math:`1 + 1 / \sqrt D`, about a nat of divergence however many latent dimensions there are."""
-    weights = call.weigh(draws)
-    if beside := sorted(set(weights.proposal_terms) - set(weights.latent_terms)):
-        raise InputError(
-            f"site {beside[0]!r} of the guide is no latent site of the model, so that the prior cannot be a part of the "
-            "proposal; pass proposal='guide', or a guide without it"
-        )
-    sites: list[Site] = [weights.guide.nodes[name] for name in weights.latent_terms]
-    dimensions = sum(coordinates(site["value"], site, weights.plates).shape[-1] for site in sites)
-    return 1.0 + 1.0 / math.sqrt(dimensions)
-
-
-def _joined(call: Call, draws: Trace, parts: Sequence[Trace]) -> Trace:
-    """The guide's trace with the values of all parts, one after another."""
+def _joined(call: Call, parts: Sequence[Trace]) -> Trace:
+    """The first trace, of the guide, with the values of all of them, one after another."""
     values: dict[str, Tensor] = {}
-    for site in density_sites(prune_subsample_sites(draws)):
-        place = -1 - call.nesting - site["fn"].event_dim
+    for site in density_sites(prune_subsample_sites(parts[0])):
         drawn: list[Any] = [part.nodes[site["name"]]["value"] for part in parts]
-        values[site["name"]] = torch.cat(drawn, place)
-    return with_values(draws, values)
+        values[site["name"]] = torch.cat(drawn, -1 - call.nesting - site["fn"].event_dim)
+    return with_values(parts[0], values)
 
 
 class _Wider(Messenger):
@@ -98,21 +92,14 @@ class _Wider(Messenger):
     def __init__(self, guide: Program, factor: float) -> None:
         super().__init__()
         self._guide, self._factor = guide, factor
-        self._widened = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self:
             return self._guide(*args, **kwargs)
 
-    def widens(self, call: Call) -> bool:
-        """Whether there is anything that it makes wider."""
-        replace(call, guide=self).draw()
-        return self._widened
-
     def _pyro_sample(self, msg: Any) -> None:
         if (wide := widened(msg["fn"], self._factor)) is not None:
             msg["fn"] = wide
-            self._widened = True
 
 
 def widened(distribution: Any, factor: float) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrovae.batches import Batch, Columns, batches
 from pyrovae.errors import InputError
-from pyrovae.evaluation.defensive import FEWEST, weigh_defensively
+from pyrovae.evaluation.defensive import FEWEST, DefensiveMixture
 from pyrovae.evaluation.limits import MAX_ROWS, rows_that_fit
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, same_random_numbers
@@ -55,11 +55,11 @@ class Draws:
         self.number = number
         self._data, self._device = data, device
         self._pair = Pair(model, guide)
-        self._defensive = defensive
         fewest = FEWEST if defensive else 1
         self._batch_size = _even(len(data), max(1, min(max_weights // number, (max_rows or MAX_ROWS) // fewest)))
         first = next(self.batches())
         self._pair.start(first.x, **first.given)
+        self._mixture = DefensiveMixture(self._pair, first) if defensive else None
         self.discrete_dimensions: int | None = None
         max_rows = max_rows or rows_that_fit(device, lambda: self._pair.weigh(4, first.x, **first.given).total.numel())
         self._at_once = _even(number, max(fewest, max_rows // self._batch_size))
@@ -89,7 +89,7 @@ class Draws:
         noise = _noise(batch.x.device)
         for rows in weights.split(self._at_once):
             rows.copy_(self._weigh(filled))
-        if self._defensive:  # the parts lie in a row, and what is left out must be of all of them alike
+        if self._mixture is not None:  # the parts lie in a row, and what is left out must be of all of them alike
             rows.copy_(rows[torch.randperm(len(rows), device=rows.device)])
         weights = weights[: self.number, : len(batch)]
         if weights.isnan().any():
@@ -110,8 +110,8 @@ class Draws:
 
     def _drawn(self, batch: Batch) -> LogWeights:
         """The weights of the draws that are made together, eagerly."""
-        if self._defensive:
-            return weigh_defensively(self._pair, self._at_once, batch)
+        if self._mixture is not None:
+            return self._mixture.weigh(self._at_once, batch)
         return self._pair.weigh(self._at_once, batch.x, **batch.given)
 
     def _checked(self, batch: Batch) -> Tensor:

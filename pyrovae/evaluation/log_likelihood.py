@@ -136,6 +136,7 @@ class _Options:
         draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive)
 
         def work(index: int, batch: Batch) -> LogLikelihood:
+            """One batch, with noise of its own."""
             set_seed(seed_of(seed, index), self.device)
             with computing_in(self.precision):
                 weights = draws.of(batch)

@@ -16,7 +16,7 @@ from pyrovae import VAE
 from pyrovae.batches import Columns
 from pyrovae.errors import InputError
 from pyrovae.evaluation import log_likelihood
-from pyrovae.evaluation.defensive import weigh_defensively, widened
+from pyrovae.evaluation.defensive import DefensiveMixture, widened
 from pyrovae.guides import Flow
 from pyrovae.pair import Pair
 
@@ -94,7 +94,7 @@ def test_weights_are_bounded():
     pair = Pair(model, guide)
     pair.start(x)
     with torch.no_grad():
-        weights = weigh_defensively(pair, 1000, Columns(x))
+        weights = DefensiveMixture(pair, Columns(x)).weigh(1000, Columns(x))
         likelihood = dist.Normal(0.0, model.noise).log_prob(torch.tensor(0.0)) * model.data_dim
         assert (weights.total <= likelihood + math.log(10) + 1e-9).all()
 

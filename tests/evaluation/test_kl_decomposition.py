@@ -30,7 +30,7 @@ from pyrovae import guides, priors
 from pyrovae.batches import as_data
 from pyrovae.errors import InputError
 from pyrovae.evaluation import KLDecomposition, kl_decomposition, refine
-from pyrovae.evaluation.aggregate_density import Latents, log_aggregate_density
+from pyrovae.evaluation.aggregate_density import DrawsAlone, log_aggregate_density
 from pyrovae.evaluation.weighed import weighed
 from pyrovae.pair import Pair
 
@@ -308,7 +308,7 @@ def test_the_mixture_is_that_of_the_guide_run_at_each_datum(prior, guide):
         trace.compute_log_prob()
         log_q.append(sum(trace.nodes[name]["log_prob"] for name in latents))
     expected = torch.stack(log_q).logsumexp(0) - math.log(7)
-    (found,) = log_aggregate_density(pair, as_data(x), [Latents.of(part.draws, part.weights)], x.device, 15)
+    (found,) = log_aggregate_density(pair, as_data(x), [DrawsAlone.of(part.draws, part.weights)], x.device, 15)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     split = kl_decomposition(vae.model, vae.guide, x, 2, max_rows=20, max_pairs=20)
     assert split.mutual_information[0] + split.marginal_kl[0] == pytest.approx(split.average_kl[0])
