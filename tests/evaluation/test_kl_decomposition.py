@@ -31,6 +31,7 @@ from pyrovae.batches import as_data
 from pyrovae.errors import InputError
 from pyrovae.evaluation import KLDecomposition, kl_decomposition, refine
 from pyrovae.evaluation.aggregate_density import DrawsAlone, log_aggregate_density
+from pyrovae.evaluation.kl_decomposition import _controlled
 from pyrovae.evaluation.weighed import weighed
 from pyrovae.pair import Pair
 
@@ -388,3 +389,12 @@ def test_a_point_has_an_infinite_kl():
 def test_numbers_are_at_least_one(name):
     with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
         kl_decomposition(*known(dist.Normal(0.0, 1.0), unit), torch.randn(4), **{name: 0})
+
+
+def test_what_the_draws_are_off_the_formula_is_taken_out():
+    """And nothing where they are not off it."""
+    control, noise = torch.randn(2, 10, 200)
+    values = 1.5 + 3.0 * control + 0.01 * noise
+    torch.testing.assert_close(_controlled(values, control).std(), (0.01 * noise).std(), rtol=0.05, atol=0.0)
+    torch.testing.assert_close(_controlled(values, control).mean(), (values - 3.0 * control).mean(), rtol=0.0, atol=1e-3)
+    assert torch.equal(_controlled(values, torch.zeros_like(control)), values)

@@ -1,4 +1,4 @@
-"""Processes that share the data have the result of one."""
+"""Processes that share the data each do a part, and have the result of one."""
 
 import os
 import subprocess
@@ -17,6 +17,7 @@ import numpy as np, torch
 from torch import distributed
 from programs import GaussianGuide, LinearGaussian
 import pyrovae
+from pyrovae.evaluation.shards import in_shards
 
 folder, rank, broken = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "broken"
 distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -31,7 +32,9 @@ sizes = {"max_rows": 200}
 found = pyrovae.log_likelihood(model, guide, x, 50, max_weights=250, **sizes)
 chains = pyrovae.annealed_importance_sampling(model, guide, x, 4, 5, steps=2, max_rows=20)
 bounds = pyrovae.bidirectional(model, guide, x, 4, 5, steps=2, max_rows=20)
-np.savez(f"{folder}/{rank}.npz", found.log_p, found.k_hat, chains.log_weights, bounds.reverse)
+mine = []
+assert in_shards("abcde", lambda index, item: mine.append(index) or item) == list("abcde")
+np.savez(f"{folder}/{rank}.npz", mine, found.log_p, found.k_hat, chains.log_weights, bounds.reverse)
 distributed.destroy_process_group()
 """
 
@@ -57,7 +60,9 @@ def test_two_processes_have_the_result_of_one(tmp_path, float64):
     bounds = pyrovae.bidirectional(model, guide, x, 4, 5, steps=2, max_rows=20)
     for rank in (0, 1):
         with np.load(tmp_path / f"{rank}.npz") as file:
-            for name, expected in zip(file, (found.log_p, found.k_hat, chains.log_weights, bounds.reverse), strict=True):
+            own = [index for index in range(5) if index % 2 == rank]
+            whole = (own, found.log_p, found.k_hat, chains.log_weights, bounds.reverse)
+            for name, expected in zip(file, whole, strict=True):
                 np.testing.assert_array_equal(file[name], expected)
 
 
