@@ -54,11 +54,16 @@ class Bidirectional:
         return mean_and_error(self.upper - self.lower)
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
-        """Of each datum's log p(x), two arrays ``(N,)``: both bounds, moved outwards by the error of each."""
-        lower, upper = torch.from_numpy(self.forward), -torch.from_numpy(self.reverse)
-        low, _ = importance.interval(self.lower, importance.standard_error(lower).numpy(), len(lower), level)
-        below, _ = importance.interval(-self.upper, importance.standard_error(upper).numpy(), len(upper), level)
-        return low, -below
+        r"""Of each datum's log p(x), two arrays ``(N,)``, from :math:`E[\log w] \le \log p(x) \le E[-\log w^{-1}]`.
+
+        The means over chains, moved outwards by their error at this level by Student's t. These bounds are looser than
+        :attr:`lower` and :attr:`upper`, but log weights, sums of many steps, are nearly normal, and their error is
+        to be trusted. That of a log-mean weight is not where chains have not met, and a few of them carry all. NaN for a
+        single chain, and where a weight is zero.
+        """
+        low, _ = _mean_over_chains(self.forward, level)
+        _, high = _mean_over_chains(self.reverse, level)
+        return low, high
 
     def __str__(self) -> str:
         chains, data = self.forward.shape
@@ -148,6 +153,15 @@ def bidirectional(
         parts = in_shards(paths, work)
     forward, reverse, drawn = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
     return Bidirectional(forward.T, reverse.T, temperatures, drawn)
+
+
+def _mean_over_chains(log_weights: Array, level: float) -> tuple[Array, Array]:
+    """Two arrays ``(N,)``: the ends of Student's interval of the mean."""
+    number = len(log_weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt(log_weights.var(0) / (number - 1))
+    reach = error * importance.student(number, level)
+    return log_weights.mean(0) - reach, log_weights.mean(0) + reach
 
 
 def _simulated(path: Path) -> tuple[Path, Tensor]:

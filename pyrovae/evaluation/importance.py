@@ -96,12 +96,17 @@ def interval(log_p: Array, standard_error: Array, number: int, level: float) -> 
     with Student's t of ``number - 1`` degrees; there is no upper end where :math:`t\, \mathrm{se} \ge 1`. It reaches further
     up than down, as the mean of heavy weights is more often too low.
     """
-    if not 0.0 < level < 1.0:
-        raise InputError(f"level is {level}; expected a number between 0 and 1, as 0.95")
-    reach = standard_error * scipy.stats.t(number - 1).ppf((1.0 + level) / 2.0)
+    reach = standard_error * student(number, level)
     with np.errstate(divide="ignore", invalid="ignore"):
         up = np.where(reach < 1.0, -np.log1p(-np.minimum(reach, 1.0)), np.where(np.isnan(reach), math.nan, math.inf))
     return log_p - np.log1p(reach), log_p + up
+
+
+def student(number: int, level: float) -> float:
+    """How many standard errors an interval of the mean of so many numbers reaches to each side."""
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level is {level}; expected a number between 0 and 1, as 0.95")
+    return float(scipy.stats.t(number - 1).ppf((1.0 + level) / 2.0))
 
 
 def _relative(log_weights: Tensor) -> Tensor:

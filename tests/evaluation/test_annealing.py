@@ -285,14 +285,32 @@ def test_the_interval_is_that_of_the_mean_weight():
 
 
 def test_the_interval_between_both_bounds():
-    """From the chains forward and, upside down, from those back."""
+    """Below the mean over the chains forward, and above that over those back."""
     forward, reverse = torch.randn(2, 5, 4).numpy() * 0.1 - 30.0
     low, high = Bidirectional(forward, reverse, 1, np.zeros(4)).interval(0.9)
-    ends = [
-        AnnealedLikelihood(chains, np.zeros(0), 1, "prior", "sigmoid", 1).interval(0.9) for chains in (forward, -reverse)
-    ]
-    np.testing.assert_array_equal(low, ends[0][0])
-    np.testing.assert_array_equal(high, -ends[1][0])
+    np.testing.assert_allclose(low, scipy.stats.t.interval(0.9, 4, forward.mean(0), scipy.stats.sem(forward))[0])
+    np.testing.assert_allclose(high, scipy.stats.t.interval(0.9, 4, reverse.mean(0), scipy.stats.sem(reverse))[1])
+
+
+def test_chains_that_have_not_met_bracket_too():
+    """Log weights of N(-s^2 / 2, s^2) with mean 1, s up to 6, of which the heaviest carries all: 40,000 data."""
+    scale = torch.linspace(0.1, 6.0, 40_000)
+    below, above = scale * torch.randn(2, 16, 40_000)
+    forward, reverse = (below - scale**2 / 2).numpy(), (above + scale**2 / 2).numpy()
+    found = Bidirectional(forward, reverse, 1, np.zeros(40_000))
+    low, high = found.interval(1.0 - 1e-6)
+    assert ((low < 0.0) & (high > 0.0)).all()
+    assert (found.lower > 0.0).any()
+    assert (found.upper < 0.0).any()
+
+
+def test_a_weight_of_zero_and_a_single_chain():
+    forward, reverse = torch.randn(2, 3, 1).numpy()
+    forward[0] = -math.inf
+    low, high = Bidirectional(forward, reverse, 1, np.zeros(1)).interval()
+    assert np.isnan(low).all()
+    assert np.isfinite(high).all()
+    assert np.isnan(Bidirectional(forward[:1], reverse[:1], 1, np.zeros(1)).interval()).all()
 
 
 def test_the_bounds_of_both_directions():
