@@ -27,6 +27,8 @@ from pyrovae.training.tape import Tape
 
 CHECK_EVERY = 100
 """Steps after which a recorded step is compared with an eager one again."""
+REPLAYS = 128
+"""Steps that are replayed before Python has a word again."""
 TOLERANCE = 1e-3
 """Of that comparison, relative: rounding stays well below it, in bfloat16 too."""
 
@@ -90,6 +92,10 @@ class Steps:
         draw: what each use makes of rows of the data, such as their binarisation.
         clip_norm: the largest norm of the gradient, all parameters together; a longer one is scaled down to it.
         compile: whether to fuse the steps; a program that cannot be recorded runs eagerly, after a warning.
+
+    Attributes:
+        between: called between steps: after each, or, where steps are replayed, after 128.
+        done: the number of steps done in this epoch.
     """
 
     def __init__(
@@ -108,6 +114,8 @@ class Steps:
         self.draw = draw
         self.clip_norm = clip_norm
         self.compile = compile
+        self.between: Callable[[], None] = lambda: None
+        self.done = 0
         self.seconds_to_first_step: float | None = None
         self._parameters = [value for group in optimizer.param_groups for value in group["params"] if value.requires_grad]
         self._device = self._parameters[0].device
@@ -118,6 +126,8 @@ class Steps:
         self._tape: Tape | None = None
         self._named: Batch = Columns(torch.empty(0))
         self._unchecked = CHECK_EVERY
+        self._restored: dict[str, Any] | None = None
+        self._rows: Callable[[int], Sequence[Tensor] | None] = lambda _: None
         fused = _use_fused_kernels(optimizer) and compile and not _has_hooks(optimizer)
         self._capturable, self._noting = fused and self._device.type == "cuda", fused and self._device.type == "cpu"
         self._began = perf_counter()
@@ -132,20 +142,20 @@ class Steps:
         order = order.to(self._device)
         batches = order.split(self.batch_size)
         full = len(order) // self.batch_size
-        self._begin(data)
-        if full and self._is_due(full):
+        self._begin(lambda step: data.rows(order[step * self.batch_size :][: self.batch_size]).tensors, data)
+        if self.done < full and self._is_due(full - self.done):
             self._check(in_memory, *data.tensors, batches[0])
-        if full and self._can_capture(in_memory, *data.tensors, batches[0]):
+        if self.done < full and self._can_capture(in_memory, *data.tensors, batches[0]):
             self._replay(data.tensors, order[: full * self.batch_size].view(full, self.batch_size))
-            batches = batches[full:]
-        for index in batches:
+        for index in batches[self.done :]:
             self._step(in_memory, *data.tensors, index)
-        return self._end(len(order), lambda step: data.rows(order[step * self.batch_size :][: self.batch_size]).tensors)
+            self._over(1)
+        return self._end(len(order))
 
     def stream(self, batches: Iterable[Batch]) -> Means:
-        """One step for each batch, wherever they come from; the same errors."""
-        self._begin()
-        count = 0
+        """One step for each batch, wherever they come from; the same errors. Those that are done are not among them."""
+        self._begin(lambda _: None)
+        count = self.done * self.batch_size
         for batch in batches:
             self._named = batch
             count += len(batch)
@@ -155,7 +165,21 @@ class Steps:
                 self._replay_on(batch.tensors)
             else:
                 self._step(as_given, *batch.tensors)
-        return self._end(count, lambda _: None)
+            self._over(1)
+        return self._end(count)
+
+    def state(self) -> dict[str, Any]:
+        """How far this epoch is, for :meth:`restore`.
+
+        Raises:
+            InputError: where a step that was replayed had a loss or a gradient that was not finite.
+        """
+        self._look_at_replays()
+        return {"done": self.done, "sums": self._state.sums.cpu()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Let the next :meth:`walk` or :meth:`stream` go on from there."""
+        self._restored = state
 
     def _is_due(self, steps: int) -> bool:
         """Whether, before so many steps, it is time again to look whether the recorded programs are still the programs."""
@@ -163,14 +187,31 @@ class Steps:
         self._unchecked = steps if due else self._unchecked + steps
         return due
 
-    def _begin(self, data: Batch | None = None) -> None:
+    def _begin(self, rows: Callable[[int], Sequence[Tensor] | None], data: Batch | None = None) -> None:
         self.module.train()
+        self._rows = rows
         self._named = data or self._named
         for value in self._state:
             value.zero_()
+        self.done = 0
+        if self._restored is not None:
+            self.done = self._restored["done"]
+            self._state.sums.copy_(self._restored["sums"])
+            self._state.steps.fill_(self.done)
+            self._restored = None
         self._tape = None
         if (settings := self._read_settings()) != self._settings:  # a schedule has stepped
             self._settings, self._captured = settings, {}
+
+    def _over(self, steps: int) -> None:
+        """So many steps are done."""
+        self.done += steps
+        self.between()
+
+    def _look_at_replays(self) -> None:
+        """Steps that were replayed are looked at only when an epoch is over, or is to be kept."""
+        if self._captured and self._state.failed:
+            self._refuse(self._rows(int(self._state.steps)))
 
     def close(self) -> None:
         """Let go of graphs, and of the memory that is theirs."""
@@ -178,10 +219,9 @@ class Steps:
         self.optimizer.zero_grad()
         vars(self.optimizer).pop("found_inf", None)
 
-    def _end(self, count: int, rows: Callable[[int], Sequence[Tensor] | None]) -> Means:
-        """The means of the epoch. Steps that were replayed are looked at only here."""
-        if self._captured and self._state.failed:
-            self._refuse(rows(int(self._state.steps)))
+    def _end(self, count: int) -> Means:
+        """The means of the epoch."""
+        self._look_at_replays()
         means = Means(self.module.elbo, self._device)
         means.sums, means.count = self._state.sums.clone(), count
         return means
@@ -315,7 +355,7 @@ class Steps:
         return self._capturable and self._function(rows, *inputs) is not None
 
     def _replay(self, data: tuple[Tensor, ...], order: Tensor) -> None:
-        """Steps over data in memory, ``order`` having a row a step."""
+        """The steps over data in memory that are not done yet, ``order`` having a row a step."""
         fused: Any = self._function(in_memory, *data, order[0])
 
         def make() -> Replayable:
@@ -330,8 +370,11 @@ class Steps:
         held = tuple((column.data_ptr(), column.shape, column.dtype) for column in data)
         captured, (indices, place) = self._capture((in_memory, held, order.shape), make)
         indices.copy_(order)
-        place.zero_()
-        captured.run(len(order))
+        place.fill_(self.done)
+        while self.done < len(order):
+            steps = min(REPLAYS, len(order) - self.done)
+            captured.run(steps)
+            self._over(steps)
 
     def _replay_on(self, batch: tuple[Tensor, ...]) -> None:
         """A step on one batch."""
