@@ -152,7 +152,7 @@ def batches(
     generator = generator or torch.Generator()  # the loader seeds its workers with it, and else draws from torch's own
     read = DataLoader(data.x, batch_size, sampler=sampler, num_workers=workers, pin_memory=pin, generator=generator)
     places = torch.arange(len(data)) if order is None else order
-    for item, place in zip(read, places.split(batch_size), strict=True):
+    for item, place in zip(read, places.split(batch_size) if len(places) else (), strict=True):
         x, given = _item(item)
         beside = {name: value[_there(place, value)] for name, value in data.given.items()}
         yield Columns(x, {**given, **beside}).to(device, non_blocking=pin)

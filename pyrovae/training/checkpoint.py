@@ -1,67 +1,124 @@
 """Checkpoints: weights that anything reads, a training state that loads without unpickling, and a manifest of both.
 
-A checkpoint is a folder of ``weights.safetensors``, ``training.pt`` (optimiser, schedule and random generators, loaded with
-``weights_only=True``) and ``manifest.json`` with the SHA-256 of each. A tensor that has several names, as tied layers have,
-is kept once; the metadata of ``weights.safetensors`` say which name stands for which. A checkpoint is written to a
-temporary folder, flushed to the disk and renamed; ``index.json``, replaced in one step, then says which checkpoint is
-``best`` and which is ``last``. A process that dies at any moment leaves the former ones whole.
+A checkpoint is a folder of ``weights.safetensors``, ``training.pt`` (all else that is needed to go on, loaded with
+``weights_only=True``) and ``manifest.json`` with the SHA-256 of each, of the metrics up to there, and of itself. A tensor
+that has several names, as tied layers have, is kept once; the metadata of ``weights.safetensors`` say which name stands for
+which. A checkpoint is written to a temporary folder, flushed to the disk and renamed; ``index.json``, replaced in one step,
+then says which checkpoint is ``best``, which is ``last``, and which are kept for ever. A process that dies at any moment
+leaves the former ones whole.
 """
 
-import hashlib
-import json
-import os
+import io
 import shutil
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.training.durable import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder, write_sealed
 
 format_version = 1
 
 
-def save_checkpoint(folder: Path, epoch: int, weights: dict[str, Tensor], training: dict[str, Any], *, best: bool) -> None:
-    """Write the checkpoint of an epoch into ``folder``, make it the last and, where told, the best, and drop the others."""
-    folder.mkdir(exist_ok=True)
-    name = f"epoch-{epoch:05d}"
-    partial = folder / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    _save_weights(partial / "weights.safetensors", weights)
-    torch.save(training, partial / "training.pt")
-    digests = {file.name: _digest(file) for file in sorted(partial.iterdir())}
-    manifest = {"format": format_version, "epoch": epoch, "sha256": digests}
-    (partial / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    for path in [*partial.iterdir(), partial]:
-        _flush(path)
-    shutil.rmtree(folder / name, ignore_errors=True)
-    partial.rename(folder / name)
-    index = {**_index(folder), "last": name} | ({"best": name} if best else {})
-    _write_index(folder, index)
-    for old in folder.glob("epoch-*"):
-        if old.name not in index.values():
-            shutil.rmtree(old)
+class Place(NamedTuple):
+    """Where in a training a checkpoint is.
+
+    Attributes:
+        epoch: the number of epochs that are over.
+        batches: the number of batches of the next epoch that are over too.
+    """
+
+    epoch: int
+    batches: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return f"epoch-{self.epoch:05d}" + (f"-{self.batches:07d}" if self.batches else "")
+
+
+class Prefix(NamedTuple):
+    """The beginning of a file, by its length in bytes and SHA-256."""
+
+    length: int
+    sha256: str
+
+
+def save_checkpoint(
+    folder: Path,
+    place: Place,
+    weights: dict[str, Tensor],
+    training: dict[str, Any],
+    *,
+    best: bool = False,
+    keep: bool = False,
+    metrics: Prefix | None = None,
+) -> None:
+    """Write a checkpoint into ``folder``, make it the last and, where told, the best, and drop what nothing names.
+
+    Args:
+        folder: of all checkpoints of a run.
+        place: where in the training it is.
+        weights: by their names.
+        training: numbers, strings and tensors, in mappings and lists.
+        best: whether it is the best so far.
+        keep: whether to keep it whatever comes.
+        metrics: the file of metrics that belongs to it.
+
+    Raises:
+        InputError: where it cannot be written; all former ones are there then.
+    """
+    with told(folder):
+        folder.mkdir(exist_ok=True)
+    index = _index(folder)
+    files = {"weights.safetensors": _weights_as_bytes(weights), "training.pt": _as_bytes(training)}
+    manifest = {
+        "format": format_version,
+        "epoch": place.epoch,
+        "batches": place.batches,
+        "sha256": {name: digest(content) for name, content in files.items()},
+        "metrics": metrics._asdict() if metrics else None,
+    }
+    _drop_unnamed(folder, index)
+    name = next(
+        name for number in count() if not (folder / (name := place.name + (f".{number}" if number else ""))).exists()
+    )
+    write_folder(folder / name, {**files, "manifest.json": sealed(manifest)})
+    index = {**index, "last": name} | ({"best": name} if best else {})
+    index["kept"] = [*index.get("kept", []), *([name] if keep else [])]
+    write_sealed(folder / "index.json", index)
+    _drop_unnamed(folder, index)
 
 
 def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
     """The weights of the best checkpoint (of the last one, where no best was told) in ``folder``.
 
+    Args:
+        folder: of all checkpoints of a run.
+        which: ``best``, ``last``, or the name of one that is kept, such as ``epoch-00010``.
+
     Raises:
         InputError: where there is none, and where a file is missing or differs from what was written; it names the file.
     """
+    path = checked_checkpoint(folder, which) / "weights.safetensors"
     try:
-        return _read_weights(checked_checkpoint(folder, which) / "weights.safetensors")
-    except SafetensorError as error:
-        raise InputError(f"{folder}: weights.safetensors cannot be read ({error}); train again") from error
+        return _read_weights(path)
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}); copy the run again, or train again") from error
 
 
 def load_training(folder: Path, which: str = "last") -> dict[str, Any]:
-    """The training state beside the weights: ``epoch``, ``optimizer``, ``scheduler``, ``objective`` and ``random``."""
-    return torch.load(checked_checkpoint(folder, which) / "training.pt", weights_only=True)
+    """The training state beside the weights."""
+    path = checked_checkpoint(folder, which) / "training.pt"
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # the unpickler meets whatever is in the file, and raises whatever it likes
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); copy the run again, or train again") from error
 
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
@@ -83,25 +140,82 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> No
 
 def checked_checkpoint(folder: Path, which: str) -> Path:
     """The folder of the checkpoint, after a look at every file's SHA-256."""
-    index = _index(folder)
-    if not index:
-        raise InputError(f"{folder} holds no checkpoint; expected a run whose training got through its first epoch")
-    checkpoint = folder / index.get(which, index["last"])
-    digests = _manifest(checkpoint)["sha256"]
-    for name, digest in digests.items():
+    checkpoint, digests = folder / _name(folder, which), read_manifest(folder, which)["sha256"]
+    for name, expected in digests.items():
         file = checkpoint / name
-        if not file.is_file():
+        if not file.is_file() or file.is_symlink():
             raise InputError(f"{file} is missing; the run is incomplete: copy it again, or train again")
-        if _digest(file) != digest:
-            raise InputError(f"{file} is corrupt: its SHA-256 is not that in manifest.json; copy it again, or train again")
+        if digest_of_file(file) != expected:
+            raise corrupt(file)
     return checkpoint
 
 
-def _save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+def read_manifest(folder: Path, which: str) -> dict[str, Any]:
+    """The manifest of a checkpoint."""
+    path = folder / _name(folder, which) / "manifest.json"
+    manifest = read_sealed(path)
+    if manifest.get("format") != format_version:
+        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
+    expected = {"format", "epoch", "batches", "sha256", "metrics"}
+    if set(manifest) != expected or set(manifest["sha256"]) != {"weights.safetensors", "training.pt"}:
+        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
+    return manifest
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a checkpoint was ever whole there."""
+    return (folder / "index.json").exists()
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """The names of all checkpoints that are there for good: the best, the last, and those that are kept."""
+    return sorted(_named(_index(folder)))
+
+
+def _name(folder: Path, which: str) -> str:
+    index = _index(folder)
+    if not index:
+        raise InputError(f"{folder} holds no checkpoint; expected a run whose training got through its first epoch")
+    if which not in ("best", "last") and which not in _named(index):
+        raise InputError(f"{folder} holds no checkpoint {which!r}; there are best, last, {', '.join(sorted(_named(index)))}")
+    return index.get(which, index["last"] if which == "best" else which)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / "index.json"
+    if not path.exists():
+        return {}
+    index = read_sealed(path)
+    if "last" not in index or not all(_is_name(name) and (folder / name).is_dir() for name in _named(index)):
+        raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
+    return index
+
+
+def _named(index: dict[str, Any]) -> set[str]:
+    return {*index.get("kept", []), *(index[which] for which in ("best", "last") if which in index)}
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.startswith("epoch-") and "/" not in name
+
+
+def _drop_unnamed(folder: Path, index: dict[str, Any]) -> None:
+    """Remove checkpoints that the index does not name, and what was half written."""
+    for old in (*folder.glob("epoch-*"), *folder.glob(".*.partial")):
+        if old.name not in _named(index):
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+
+
+def _as_bytes(training: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(training, buffer)
+    return buffer.getvalue()
+
+
+def _weights_as_bytes(weights: dict[str, Tensor]) -> bytes:
     aliases = _aliases(weights)
     kept = {name: value.detach().cpu() for name, value in weights.items() if name not in aliases}
-    alone = {name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
-    save_file(alone, path, metadata=aliases)
+    return save({name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}, metadata=aliases)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -120,55 +234,3 @@ def _aliases(weights: dict[str, Tensor]) -> dict[str, str]:
 def _place(value: Tensor) -> tuple[Any, ...]:
     """Where a tensor lies: two of the same place are the same numbers."""
     return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()
-
-
-def _manifest(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / "manifest.json"
-    manifest = _read_json(path)
-    names = {"weights.safetensors", "training.pt"}
-    if set(manifest) != {"format", "epoch", "sha256"} or set(manifest["sha256"]) != names:
-        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
-    if manifest["format"] != format_version:
-        raise InputError(f"{path} has format {manifest['format']}; this version reads {format_version}: update pyrovae")
-    return manifest
-
-
-def _index(folder: Path) -> dict[str, str]:
-    path = folder / "index.json"
-    if not path.is_file():
-        return {}
-    index = _read_json(path)
-    if "last" not in index or not all((folder / name).is_dir() for name in index.values()):
-        raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
-    return index
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); the run is incomplete: copy it again, or train again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no object; copy the run again, or train again")
-    return content
-
-
-def _write_index(folder: Path, index: dict[str, str]) -> None:
-    partial = folder / ".index.json.partial"
-    partial.write_text(json.dumps(index, indent=2) + "\n")
-    _flush(partial)
-    partial.replace(folder / "index.json")
-    _flush(folder)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,11 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,25 +13,25 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
-from pyrovae.batches import Batch, as_batch, as_data, batches, prefetched
+from pyrovae.batches import as_batch, as_data
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import seeded, set_seed
+from pyrovae.evaluation.noise import seeded
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
 from pyrovae.parameters import Program, owner
 from pyrovae.precision import Precision, computing_in
-from pyrovae.training.checkpoint import save_checkpoint
-from pyrovae.training.checks import Noise, UnmovedParameterWarning, blame
-from pyrovae.training.compiled import compile as compile_objective
-from pyrovae.training.metrics import Means
-from pyrovae.training.run import Run
+from pyrovae.training.checks import UnmovedParameterWarning
+from pyrovae.training.interrupt import Signals
+from pyrovae.training.keeping import Keeping
+from pyrovae.training.run import Former, Run
 from pyrovae.training.steps import Steps
+from pyrovae.training.trainer import Trainer, seed_of_all
 
 WORTHWHILE = 3000
 """The number of steps from which on recording and fusing them is expected to save time."""
@@ -62,6 +61,13 @@ class History:
         )
         return f"History({len(self.metrics)} epochs, the best {self.best_epoch}; the last: {last})"
 
+    def best_of_all(self) -> int:
+        """The epoch with the best validation bound, the first of equals; without validation the last one."""
+        if not self.metrics or "validation_bound" not in self.metrics[-1]:
+            return len(self.metrics)
+        gains = [self.module.elbo.sign * epoch["validation_bound"] for epoch in self.metrics]
+        return 1 + gains.index(max(gains))
+
     def last_is_best(self) -> bool:
         """Whether the last epoch has the best validation bound so far; without validation the last is the best."""
         if "validation_bound" not in self.metrics[-1]:
@@ -89,6 +95,9 @@ def fit(
     device: str | None = None,
     workers: int = 0,
     run: Run | str | None = None,
+    resume: bool = False,
+    keep_every: int | None = None,
+    keep_minutes: float | None = 10.0,
     progress: bool = True,
 ) -> History:
     r"""Train a pair of Pyro programs on data, in place.
@@ -119,7 +128,11 @@ def fit(
         device: where to train; where the data are if not given. Data in memory go there as a whole where they fit, and
             else batch by batch, ahead of their use.
         workers: processes that read ahead, for data that are not held in memory.
-        run: a folder to keep metrics and checkpoints in.
+        run: a folder to keep metrics and checkpoints in. SIGTERM or Ctrl-C then end the step, and a checkpoint is kept.
+        resume: go on from the last checkpoint in that folder, as if nothing had happened, or begin where there is none; all
+            else must be as it was, but for ``epochs``, ``patience`` and where it is trained.
+        keep_every: of so many epochs one checkpoint is kept for ever, beside the best and the last one.
+        keep_minutes: a checkpoint is kept within an epoch too, after so many minutes.
         progress: show a progress bar.
 
     Returns:
@@ -127,7 +140,9 @@ def fit(
 
     Raises:
         InputError: for data or programs that cannot be used, before anything is written or changed; for a loss or a
-            gradient that is not finite, naming the site, with the parameters as they were before that step.
+            gradient that is not finite, naming the site, with the parameters as they were before that step; for a folder
+            that cannot be written, or in which another process is training.
+        Interrupted: a KeyboardInterrupt, where the process was told to stop, after a checkpoint.
 
     Example:
         >>> import pyrovae, torch
@@ -137,7 +152,7 @@ def fit(
         >>> len(history.metrics)
         2
     """
-    require_positive(epochs=epochs, batch_size=batch_size, patience=patience)
+    require_positive(epochs=epochs, batch_size=batch_size, patience=patience, keep_every=keep_every)
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
     if not isinstance(objective := objective or ELBO(), Objective):
@@ -145,10 +160,10 @@ def fit(
     check_device(device)
     train, held_out = _split(data), None if validation is None else _fixed(_split(validation), seed)
     _check_guide(guide, batch_size, len(train))
-    run = Run(run) if isinstance(run, str) else run
+    run = _run(run, resume)
     module = objective(model, guide)
     place = home(train.columns, device)
-    with seeded(_seed(seed, 0), place), evaluating(model, guide), computing_in(precision):
+    with seeded(seed_of_all(seed, 0), place), evaluating(model, guide), computing_in(precision):
         _start(module, train, batch_size)
         module.to(device)
         parts = [_moved(part, place) for part in (train, held_out) if part is not None]
@@ -156,29 +171,41 @@ def fit(
         made, schedule = _optimizer(module, optimizer, scheduler)
         fuse = epochs * (len(train) // batch_size) >= WORTHWHILE if compile is None else compile
         steps = Steps(module, made, batch_size=batch_size, draw=train.binarize.draw, clip_norm=clip_norm, compile=fuse)
-        trainer = _Trainer(steps, schedule, *parts, seed=seed, device=place, workers=workers)
-        if run is not None:
-            run.begin()
-        return _loop(trainer, epochs=epochs, patience=patience, run=run, progress=progress)
+        trainer = Trainer(steps, schedule, *parts, seed=seed, device=place, workers=workers)
+        if run is None:
+            return _loop(trainer, epochs=epochs, patience=patience, progress=progress)
+        with Signals() as signals, run.opened() as former:
+            keeping = Keeping(run, trainer, every=keep_every, minutes=keep_minutes, signals=signals)
+            return _loop(trainer, former, keeping, epochs=epochs, patience=patience, progress=progress)
 
 
-def _loop(trainer: "_Trainer", *, epochs: int, patience: int | None, run: Run | None, progress: bool) -> History:
+def _loop(
+    trainer: Trainer,
+    former: Former | None = None,
+    keeping: Keeping | None = None,
+    *,
+    epochs: int,
+    patience: int | None,
+    progress: bool,
+) -> History:
     """Epochs until they are over or patience is, and the best parameters back into the pair."""
     module = trainer.steps.module
     history, best = History(module), {}
-    with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
+    if former is not None:
+        trainer.restore(former)
+        history.metrics, best = former.metrics, former.best if trainer.held_out else {}
+        history.best_epoch = history.best_of_all()
+    with tqdm(total=epochs, initial=trainer.finished, unit="epoch", disable=not progress) as bar:
         bar.set_postfix_str("recording and fusing the step" if trainer.steps.compile else "")
-        for epoch in range(1, epochs + 1):
-            history.metrics.append({"epoch": epoch, **trainer.epoch(epoch)})
+        while trainer.finished < epochs and (patience is None or trainer.finished - history.best_epoch < patience):
+            history.metrics.append({"epoch": trainer.finished + 1, **trainer.epoch()})
             history.seconds_to_first_step = trainer.steps.seconds_to_first_step or math.nan
             if history.last_is_best():
-                history.best_epoch, best = epoch, _copy(module) if trainer.held_out else {}
-            if run is not None:
-                _keep(run, trainer, history)
+                history.best_epoch, best = trainer.finished, _copy(module) if trainer.held_out else {}
+            if keeping is not None:
+                keeping.epoch(history.metrics[-1], best=history.last_is_best())
             bar.set_postfix_str(_postfix(history.metrics[-1]), refresh=False)
             bar.update()
-            if patience is not None and epoch - history.best_epoch >= patience:
-                break
     trainer.steps.close()
     if best:
         module.load_state_dict(best)
@@ -207,98 +234,12 @@ def _optimizer(
     return made, schedule
 
 
-class _Trainer:
-    """Steps over the data, epoch after epoch; each epoch's randomness is a function of the seed and its number."""
-
-    def __init__(
-        self,
-        steps: Steps,
-        schedule: LRScheduler | None,
-        train: Split,
-        held_out: Split | None = None,
-        *,
-        seed: int,
-        device: torch.device,
-        workers: int,
-    ) -> None:
-        self.steps = steps
-        self.schedule = schedule
-        self.train = train
-        self.held_out = held_out
-        self.seed = seed
-        self.device = device
-        self.workers = workers
-        self._fused = compile_objective(steps.module)
-
-    def epoch(self, number: int) -> dict[str, float]:
-        """One pass over the training data and one over the held-out data; the means of both."""
-        began = perf_counter()
-        rate = float(self.steps.optimizer.param_groups[0]["lr"])
-        set_seed(_seed(self.seed, number), self.device)
-        metrics = self._train(number).read("train")
-        if self.held_out is not None:
-            metrics |= self._validate(self.held_out)
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            gain = self.steps.module.elbo.sign * metrics.get("validation_bound", metrics["train_bound"])
-            self.schedule.step(-gain)
-        elif self.schedule is not None:
-            self.schedule.step()
-        return {**metrics, "learning_rate": rate, "seconds": perf_counter() - began}
-
-    def _train(self, epoch: int) -> Means:
-        generator = torch.Generator().manual_seed(_seed(self.seed, epoch, 1))
-        order = torch.randperm(len(self.train), generator=generator) if self.steps.batch_size < len(self.train) else None
-        if isinstance(self.train.x, Tensor) and self.train.x.device == self.device:
-            return self.steps.walk(as_batch(self.train.columns), order)
-        return self.steps.stream(self._read(self.train, order))
-
-    def _read(self, split: Split, order: Tensor | None = None) -> Iterator[Batch]:
-        """Batches of the data as they are kept."""
-        stream = batches(split.columns, self.steps.batch_size, order=order, workers=self.workers)
-        here = isinstance(split.x, Tensor) and split.x.device == self.device
-        return stream if here else prefetched(stream, self.device)
-
-    @torch.no_grad()
-    def _validate(self, held_out: Split) -> dict[str, float]:
-        """The means over held-out data, with the same noise in every epoch."""
-        module, means = self.steps.module.eval(), Means(self.steps.module.elbo, self.device)
-        set_seed(_seed(self.seed, 0), self.device)
-        for batch in self._read(held_out):
-            recorded = self.steps.compile and len(batch) == self.steps.batch_size
-            means.add((self._fused if recorded else module).measure(batch.x, **batch.given))
-        if not means.sums[0].isfinite():
-            self._find_the_fault(held_out)
-        return means.read("validation")
-
-    def _find_the_fault(self, held_out: Split) -> None:
-        """Go through held-out data again, with the noise of before, to say which batch has no finite bound, and why."""
-        set_seed(_seed(self.seed, 0), self.device)
-        for batch in self._read(held_out):
-            noise = Noise(self.device)
-            if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
-                noise.restore()
-                raise InputError(blame(self.steps.module, batch))
-        raise InputError("the validation bound is not finite, and was when it was computed again; train with compile=False")
-
-    def state(self) -> dict[str, Any]:
-        """What is needed beside the weights to go on."""
-        schedule = self.schedule.state_dict() if self.schedule else None
-        random = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_initialized():
-            random["cuda"] = torch.cuda.get_rng_state()
-        state = self.steps.module.elbo.state
-        objective = {name: value.cpu() for name, value in state.named_buffers()} if state else None
-        optimizer = self.steps.optimizer.state_dict()
-        return {"optimizer": optimizer, "scheduler": schedule, "objective": objective, "random": random}
-
-
-def _keep(run: Run, trainer: _Trainer, history: History) -> None:
-    epoch = history.metrics[-1]
-    run.log(epoch)
-    state = {"epoch": epoch["epoch"], **trainer.state()}
-    save_checkpoint(
-        run.checkpoints, len(history.metrics), trainer.steps.module.state_dict(), state, best=history.last_is_best()
-    )
+def _run(run: Run | str | None, resume: bool) -> Run | None:
+    if isinstance(run, str):
+        return Run(run, resume=resume)
+    if resume and not (isinstance(run, Run) and run.resumes):
+        raise InputError("resume is set, and run is not one to be resumed; pass its folder, or Run(path, resume=True)")
+    return run
 
 
 def _split(data: Any) -> Split:
@@ -361,10 +302,6 @@ def check_device(device: str | None) -> None:
     except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts that there is none
         reason = str(error).partition("\n")[0]
         raise InputError(f"device is {device!r}, which is not to be had here ({reason}); take 'cpu'") from error
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

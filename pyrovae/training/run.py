@@ -1,39 +1,78 @@
 """A run is a folder: what was asked for, what happened, and what came of it."""
 
+import hashlib
+import io
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.training.checkpoint import (
+    Place,
+    Prefix,
+    format_version,
+    has_checkpoint,
+    load_training,
+    load_weights,
+    read_manifest,
+    save_checkpoint,
+)
+from pyrovae.training.durable import append, corrupt, digest, read_file, read_sealed, told, write_file, write_sealed
+from pyrovae.training.lock import Lock
 
 _marks = ("metrics.jsonl", "checkpoints")
 """What every run has, from its beginning on."""
 _names = (
-    *("config.yaml", "split.npz", "metrics.jsonl", "checkpoints", "figures"),
+    *("config.yaml", "split.npz", "metrics.jsonl", "checkpoints", "figures", "manifest.json", "lock.json", ".*.partial"),
     *("summary.json", "log_likelihood.nc", "samples.npz", "samples.png", "report.html", "annealed.json", "annealed.npz"),
 )
 _inside = ("checkpoints/index.json", "checkpoints/epoch-*", "checkpoints/.*.partial*", "figures/*.png")
 """With the names, all that a run writes, as patterns of paths below its folder."""
+_asked = ("config.yaml", "split.npz")
+"""What says what a run is; the manifest has their digests."""
+
+
+class Former(NamedTuple):
+    """What a training left, to go on from.
+
+    Attributes:
+        place: where the last checkpoint is.
+        weights: of the last checkpoint.
+        best: of the best checkpoint; of the last one, where none was best.
+        training: the state beside the weights.
+        metrics: of the epochs that are over, one mapping each.
+    """
+
+    place: Place
+    weights: dict[str, Tensor]
+    best: dict[str, Tensor]
+    training: dict[str, Any]
+    metrics: list[dict[str, Any]]
 
 
 class Run:
-    """The folder of one training run. Nothing is written before :meth:`begin`.
+    """The folder of one training run. Nothing is written before it is opened, by ``fit``.
 
     It holds ``config.yaml`` (every setting, defaults too), ``split.npz`` (which datum was in which part), ``metrics.jsonl``
-    (one line an epoch), ``checkpoints/``, and what evaluation adds.
+    (one line an epoch), ``checkpoints/``, ``manifest.json`` (SHA-256 of the first two), and what evaluation adds. While a
+    training writes it there is a ``lock.json``.
 
     Args:
-        path: the folder; it must not exist, or be empty, unless ``overwrite``.
+        path: the folder; it must not exist, or be empty, unless ``overwrite`` or ``resume``.
         overwrite: replace a former run there, once; nothing is removed that a run does not write.
+        resume: go on from the last checkpoint there, or begin where there is none.
         config: the text of ``config.yaml``.
         split: arrays for ``split.npz``.
 
     Raises:
-        InputError: where the folder holds something and ``overwrite`` is not set, or holds something that no run writes.
+        InputError: where the folder holds something and neither is set, or holds something that no run writes.
     """
 
     def __init__(
@@ -41,50 +80,179 @@ class Run:
         path: str | Path,
         *,
         overwrite: bool = False,
+        resume: bool = False,
         config: str | None = None,
         split: dict[str, np.ndarray] | None = None,
     ) -> None:
+        if overwrite and resume:
+            raise InputError("overwrite and resume are both set: a former run is either replaced or gone on with; take one")
         self.path = Path(path)
         self._overwrite = overwrite
-        self._config = config
-        self._split = split
-        _check_free(self.path, overwrite)
+        self._resume = resume
+        self._asked = _files(config, split)
+        self._metrics = hashlib.sha256()
+        self._length = 0
+        self._lock: Lock | None = None
+        _check_free(self.path, overwrite or resume)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on from what is there."""
+        return self._resume
 
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
 
-    def begin(self) -> None:
-        """Make the folder, in place of a former run where that was asked for.
+    @contextmanager
+    def opened(self) -> Iterator[Former | None]:
+        """Within it the folder is locked, and there to be written; what a former training left there, if we go on from it.
 
         Raises:
-            InputError: where the folder is no longer free; so a run begins only once.
+            InputError: where the folder is no longer free, so that a run begins only once; where another process is training
+                there; where a file is missing or is not what was written.
         """
-        _check_free(self.path, self._overwrite)
-        if self._overwrite:
-            _clear(self.path)
-            self._overwrite = False
-        self.checkpoints.mkdir(parents=True)
-        (self.path / "metrics.jsonl").touch()
-        if self._config is not None:
-            (self.path / "config.yaml").write_text(self._config)
-        if self._split is not None:
-            np.savez_compressed(self.path / "split.npz", **self._split)  # pyright: ignore[reportArgumentType]
+        _check_free(self.path, self._overwrite or self._resume)
+        with told(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self.path)
+        lock.acquire()
+        try:
+            self._lock = lock
+            yield self._go_on() if self._resume and has_checkpoint(self.checkpoints) else self._begin()
+        finally:
+            self._lock = None
+            lock.release()
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+        self._check_lock()
+        self._append((json.dumps(metrics) + "\n").encode())
+
+    def save(self, place: Place, weights: dict[str, Tensor], training: dict[str, Any], **flags: bool) -> None:
+        """Keep a checkpoint, ``best`` or to ``keep`` for ever, with the metrics up to here."""
+        self._check_lock()
+        metrics = Prefix(self._length, self._metrics.hexdigest())
+        save_checkpoint(self.checkpoints, place, weights, training, metrics=metrics, **flags)
+
+    def _check_lock(self) -> None:
+        if self._lock is None:
+            raise InputError(f"the run {self.path} is not opened; write to it within `with run.opened():`")
+        self._lock.check()
+
+    def _begin(self) -> None:
+        """Make the folder's content, in place of a former run where that was asked for."""
+        _clear(self.path)
+        self._overwrite = False
+        with told(self.path):
+            self.checkpoints.mkdir(exist_ok=True)
+        write_file(self.path / "metrics.jsonl", b"")
+        for name, content in self._asked.items():
+            write_file(self.path / name, content)
+        _write_manifest(self.path, {name: [digest(content)] for name, content in self._asked.items()})
+
+    def _go_on(self) -> Former:
+        """The last checkpoint, after the metrics are cut back to it."""
+        checkpoints, manifest = self.checkpoints, read_manifest(self.checkpoints, "last")
+        self._take_over_settings()
+        metrics = _prefix(self.path / "metrics.jsonl", manifest)
+        write_file(self.path / "metrics.jsonl", metrics)
+        self._metrics, self._length = hashlib.sha256(metrics), len(metrics)
+        return Former(
+            Place(manifest["epoch"], manifest["batches"]),
+            load_weights(checkpoints, "last"),
+            load_weights(checkpoints, "best"),
+            load_training(checkpoints, "last"),
+            _lines(metrics),
+        )
+
+    def _take_over_settings(self) -> None:
+        """Replace what was asked for by what is asked for now; between the writes either is right."""
+        check_settings(self.path)
+        former, now = _digests(self.path), {name: digest(content) for name, content in self._asked.items()}
+        if any(former.get(name) != [value] for name, value in now.items()):
+            _write_manifest(self.path, former | {name: [*former.get(name, []), value] for name, value in now.items()})
+            for name, content in self._asked.items():
+                write_file(self.path / name, content)
+            _write_manifest(self.path, former | {name: [value] for name, value in now.items()})
+
+    def _append(self, line: bytes) -> None:
+        append(self.path / "metrics.jsonl", line)
+        self._metrics.update(line)
+        self._length += len(line)
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
+def check_settings(run: Path) -> None:
+    """Look at the SHA-256 of ``config.yaml`` and ``split.npz``.
+
+    Raises:
+        InputError: where one is missing, or is not what was written; it names the file.
+    """
+    for name, known in _digests(run).items():
+        if digest(read_file(run / name)) not in known:
+            raise corrupt(run / name)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The metrics of each epoch that is over.
+
+    Raises:
+        InputError: where they are not what was written up to the last checkpoint.
+    """
+    if not has_checkpoint(run / "checkpoints"):
+        return []
+    return _lines(_prefix(run / "metrics.jsonl", read_manifest(run / "checkpoints", "last")))
+
+
+def _prefix(path: Path, manifest: dict[str, Any]) -> bytes:
+    """What of the metrics belongs to a checkpoint."""
+    length, sha256 = Prefix(**manifest["metrics"])
+    content = read_file(path)[:length]
+    if digest(content) != sha256:
+        raise corrupt(path)
+    return content
+
+
+def _lines(metrics: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in metrics.splitlines()]
+
+
+def _files(config: str | None, split: dict[str, np.ndarray] | None) -> dict[str, bytes]:
+    """The content of what says what a run is."""
+    files = {} if config is None else {"config.yaml": config.encode()}
+    if split is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **split)  # pyright: ignore[reportArgumentType]
+        files["split.npz"] = buffer.getvalue()
+    return files
+
+
+def _digests(run: Path) -> dict[str, list[str]]:
+    path = run / "manifest.json"
+    manifest = read_sealed(path)
+    if manifest.get("format") != format_version:
+        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
+    if set(manifest) != {"format", "sha256"} or not set(manifest["sha256"]) <= set(_asked):
+        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
+    return manifest["sha256"]
+
+
+def _write_manifest(run: Path, digests: dict[str, list[str]]) -> None:
+    write_sealed(run / "manifest.json", {"format": format_version, "sha256": digests})
+
+
+def _check_free(path: Path, ours: bool) -> None:
+    """Raise an InputError where the folder is not empty, or, where that is asked for, holds what is not ours."""
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         raise InputError(f"{path} is a file or a broken link; expected a folder that does not exist yet: name another")
     if not path.exists() or not any(path.iterdir()):
         return
-    if not overwrite:
-        raise InputError(f"the run folder {path} exists; name another, or replace it with --overwrite (overwrite=True)")
+    if not ours:
+        raise InputError(
+            f"the run folder {path} exists; name another, or go on with it by --resume (resume=True), or replace it with "
+            "--overwrite (overwrite=True)"
+        )
     if objection := _objection(path):
         raise InputError(f"{path} is not a run folder, and is not overwritten: it {objection}; name another")
 
@@ -94,8 +262,12 @@ def _objection(path: Path) -> str | None:
     for entry in sorted(path.rglob("*")):
         if entry.is_symlink() or not _is_ours(entry.relative_to(path).as_posix()):
             return f"holds {entry.relative_to(path)}, which no run writes"
+    begun = {entry.name for entry in path.iterdir() if not fnmatchcase(entry.name, ".*.partial")} - {
+        "lock.json",
+        "checkpoints",
+    }
     missing = [mark for mark in _marks if not (path / mark).exists()]
-    return f"has no {missing[0]}" if missing else None
+    return f"has no {missing[0]}" if begun and missing else None
 
 
 def _is_ours(name: str) -> bool:
@@ -103,8 +275,10 @@ def _is_ours(name: str) -> bool:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run writes, and leave the folder itself, which may be a link."""
-    for entry in (path / name for name in _names):
+    """Remove what a run writes but its lock, and leave the folder itself, which may be a link."""
+    for entry in path.iterdir():
+        if entry.name == "lock.json" or not _is_ours(entry.name):
+            continue
         if entry.is_dir():
             shutil.rmtree(entry)
         else:

@@ -115,7 +115,7 @@ class Steps:
         self.clip_norm = clip_norm
         self.compile = compile
         self.between: Callable[[], None] = lambda: None
-        self.done = 0
+        self.done = self._seen = 0
         self.seconds_to_first_step: float | None = None
         self._parameters = [value for group in optimizer.param_groups for value in group["params"] if value.requires_grad]
         self._device = self._parameters[0].device
@@ -149,24 +149,22 @@ class Steps:
             self._replay(data.tensors, order[: full * self.batch_size].view(full, self.batch_size))
         for index in batches[self.done :]:
             self._step(in_memory, *data.tensors, index)
-            self._over(1)
-        return self._end(len(order))
+            self._over(1, len(index))
+        return self._end()
 
     def stream(self, batches: Iterable[Batch]) -> Means:
         """One step for each batch, wherever they come from; the same errors. Those that are done are not among them."""
         self._begin(lambda _: None)
-        count = self.done * self.batch_size
         for batch in batches:
             self._named = batch
-            count += len(batch)
             if len(batch) == self.batch_size and self._is_due(1):
                 self._check(as_given, *batch.tensors)
             if len(batch) == self.batch_size and self._can_capture(as_given, *batch.tensors):
                 self._replay_on(batch.tensors)
             else:
                 self._step(as_given, *batch.tensors)
-            self._over(1)
-        return self._end(count)
+            self._over(1, len(batch))
+        return self._end()
 
     def state(self) -> dict[str, Any]:
         """How far this epoch is, for :meth:`restore`.
@@ -175,11 +173,16 @@ class Steps:
             InputError: where a step that was replayed had a loss or a gradient that was not finite.
         """
         self._look_at_replays()
-        return {"done": self.done, "sums": self._state.sums.cpu()}
+        return {"done": self.done, "data": self._seen, "sums": self._state.sums.cpu()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Let the next :meth:`walk` or :meth:`stream` go on from there."""
         self._restored = state
+
+    @property
+    def next_batch(self) -> int:
+        """The number of the batch with which the next :meth:`stream` begins, the first one being 0."""
+        return self._restored["done"] if self._restored else 0
 
     def _is_due(self, steps: int) -> bool:
         """Whether, before so many steps, it is time again to look whether the recorded programs are still the programs."""
@@ -193,9 +196,9 @@ class Steps:
         self._named = data or self._named
         for value in self._state:
             value.zero_()
-        self.done = 0
+        self.done = self._seen = 0
         if self._restored is not None:
-            self.done = self._restored["done"]
+            self.done, self._seen = self._restored["done"], self._restored["data"]
             self._state.sums.copy_(self._restored["sums"])
             self._state.steps.fill_(self.done)
             self._restored = None
@@ -203,9 +206,10 @@ class Steps:
         if (settings := self._read_settings()) != self._settings:  # a schedule has stepped
             self._settings, self._captured = settings, {}
 
-    def _over(self, steps: int) -> None:
-        """So many steps are done."""
+    def _over(self, steps: int, data: int) -> None:
+        """So many steps are done, on so many data."""
         self.done += steps
+        self._seen += data
         self.between()
 
     def _look_at_replays(self) -> None:
@@ -219,11 +223,11 @@ class Steps:
         self.optimizer.zero_grad()
         vars(self.optimizer).pop("found_inf", None)
 
-    def _end(self, count: int) -> Means:
+    def _end(self) -> Means:
         """The means of the epoch."""
         self._look_at_replays()
         means = Means(self.module.elbo, self._device)
-        means.sums, means.count = self._state.sums.clone(), count
+        means.sums, means.count = self._state.sums.clone(), self._seen
         return means
 
     def _step(self, rows: Rows, *inputs: Tensor) -> None:
@@ -374,7 +378,7 @@ class Steps:
         while self.done < len(order):
             steps = min(REPLAYS, len(order) - self.done)
             captured.run(steps)
-            self._over(steps)
+            self._over(steps, steps * self.batch_size)
 
     def _replay_on(self, batch: tuple[Tensor, ...]) -> None:
         """A step on one batch."""

@@ -1,4 +1,5 @@
-import json
+import errno
+import os
 import shutil
 
 import pytest
@@ -8,10 +9,12 @@ from torch import nn
 
 from pyrovae import InputError
 from pyrovae.training import checkpoint
+from pyrovae.training.checkpoint import Place
+from pyrovae.training.durable import read_sealed, write_sealed
 
 
 def save(folder, epoch: int, best: bool, value: float = 1.0) -> None:
-    checkpoint.save_checkpoint(folder, epoch, {"a": torch.full((3,), value)}, {"epoch": epoch}, best=best)
+    checkpoint.save_checkpoint(folder, Place(epoch), {"a": torch.full((3,), value)}, {"epoch": epoch}, best=best)
 
 
 @pytest.fixture
@@ -35,11 +38,12 @@ def test_keeps_only_what_the_index_names(folder):
 
 def test_a_write_that_was_cut_off_leaves_the_former_ones(folder, monkeypatch):
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="epoch-00003 cannot be written .No space left on device.; what was there before"):
         save(folder, 3, best=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch-00001", "epoch-00002", "index.json"]
     monkeypatch.undo()
     assert checkpoint.load_weights(folder)["a"][0] == 1.0
     save(folder, 3, best=True, value=3.0)
@@ -70,11 +74,14 @@ def test_missing_and_unreadable_files_are_named(folder):
 
 def test_another_format_is_said(folder):
     path = folder / "epoch-00001" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    write_sealed(path, {**read_sealed(path), "format": 99})
     with pytest.raises(InputError, match="has format 99; this version reads 1: update pyrovae"):
         checkpoint.load_weights(folder)
-    path.write_text("{}")
+    write_sealed(path, {"format": 1})
     with pytest.raises(InputError, match="is not a manifest of this library"):
+        checkpoint.load_weights(folder)
+    path.write_text("{}")
+    with pytest.raises(InputError, match="is not a file of this library"):
         checkpoint.load_weights(folder)
 
 
@@ -90,7 +97,7 @@ def test_tied_layers_are_kept_once_and_come_back_under_both_names(tmp_path):
         return module
 
     module, restored = tied(), tied()
-    checkpoint.save_checkpoint(tmp_path / "checkpoints", 1, module.state_dict(), {"epoch": 1}, best=True)
+    checkpoint.save_checkpoint(tmp_path / "checkpoints", Place(1), module.state_dict(), {"epoch": 1}, best=True)
     weights = checkpoint.load_weights(tmp_path / "checkpoints")
     checkpoint.load_into(restored, weights, tmp_path)
     torch.testing.assert_close(weights, dict(module.state_dict()), rtol=0, atol=0)
@@ -103,7 +110,7 @@ def test_tied_layers_are_kept_once_and_come_back_under_both_names(tmp_path):
 def test_views_of_one_storage_are_kept_apart(tmp_path):
     whole = torch.arange(6.0).reshape(2, 3)
     views = {"whole": whole, "row": whole[0], "turned": whole.T, "wide": whole[:1].expand(4, 3)}
-    checkpoint.save_checkpoint(tmp_path / "checkpoints", 1, views, {"epoch": 1}, best=True)
+    checkpoint.save_checkpoint(tmp_path / "checkpoints", Place(1), views, {"epoch": 1}, best=True)
     torch.testing.assert_close(checkpoint.load_weights(tmp_path / "checkpoints"), views, rtol=0, atol=0)
 
 

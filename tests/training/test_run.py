@@ -25,7 +25,7 @@ def test_replaces_a_former_run_and_nothing_else(former):
     run = Run(former, overwrite=True, config="new")
     assert (former / "config.yaml").read_text() == "former"
     train(run)
-    assert {path.name for path in former.iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoints"}
+    assert {path.name for path in former.iterdir()} == {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints"}
     assert (former / "config.yaml").read_text() == "new"
 
 
@@ -52,8 +52,8 @@ def test_looks_again_when_it_begins(former, tmp_path):
     (tmp_path / "new" / "thesis.tex").write_text("years of work")
     (former / "thesis.tex").write_text("years of work")
     for each in (run, late):
-        with pytest.raises(InputError, match="run folder"):
-            each.begin()
+        with pytest.raises(InputError, match="run folder"), each.opened():
+            pass
         assert (each.path / "thesis.tex").exists()
 
 

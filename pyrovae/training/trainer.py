@@ -1,0 +1,227 @@
+"""A training, epoch after epoch, and all that is needed to go on with it as if nothing had happened."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from pyrovae.batches import Batch, as_batch, batches, prefetched
+from pyrovae.data.split import Split
+from pyrovae.errors import InputError
+from pyrovae.evaluation.noise import set_seed
+from pyrovae.training.checkpoint import Place, load_into
+from pyrovae.training.checks import Noise, blame
+from pyrovae.training.compiled import compile as compile_objective
+from pyrovae.training.metrics import Means
+from pyrovae.training.run import Former
+from pyrovae.training.steps import Steps
+
+
+class Trainer:
+    """Steps over the data, epoch after epoch; each epoch's randomness is a function of the seed and its number.
+
+    Attributes:
+        finished: the number of epochs that are over.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        schedule: LRScheduler | None,
+        train: Split,
+        held_out: Split | None = None,
+        *,
+        seed: int,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        self.steps = steps
+        self.schedule = schedule
+        self.train = train
+        self.held_out = held_out
+        self.seed = seed
+        self.device = device
+        self.workers = workers
+        self.finished = 0
+        self._going_on: dict[str, Any] | None = None
+        self._fused = compile_objective(steps.module)
+
+    def epoch(self) -> dict[str, float]:
+        """What is left of one pass over the training data, and one over the held-out data; the means of both."""
+        began = perf_counter()
+        rate = float(self.steps.optimizer.param_groups[0]["lr"])
+        self._set_random_numbers()
+        metrics = self._train(self.finished + 1).read("train")
+        if self.held_out is not None:
+            metrics |= self._validate(self.held_out)
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            gain = self.steps.module.elbo.sign * metrics.get("validation_bound", metrics["train_bound"])
+            self.schedule.step(-gain)
+        elif self.schedule is not None:
+            self.schedule.step()
+        self.finished += 1
+        self.steps.done = 0
+        return {**metrics, "learning_rate": rate, "seconds": perf_counter() - began}
+
+    @property
+    def place(self) -> Place:
+        """Where in the training we are."""
+        return Place(self.finished, self.steps.done)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters and buffers of the pair."""
+        return self.steps.module.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed beside the weights to go on."""
+        return {
+            "settings": self._settings(),
+            "steps": self.steps.state(),
+            "optimizer": self.steps.optimizer.state_dict(),
+            "scheduler": self.schedule.state_dict() if self.schedule else None,
+            "buffers": {name: value.cpu() for name, value in self._unnamed_buffers().items()},
+            "random": random_states(self.device),
+        }
+
+    def restore(self, former: Former) -> None:
+        """Go on from there.
+
+        Raises:
+            InputError: where it was another training.
+        """
+        state = former.training
+        self._require_the_same(state["settings"])
+        load_into(self.steps.module, former.weights, Path("the last checkpoint"))
+        with torch.no_grad():
+            for name, value in self._unnamed_buffers().items():
+                value.copy_(state["buffers"][name])
+        _restore_optimizer(self.steps.optimizer, state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["scheduler"])
+        self.finished = former.place.epoch
+        if former.place.batches:
+            self.steps.restore(state["steps"])
+            self._going_on = state["random"]
+
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same to go on."""
+        return {
+            "the number of training data": len(self.train),
+            "the number of validation data": len(self.held_out) if self.held_out else 0,
+            "batch_size": self.steps.batch_size,
+            "seed": self.seed,
+            "the objective": type(self.steps.module.elbo).__name__,
+            "the optimiser": type(self.steps.optimizer).__name__,
+            "the schedule": type(self.schedule).__name__,
+        }
+
+    def _require_the_same(self, former: dict[str, Any]) -> None:
+        for name, value in self._settings().items():
+            if value != former.get(name):
+                raise InputError(
+                    f"{name} is {value!r}, and was {former.get(name)!r} in the run that is to be resumed; go on as it "
+                    "began, or train anew in another folder"
+                )
+
+    def _unnamed_buffers(self) -> dict[str, Tensor]:
+        """Buffers that are not among the weights, such as an objective's count of steps."""
+        weights = self.weights()
+        return {name: value for name, value in self.steps.module.named_buffers() if name not in weights}
+
+    def _set_random_numbers(self) -> None:
+        """As they are at the beginning of this epoch, or at the step where we go on."""
+        set_seed(seed_of_all(self.seed, self.finished + 1), self.device)
+        if self._going_on is not None:
+            restore_random_states(self._going_on, self.device)
+            self._going_on = None
+
+    def _train(self, epoch: int) -> Means:
+        generator = torch.Generator().manual_seed(seed_of_all(self.seed, epoch, 1))
+        order = torch.randperm(len(self.train), generator=generator) if self.steps.batch_size < len(self.train) else None
+        if isinstance(self.train.x, Tensor) and self.train.x.device == self.device:
+            return self.steps.walk(as_batch(self.train.columns), order)
+        return self.steps.stream(self._read(self.train, order, self.steps.next_batch))
+
+    def _read(self, split: Split, order: Tensor | None = None, begin: int = 0) -> Iterator[Batch]:
+        """Batches of the data as they are kept, from the one of that number on."""
+        if begin:
+            order = (torch.arange(len(split)) if order is None else order)[begin * self.steps.batch_size :]
+        stream = batches(split.columns, self.steps.batch_size, order=order, workers=self.workers)
+        here = isinstance(split.x, Tensor) and split.x.device == self.device
+        return stream if here else prefetched(stream, self.device)
+
+    @torch.no_grad()
+    def _validate(self, held_out: Split) -> dict[str, float]:
+        """The means over held-out data, with the same noise in every epoch."""
+        module, means = self.steps.module.eval(), Means(self.steps.module.elbo, self.device)
+        set_seed(seed_of_all(self.seed, 0), self.device)
+        for batch in self._read(held_out):
+            recorded = self.steps.compile and len(batch) == self.steps.batch_size
+            means.add((self._fused if recorded else module).measure(batch.x, **batch.given))
+        if not means.sums[0].isfinite():
+            self._find_the_fault(held_out)
+        return means.read("validation")
+
+    def _find_the_fault(self, held_out: Split) -> None:
+        """Go through held-out data again, with the noise of before, to say which batch has no finite bound, and why."""
+        set_seed(seed_of_all(self.seed, 0), self.device)
+        for batch in self._read(held_out):
+            noise = Noise(self.device)
+            if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
+                noise.restore()
+                raise InputError(blame(self.steps.module, batch))
+        raise InputError("the validation bound is not finite, and was when it was computed again; train with compile=False")
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Where every random generator is: torch's on the CPU and on this device, NumPy's and Python's."""
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002 (a data set of the user's may draw from it)
+    state = {"cpu": torch.get_rng_state(), "numpy": _plain(numpy), "python": random.getstate()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Put them back; on a CUDA device that was none before, its generator stays as it is."""
+    torch.set_rng_state(states["cpu"])
+    np.random.set_state(_arrays(states["numpy"]))  # noqa: NPY002
+    random.setstate(states["python"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def _plain(state: Any) -> Any:
+    """NumPy's state with tensors for arrays, which load without unpickling."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return torch.from_numpy(state.astype(np.int64)) if isinstance(state, np.ndarray) else state
+
+
+def _arrays(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _arrays(value) for name, value in state.items()}
+    return state.numpy().astype(np.uint32) if isinstance(state, Tensor) else state
+
+
+def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """The state, but for the kernels: those are for the device where we are now."""
+    names = ("fused", "foreach", "capturable")
+    kernels = [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+    except ValueError as error:
+        raise InputError(f"the optimiser is not that of the run to be resumed ({error}); go on as it began") from error
+    for group, own in zip(optimizer.param_groups, kernels, strict=True):
+        group.update(own)
+    optimizer._opt_called = True  # pyright: ignore  # a schedule that comes next would say that no step has been made
+
+
+def seed_of_all(*numbers: int) -> int:
+    """A seed of its own for each sequence of numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
