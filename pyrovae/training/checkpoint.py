@@ -10,16 +10,19 @@ temporary folder, flushed to the disk and renamed; ``index.json``, replaced in o
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.files import read_json
+from pyrovae.training.state_file import read_state
+from pyrovae.training.weights_file import read_weights
 
 format_version = 1
 
@@ -53,15 +56,12 @@ def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
     Raises:
         InputError: where there is none, and where a file is missing or differs from what was written; it names the file.
     """
-    try:
-        return _read_weights(checked_checkpoint(folder, which) / "weights.safetensors")
-    except SafetensorError as error:
-        raise InputError(f"{folder}: weights.safetensors cannot be read ({error}); train again") from error
+    return read_weights(checked_checkpoint(folder, which) / "weights.safetensors")
 
 
 def load_training(folder: Path, which: str = "last") -> dict[str, Any]:
     """The training state beside the weights: ``epoch``, ``optimizer``, ``scheduler``, ``objective`` and ``random``."""
-    return torch.load(checked_checkpoint(folder, which) / "training.pt", weights_only=True)
+    return read_state(checked_checkpoint(folder, which) / "training.pt")
 
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
@@ -104,12 +104,6 @@ def _save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     save_file(alone, path, metadata=aliases)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
-        return weights | {alias: weights[name] for alias, name in (file.metadata() or {}).items()}
-
-
 def _aliases(weights: dict[str, Tensor]) -> dict[str, str]:
     """The first name of each tensor that was named before, by its later names."""
     first: dict[Any, str] = {}
@@ -124,9 +118,10 @@ def _place(value: Tensor) -> tuple[Any, ...]:
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "manifest.json"
-    manifest = _read_json(path)
+    manifest = read_json(path)
     names = {"weights.safetensors", "training.pt"}
-    if set(manifest) != {"format", "epoch", "sha256"} or set(manifest["sha256"]) != names:
+    digests = manifest.get("sha256")
+    if set(manifest) != {"format", "epoch", "sha256"} or not isinstance(digests, dict) or set(digests) != names:
         raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
     if manifest["format"] != format_version:
         raise InputError(f"{path} has format {manifest['format']}; this version reads {format_version}: update pyrovae")
@@ -137,20 +132,15 @@ def _index(folder: Path) -> dict[str, str]:
     path = folder / "index.json"
     if not path.is_file():
         return {}
-    index = _read_json(path)
-    if "last" not in index or not all((folder / name).is_dir() for name in index.values()):
+    index = read_json(path)
+    if "last" not in index or not all(_is_name(name) and (folder / name).is_dir() for name in index.values()):
         raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
     return index
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); the run is incomplete: copy it again, or train again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no object; copy the run again, or train again")
-    return content
+def _is_name(name: Any) -> bool:
+    """Whether this names a checkpoint, and not a place outside its folder."""
+    return isinstance(name, str) and re.fullmatch(r"epoch-[0-9]+", name) is not None
 
 
 def _write_index(folder: Path, index: dict[str, str]) -> None:
