@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 from pyrovae.errors import InputError
 
+LONGEST = 4000
+"""Characters of a message, at the most."""
 commands = {
     "train": "train a VAE from a configuration, evaluate it, and draw what it learnt",
     "evaluate": "estimate log p(x) of a trained run again, with other samples",
@@ -42,8 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _command(word)(rest)
     except InputError as error:
-        print(f"pyrovae: {error}", file=sys.stderr)
+        print(f"pyrovae: {_printable(str(error))}", file=sys.stderr)
         return 2
+
+
+def _printable(message: str) -> str:
+    """A message that may quote a file of anyone's, without what would steer the terminal, and not without end."""
+    shown = "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in message)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} ... ({len(shown):,} characters)"
 
 
 def _command(word: str):

@@ -3,14 +3,15 @@
 It reads the estimates that training or ``pyrovae evaluate`` left in each run, and compares them datum by datum.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from pyrovae.cli.parse import parse
+from pyrovae.cli.records import read_summary
 from pyrovae.errors import InputError
+from pyrovae.files import require_plain
 
 FINGERPRINT = "fingerprint of the test data"
 
@@ -21,6 +22,8 @@ def main(argv: Sequence[str]) -> int:
     runs = [Path(run) for run in asked.runs]
     if len({run.resolve() for run in runs}) < max(2, len(runs)):
         raise InputError(f"the runs are {', '.join(map(str, runs))}; expected two or more different ones")
+    for run in runs:
+        require_plain(run)
     _require_same_data(runs)
     from pyrovae.evaluation import LogLikelihood, compare
 
@@ -66,10 +69,8 @@ def _fingerprint(run: Path) -> tuple[str, int]:
     place = run / "summary.json"
     if not place.is_file() or not (run / "log_likelihood.nc").is_file():
         raise InputError(f"{run} has no estimates (summary.json and log_likelihood.nc); make them: pyrovae evaluate {run}")
-    try:
-        summary = json.loads(place.read_text())
-        return summary[FINGERPRINT], summary["test data"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{place} does not say on which data the run was evaluated; make it anew: pyrovae evaluate {run}"
-        ) from error
+    summary = read_summary(run)
+    found = summary.get(FINGERPRINT), summary.get("test data")
+    if not (isinstance(found[0], str) and isinstance(found[1], int)):
+        raise InputError(f"{place} does not say on which data the run was evaluated; make it anew: pyrovae evaluate {run}")
+    return found[0], found[1]

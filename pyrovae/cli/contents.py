@@ -1,6 +1,5 @@
 """What the page about a run says, read from its folder and made with its pair."""
 
-import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from pyrovae.batches import Batch, Columns, as_data, batches
 from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.cli.evaluate import Reopened, reopen
 from pyrovae.cli.evaluation import are_pictures, decoded, fingerprint, first, generated, left_out
+from pyrovae.cli.records import read_metrics, read_numbers, read_summary
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood, latent_map, posterior_means
 from pyrovae.report import Annealed, Page, Points, data_uris, shrunk
@@ -39,12 +39,13 @@ class Estimates(NamedTuple):
     annealed: Annealed | None
 
 
-def contents(run: Path, moved: Sequence[str], command: str) -> Page:
+def contents(run: Path, moved: Sequence[str], trust: Sequence[str], command: str) -> Page:
     """All that the page about a run says.
 
     Args:
         run: the run folder.
         moved: options of its data.
+        trust: modules whose classes its configuration may name.
         command: what asked for the page.
 
     Raises:
@@ -52,14 +53,14 @@ def contents(run: Path, moved: Sequence[str], command: str) -> Page:
     """
     config = read_config(run)
     found = estimates(run)
-    opened = reopen(run, moved)
+    opened = reopen(run, moved, trust)
     tested = as_data(opened.data.test.fixed_draw())
     _require_same_data(run, found, tested)
     rows = shown(found.estimate, len(tested))
     labels = opened.data.test.labels
     points, means = _points(opened, tested, rows, None if labels is None else labels.numpy()[rows], found.estimate)
     omitted = left_out(opened.data.event_shape, means) | _not_estimated(found.estimate, points)
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    metrics = read_metrics(run)
     omitted |= {} if any("train_bound" in row for row in metrics) else {"training": "no epoch is on record"}
     return Page(
         name=run.resolve().name,
@@ -89,20 +90,13 @@ def estimates(run: Path) -> Estimates:
         raise InputError(
             f"{run} has no estimates ({summary.name} and {estimate.name}); make them: run `pyrovae evaluate {run}` first"
         )
-    return Estimates(_read(summary), LogLikelihood.from_netcdf(estimate), _annealed(run / "annealed.json"))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); make it anew: pyrovae evaluate {path.parent}") from error
+    return Estimates(read_summary(run), LogLikelihood.from_netcdf(estimate), _annealed(run / "annealed.json"))
 
 
 def _annealed(path: Path) -> Annealed | None:
     if not path.is_file():
         return None
-    found, names = _read(path), Annealed.__annotations__
+    found, names = read_numbers(path), Annealed.__annotations__
     if missing := [name for name in names if not isinstance(found.get(name), int | float)]:
         raise InputError(f"{path} has no number {missing[0]!r}; expected {', '.join(names)}: make it anew, or remove it")
     return Annealed(**{name: found[name] for name in names})

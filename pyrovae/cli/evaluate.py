@@ -4,24 +4,27 @@ An option ``--data.X VALUE`` overrides the configuration of the run, for data th
 ``--data.path`` of an array.
 """
 
+from argparse import ArgumentError
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from pyrovae.cli.evaluation import report
-from pyrovae.cli.parse import parse
+from pyrovae.cli.parse import add_trust, explain, parse
 from pyrovae.cli.train import default_device
 from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.evaluation.log_likelihood import Proposal
 from pyrovae.training import load
-from pyrovae.training.config import Count, build, experiment_parser
+from pyrovae.training.config import Count, build_data, experiment_parser
 from pyrovae.training.fit import check_device
+from pyrovae.training.load import read_config
+from pyrovae.training.split_record import holds_part
+from pyrovae.training.trust import parse_settings, read_settings
 from pyrovae.vae import VAE
 
 Limit = PositiveInt | Literal["all"]  # pyright: ignore[reportOperatorIssue]
@@ -32,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     own, moved = divide(argv)
     asked = parse(_parser(), own)
     run = Path(asked.run)
-    vae, data, config = reopen(run, moved)
+    vae, data, config = reopen(run, moved, asked.trust)
     report(
         vae,
         data,
@@ -56,29 +59,39 @@ class Reopened(NamedTuple):
     config: Namespace
 
 
-def reopen(run: Path, moved: Sequence[str] = ()) -> Reopened:
+def reopen(run: Path, moved: Sequence[str] = (), trust: Sequence[str] = ()) -> Reopened:
     """A run's pair and data; ``moved`` are options ``--data.X VALUE`` that override its configuration.
 
     Raises:
-        InputError: where the folder is no run, and where the data are not those of the training.
+        InputError: where the folder is no run, or names a class of a module that is not in ``trust``, and where the data are
+            not those of the training.
     """
-    vae = load(run)
-    experiment = experiment_parser()
-    config = parse(experiment, ["--config", str(run / "config.yaml"), *moved])
-    data = build(experiment, config).data
+    vae = load(run, trust=trust)
+    source = run / "config.yaml"
+    config = _settings(read_settings(read_config(run), source, trust), source, moved, trust)
+    data = build_data(config.data, source, trust)
+    if config.model.context_shape is not None:
+        data.condition_on_labels(*config.model.context_shape)
     check_same(data, run)
     return Reopened(vae, data, config)
 
 
+def _settings(settings: dict[str, Any], source: Path, moved: Sequence[str], trust: Sequence[str]) -> Namespace:
+    experiment = experiment_parser()
+    try:
+        return parse_settings(experiment, settings, source, trust, moved)
+    except ArgumentError as error:
+        raise InputError(explain(str(error), experiment)) from error
+
+
 def check_same(data: Data, run: Path) -> None:
     """Raise an InputError where a part of the data is not the one of which the run has a record."""
-    with (run / "split.npz").open("rb") as file, np.load(file, allow_pickle=False) as record:
-        for part, index in data.record().items():
-            if part not in record or not np.array_equal(record[part], index):
-                raise InputError(
-                    f"the data changed since training: their {part} part ({len(index)} data) is not the one in "
-                    f"{run / 'split.npz'}; evaluate with the same data, wherever they are now (--data.X as in training)"
-                )
+    for part, index in data.record().items():
+        if not holds_part(run / "split.npz", part, index):
+            raise InputError(
+                f"the data changed since training: their {part} part ({len(index)} data) is not the one in "
+                f"{run / 'split.npz'}; evaluate with the same data, wherever they are now (--data.X as in training)"
+            )
 
 
 def _parser() -> ArgumentParser:
@@ -93,6 +106,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--temperatures", type=Count, default=None, help=about)
     parser.add_argument("--chains", type=PositiveInt, default=16, help="Annealed chains a datum.")
     parser.add_argument("--device", type=str | None, default=None, help="As trained if not given.")
+    add_trust(parser)
     return parser
 
 

@@ -20,6 +20,7 @@ from pyrovae.batches import Batch, Columns, as_data, batches
 from pyrovae.cli.annealed import anneal, forget
 from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.cli.latent import Drawing, LatentSpace, latent_lines, latent_summary
+from pyrovae.cli.records import read_metrics
 from pyrovae.data import Data
 from pyrovae.evaluation import (
     ImportanceSamplingWarning,
@@ -122,7 +123,7 @@ def drawings(
 ) -> dict[str, Drawing]:
     """The figures of a run, by name; without those that are left out."""
     shown = next(batches(tested, 10, device=device))
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    metrics = read_metrics(run)
     made: dict[str, Drawing] = {
         "loss_curve": lambda ax: plots.loss_curve(metrics, ax),
         "bound_against_particles": lambda ax: plots.bound_against_particles(estimate, ax),

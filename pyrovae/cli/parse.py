@@ -26,6 +26,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         raise InputError(explain(str(error), parser)) from error
 
 
+def add_trust(parser: ArgumentParser) -> None:
+    """Add the option that lets a run's configuration name classes of other modules."""
+    about = "A module whose classes the run's config.yaml may name too, and which is then imported; once for each."
+    parser.add_argument("--trust", type=str, action="append", default=[], metavar="MODULE", help=about)
+
+
 def explain(message: str, parser: ArgumentParser) -> str:
     """A parser's message as found, expected and remedy."""
     key = re.search(r'Parser key "([\w.]+)"', message)

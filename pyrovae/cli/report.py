@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from pyrovae.cli.contents import contents
 from pyrovae.cli.evaluate import divide
-from pyrovae.cli.parse import parse
+from pyrovae.cli.parse import add_trust, parse
 from pyrovae.errors import InputError
 from pyrovae.report import render
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     run = Path(asked.run)
     output = Path(asked.output or run / "report.html")
     _check_writable(output)
-    page = contents(run, moved, command=shlex.join(["pyrovae", "report", *argv]))
+    page = contents(run, moved, asked.trust, command=shlex.join(["pyrovae", "report", *argv]))
     output.write_text(render(page), encoding="utf-8")
     for name, reason in page.left_out.items():
         print(f"left out: {name}, because {reason}")
@@ -36,6 +36,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="pyrovae report", exit_on_error=False, allow_abbrev=False, description=__doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     parser.add_argument("--output", type=str | None, default=None, help="The file to write; RUN/report.html if not given.")
+    add_trust(parser)
     return parser
 
 

@@ -10,7 +10,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from pyrovae.cli.evaluation import are_pictures, draw, generate, labels_in_turn
-from pyrovae.cli.parse import parse
+from pyrovae.cli.parse import add_trust, parse
 from pyrovae.errors import InputError
 from pyrovae.plots import samples
 from pyrovae.training import load
@@ -32,10 +32,11 @@ def main(argv: Sequence[str]) -> int:
         "--output", type=str | None, default=None, help="The file of the array; RUN/samples.npz if not given."
     )
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace a former file.")
+    add_trust(parser)
     asked = parse(parser, argv)
     output = _with_suffix(Path(asked.output or Path(asked.run) / "samples.npz"))
     picture = output.with_suffix(".png")
-    vae = load(asked.run)
+    vae = load(asked.run, trust=asked.trust)
     event_shape = vae.model.likelihood.event_shape
     drawable = are_pictures(event_shape)
     _check_free([output, picture] if drawable else [output], asked.overwrite)

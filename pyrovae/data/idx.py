@@ -3,10 +3,12 @@
 import math
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from pyrovae.errors import InputError
+from pyrovae.files import opened
 
 remedy = "delete the file and fetch it again"
 
@@ -17,18 +19,25 @@ def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
     Raises:
         InputError: for a header that is not that of such a file, and for a size other than the header states.
     """
-    content, rank = path.read_bytes(), 1 + len(item)
-    start = 4 + 4 * rank
-    magic = bytes([0, 0, 8, rank])
-    if content[:4] != magic:
-        found = content[:4].hex(" ") or "nothing"
-        raise InputError(f"{path} begins with {found}; expected the IDX header {magic.hex(' ')}: {remedy}")
-    shape = struct.unpack(f">{rank}I", content[4:start].ljust(4 * rank, b"\0"))
-    if shape[0] == 0 or shape[1:] != item:
-        extra = "".join(f", {n}" for n in item)
-        raise InputError(f"{path} states the shape {shape}; expected (N{extra}): {remedy}")
-    _check_size(path, len(content), start + math.prod(shape), shape)
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    with opened(path) as file:
+        shape = _read_shape(path, file, 1 + len(item))
+        if shape[0] == 0 or shape[1:] != item:
+            extra = "".join(f", {n}" for n in item)
+            raise InputError(f"{path} states the shape {shape}; expected (N{extra}): {remedy}")
+        start, found = file.tell(), path.stat().st_size
+        _check_size(path, found, start + math.prod(shape), shape)
+        content = file.read(found)
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read_shape(path: Path, file: BinaryIO, rank: int) -> tuple[int, ...]:
+    """The shape that a header of this rank states."""
+    magic, found = bytes([0, 0, 8, rank]), file.read(4)
+    if found != magic:
+        raise InputError(
+            f"{path} begins with {found.hex(' ') or 'nothing'}; expected the IDX header {magic.hex(' ')}: {remedy}"
+        )
+    return struct.unpack(f">{rank}I", file.read(4 * rank).ljust(4 * rank, b"\0"))
 
 
 def _check_size(path: Path, found: int, expected: int, shape: tuple[int, ...]) -> None:

@@ -6,6 +6,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from pyrovae.errors import InputError
+from pyrovae.files import opened
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a file may hold, whatever it is called: Pillow hands some of the others to other programs."""
 
 
 class ImageFiles:
@@ -54,8 +58,10 @@ class ImageFiles:
 
 def _load(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with opened(path) as file, Image.open(file, formats=FORMATS) as image:
             image.load()
+    except InputError:
+        raise
     except Exception as error:  # damage ends in errors of a dozen types
         raise InputError(f"{path} cannot be read ({error}); expected a whole image: repair or remove it") from error
     if image.mode[0] in "IF":

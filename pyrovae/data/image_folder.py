@@ -29,11 +29,19 @@ def find_images(folder: Path) -> tuple[list[Path], Tensor | None]:
 
 
 def _images(folder: Path) -> list[Path]:
-    found = []
+    found, seen = [], {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "."]
+        folders[:] = [name for name in folders if name[0] != "." and _is_new(os.path.join(parent, name), seen)]
         found += [Path(parent, name) for name in files if name[0] != "."]
     return sorted(path for path in found if path.suffix.lower() in suffixes)
+
+
+def _is_new(folder: str, seen: set[str]) -> bool:
+    """Whether a folder was not come upon before, as one is whose links lead back to it."""
+    place = os.path.realpath(folder)
+    is_new = place not in seen
+    seen.add(place)
+    return is_new
 
 
 def _check_one_layout(folder: Path, flat: int, nested: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pyrovae.errors import InputError
+from pyrovae.npz import opened_npz
 
 label_keys = ("labels", "y")
 
@@ -39,10 +40,18 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         InputError: for a file that is truncated, corrupt, or holds objects; and for keys that do not tell the data.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            arrays = dict(content)
+        with opened_npz(path) as content:
+            if len(content.claims) > 2:
+                return _data_and_labels(path, dict.fromkeys(content.claims))
+            arrays = {name: content.read(name) for name in content.claims}
+    except InputError:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from error
+    return _data_and_labels(path, arrays)
+
+
+def _data_and_labels(path: Path, arrays: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
     keys = [key for key in arrays if key not in label_keys]
     if len(keys) != 1 or len(arrays) > 2:
         expected = "x, or a single array under any name, and at most one of labels and y"

@@ -34,7 +34,15 @@ def write(dataset: "Dataset", group: str, path: str | Path) -> None:
 
 
 def read(path: str | Path, group: str) -> "Dataset":
-    """Read one group of a netCDF file that :func:`write` or either generation of ArviZ wrote."""
+    """Read one group of a netCDF file that :func:`write` or either generation of ArviZ wrote.
+
+    Raises:
+        Exception: of several types, for a file that holds anything else.
+    """
     from xarray import load_dataset
+
+    from pyrovae.evaluation.netcdf import require_numbers
+
+    require_numbers(Path(path), group)
 
     return load_dataset(path, group=group, engine="h5netcdf")

@@ -197,10 +197,25 @@ class LogLikelihood:
 
     @classmethod
     def from_netcdf(cls, path: str | Path) -> Self:
-        """Read what :meth:`to_netcdf`, or ``to_netcdf`` of :meth:`to_arviz`, wrote."""
-        dataset = arviz.read(path, GROUP)
+        """Read what :meth:`to_netcdf`, or ``to_netcdf`` of :meth:`to_arviz`, wrote.
+
+        Raises:
+            InputError: for a file that is damaged, or holds anything else.
+        """
+        try:
+            return cls._of(arviz.read(path, GROUP))
+        except InputError:
+            raise
+        except Exception as error:  # damage ends in errors of a dozen types
+            raise InputError(
+                f"{path} cannot be read ({type(error).__name__}: {error}); expected estimates as to_netcdf writes them: "
+                "estimate again"
+            ) from error
+
+    @classmethod
+    def _of(cls, dataset: "Dataset") -> Self:
         counts, shape = dataset["particles"].values.tolist(), dataset["log_p"].shape
-        return cls(
+        found = cls(
             **{name: dataset[name].values if name in dataset else np.full(shape, math.nan) for name in COLUMNS},
             num_samples=int(dataset.attrs["num_samples"]),
             bounds=dict(zip(counts, dataset["bound"].values, strict=True)),
@@ -208,6 +223,20 @@ class LogLikelihood:
             defensive=dataset["defensive"].values.astype(bool) if "defensive" in dataset else None,
             rounding=tuple(map(float, dataset.attrs["rounding"])) if "rounding" in dataset.attrs else None,  # pyright: ignore
         )
+        found._require_whole()
+        return found
+
+    def _require_whole(self) -> None:
+        """Raise a ValueError where the numbers are not those of so many data."""
+        columns = [*(getattr(self, name) for name in COLUMNS), *self.bounds.values()]
+        if any(column.dtype.kind not in "iuf" or column.shape != (len(self.log_p),) for column in columns):
+            raise ValueError("there is not one number a datum in every column")
+        if not len(self.log_p) or (self.defensive is not None and self.defensive.shape != self.log_p.shape):
+            raise ValueError("there are no data, or what is said of them is not of each")
+        if any(type(count) is not int or not 0 < count < 2**53 for count in (self.num_samples, *self.bounds)):
+            raise ValueError("a number of draws or particles is no positive whole number")
+        if (self.discrete_dimensions or 0) < 0 or (self.rounding is not None and len(self.rounding) != 2):
+            raise ValueError("its attributes are not those of estimates")
 
     def _dataset(self) -> "Dataset":
         from xarray import Dataset

@@ -9,18 +9,20 @@ leaves the former ones whole.
 """
 
 import io
+import re
 import shutil
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
 from pyrovae.training.durable import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder, write_sealed
+from pyrovae.training.state_file import read_state
+from pyrovae.training.weights_file import read_weights
 
 format_version = 1
 
@@ -105,20 +107,12 @@ def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
     Raises:
         InputError: where there is none, and where a file is missing or differs from what was written; it names the file.
     """
-    path = checked_checkpoint(folder, which) / "weights.safetensors"
-    try:
-        return _read_weights(path)
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error}); copy the run again, or train again") from error
+    return read_weights(checked_checkpoint(folder, which) / "weights.safetensors")
 
 
 def load_training(folder: Path, which: str = "last") -> dict[str, Any]:
     """The training state beside the weights."""
-    path = checked_checkpoint(folder, which) / "training.pt"
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the unpickler meets whatever is in the file, and raises whatever it likes
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); copy the run again, or train again") from error
+    return read_state(checked_checkpoint(folder, which) / "training.pt")
 
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
@@ -157,7 +151,8 @@ def read_manifest(folder: Path, which: str) -> dict[str, Any]:
     if manifest.get("format") != format_version:
         raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
     expected = {"format", "epoch", "batches", "sha256", "metrics"}
-    if set(manifest) != expected or set(manifest["sha256"]) != {"weights.safetensors", "training.pt"}:
+    files = {"weights.safetensors", "training.pt"}
+    if set(manifest) != expected or not isinstance(manifest["sha256"], dict) or set(manifest["sha256"]) != files:
         raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
     return manifest
 
@@ -186,17 +181,22 @@ def _index(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     index = read_sealed(path)
-    if "last" not in index or not all(_is_name(name) and (folder / name).is_dir() for name in _named(index)):
+    if (
+        "last" not in index
+        or not isinstance(index.get("kept"), list)
+        or not all(_is_name(name) and (folder / name).is_dir() for name in _named(index))
+    ):
         raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
     return index
 
 
 def _named(index: dict[str, Any]) -> set[str]:
-    return {*index.get("kept", []), *(index[which] for which in ("best", "last") if which in index)}
+    return {*index["kept"], *(index[which] for which in ("best", "last") if which in index)} if index else set()
 
 
 def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and name.startswith("epoch-") and "/" not in name
+    """Whether this names a checkpoint, and not a place outside its folder."""
+    return isinstance(name, str) and re.fullmatch(r"epoch-[0-9]+(-[0-9]+)?(\.[0-9]+)?", name) is not None
 
 
 def _drop_unnamed(folder: Path, index: dict[str, Any]) -> None:
@@ -216,12 +216,6 @@ def _weights_as_bytes(weights: dict[str, Tensor]) -> bytes:
     aliases = _aliases(weights)
     kept = {name: value.detach().cpu() for name, value in weights.items() if name not in aliases}
     return save({name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}, metadata=aliases)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no dict)
-        return weights | {alias: weights[name] for alias, name in (file.metadata() or {}).items()}
 
 
 def _aliases(weights: dict[str, Tensor]) -> dict[str, str]:

@@ -6,14 +6,14 @@ the arguments of ``fit``. A part is chosen by the name of its class; its argumen
 """
 
 import inspect
-from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace, _typehints
 from jsonargparse._util import import_object
 from jsonargparse.typing import PositiveInt
@@ -28,6 +28,7 @@ from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.objectives import Objective
 from pyrovae.training.fit import fit
+from pyrovae.training.trust import guarded, parse_settings, read_settings
 from pyrovae.vae import VAE
 
 rooms = {
@@ -129,20 +130,51 @@ def build(parser: ArgumentParser, config: Namespace) -> Experiment:
     return Experiment(made.data, made.model, made.objective, vars(made.training))
 
 
-def build_vae(config: str, event_shape: tuple[int, ...]) -> VAE:
-    """The programs of a run, from the text of its ``config.yaml``, without its data.
+def vae_maker(
+    config: str, event_shape: tuple[int, ...], source: Path = Path("config.yaml"), trust: Sequence[str] = ()
+) -> Callable[[], VAE]:
+    """What builds the programs of a run, from the text of its ``config.yaml``, without its data.
+
+    Args:
+        config: the text.
+        event_shape: the shape of a datum.
+        source: the file that it is from, for messages.
+        trust: modules whose classes it may name beside ours and those of torch (:mod:`~.trust`).
 
     Raises:
-        InputError: where the text is no configuration of this library.
+        InputError: where the text is no configuration of this library, or names a class of a module that is not trusted.
     """
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(VAE, "model")
-    try:
-        model = {**yaml.safe_load(config)["model"], "event_shape": list(event_shape)}
-        parsed = parser.parse_object({"model": model})
-    except (ArgumentError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise InputError(f"config.yaml does not describe a model ({error}); expected what `pyrovae train` wrote") from error
-    return _instantiate(parser, parsed).model
+    model = read_settings(config, source, trust).get("model")
+    if not isinstance(model, dict):
+        raise InputError(f"{source} does not describe a model; expected what `pyrovae train` wrote: copy the run again")
+    parsed = parse_settings(parser, {"model": {**model, "event_shape": list(event_shape)}}, source, trust)
+    return partial(_build_guarded, parser, parsed, source, trust)
+
+
+def build_vae(
+    config: str, event_shape: tuple[int, ...], source: Path = Path("config.yaml"), trust: Sequence[str] = ()
+) -> VAE:
+    """The programs that :func:`vae_maker` makes."""
+    return vae_maker(config, event_shape, source, trust)()
+
+
+def _build_guarded(parser: ArgumentParser, parsed: Namespace, source: Path, trust: Sequence[str]) -> VAE:
+    with guarded(source, trust):
+        return _instantiate(parser, parsed).model
+
+
+def build_data(data: Namespace, source: Path, trust: Sequence[str] = ()) -> Data:
+    """The data that a run's configuration names, alone.
+
+    Raises:
+        InputError: where they cannot be made.
+    """
+    parser = Parser(exit_on_error=False)
+    parser.add_argument("--data", type=Data, required=True)
+    with guarded(source, trust):
+        return _instantiate(parser, Namespace(data=data)).data
 
 
 def _instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
@@ -150,7 +182,7 @@ def _instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
         return parser.instantiate(config)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"the configuration cannot be built ({type(error).__name__}: {error}); each part must be made from the shapes "
             "that it is given: see the class that is named in the message, or print the whole with --print_config"

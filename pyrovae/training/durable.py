@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.errors import InputError
+from pyrovae.files import opened, parse_json, read_text
 
 SEAL = "sha256 of all above"
 """The last entry of a sealed file."""
@@ -90,27 +91,14 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         InputError: for a file that cannot be read, or has another bit than was written.
     """
-    found = read_file(path)
-    try:
-        content = json.loads(found)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); the run is incomplete: copy it again, or train again") from error
-    if not isinstance(content, dict) or SEAL not in content:
+    found = read_text(path, 2**20)
+    content = parse_json(found, str(path))
+    if SEAL not in content:
         raise InputError(f"{path} is not a file of this library; copy the run again, or train again")
     del content[SEAL]
-    if sealed(content) != found:
+    if sealed(content) != found.encode():
         raise corrupt(path)
     return content
-
-
-def read_file(path: Path) -> bytes:
-    """The content of a file, or an InputError that names it."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror or error}); the run is incomplete: copy it again, or train again"
-        ) from error
 
 
 def corrupt(path: Path) -> InputError:
@@ -125,7 +113,7 @@ def digest(content: bytes) -> str:
 
 def digest_of_file(path: Path) -> str:
     """Its SHA-256, without reading it all at once."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,48 +1,54 @@
 """A trained pair back from its run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
-
-import numpy as np
 
 from pyrovae.errors import InputError
+from pyrovae.files import read_text, require_plain
+from pyrovae.training.budget import Budget
 from pyrovae.training.checkpoint import load_into, load_weights
-from pyrovae.training.config import build_vae
+from pyrovae.training.config import vae_maker
+from pyrovae.training.plain_yaml import SIZE
+from pyrovae.training.split_record import read_event_shape
 from pyrovae.vae import VAE
 
 
-def load(run: str | Path, which: str = "best") -> VAE:
-    """Rebuild the pair that a run trained; no data set and no unpickling is needed.
+def load(run: str | Path, which: str = "best", trust: Sequence[str] = ()) -> VAE:
+    """Rebuild the pair that a run trained; no data set is needed, and the folder may be anyone's.
 
-    The run's ``config.yaml`` names classes, which are imported and called: load runs only from those whom you trust.
+    Nothing of it is unpickled or imported. Its ``config.yaml`` may name classes of pyrovae and of ``torch.nn``, and others
+    only where you trust their module, which is then imported.
 
     Args:
         run: the run folder that ``pyrovae train`` wrote.
         which: the checkpoint, ``best`` or ``last``.
+        trust: names of modules whose classes, with those of all modules below them, may be built too.
 
     Returns:
         The VAE, in evaluation mode; its programs are ``.model`` and ``.guide``.
 
     Raises:
-        InputError: where the folder is no run, or is incomplete, or a file differs from what was written.
+        InputError: where the folder is no run, or is incomplete, or a file differs from what was written, or names a class
+            of a module that is not trusted.
     """
     run = Path(run)
-    vae = build_vae(read_config(run), _event_shape(run / "split.npz"))
-    load_into(vae, load_weights(run / "checkpoints", which), run)
+    config = read_config(run)
+    make = vae_maker(config, read_event_shape(run / "split.npz"), run / "config.yaml", trust)
+    weights = load_weights(run / "checkpoints", which)
+    with Budget(weights, run):
+        vae = make()
+    load_into(vae, weights, run)
     return vae.eval()
 
 
 def read_config(run: Path) -> str:
-    """The text of a run's ``config.yaml``."""
+    """The text of a run's ``config.yaml``, after a look at what the folder holds.
+
+    Raises:
+        InputError: where the folder is no run, or holds links that lead out of it, pipes or devices.
+    """
     path = run / "config.yaml"
     if not path.is_file():
         raise InputError(f"{path} is missing; expected a run folder that `pyrovae train` wrote")
-    return path.read_text()
-
-
-def _event_shape(path: Path) -> tuple[int, ...]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as record:
-            return tuple(int(length) for length in record["event_shape"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error}); the run is incomplete: copy it again, or train again") from error
+    require_plain(run)
+    return read_text(path, SIZE)

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from pyrovae.errors import InputError
+from pyrovae.files import opened
 from pyrovae.training.checkpoint import (
     Place,
     Prefix,
@@ -24,7 +25,7 @@ from pyrovae.training.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from pyrovae.training.durable import append, corrupt, digest, read_file, read_sealed, told, write_file, write_sealed
+from pyrovae.training.durable import append, corrupt, digest, digest_of_file, read_sealed, told, write_file, write_sealed
 from pyrovae.training.lock import Lock
 
 _marks = ("metrics.jsonl", "checkpoints")
@@ -190,25 +191,22 @@ def check_settings(run: Path) -> None:
         InputError: where one is missing, or is not what was written; it names the file.
     """
     for name, known in _digests(run).items():
-        if digest(read_file(run / name)) not in known:
+        if digest_of_file(run / name) not in known:
             raise corrupt(run / name)
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The metrics of each epoch that is over.
-
-    Raises:
-        InputError: where they are not what was written up to the last checkpoint.
-    """
-    if not has_checkpoint(run / "checkpoints"):
-        return []
-    return _lines(_prefix(run / "metrics.jsonl", read_manifest(run / "checkpoints", "last")))
+def check_metrics(run: Path) -> None:
+    """Raise an InputError where the metrics are not what was written up to the last checkpoint."""
+    _prefix(run / "metrics.jsonl", read_manifest(run / "checkpoints", "last"))
 
 
 def _prefix(path: Path, manifest: dict[str, Any]) -> bytes:
     """What of the metrics belongs to a checkpoint."""
+    if manifest["metrics"] is None:
+        raise InputError(f"{path} has no part in the last checkpoint; expected a run that `fit` or `pyrovae train` wrote")
     length, sha256 = Prefix(**manifest["metrics"])
-    content = read_file(path)[:length]
+    with opened(path) as file:
+        content = file.read(length)
     if digest(content) != sha256:
         raise corrupt(path)
     return content

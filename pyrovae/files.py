@@ -1,0 +1,101 @@
+"""Files that someone else may have written: opened where they are plain files, and read no further than a limit."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from pyrovae.errors import InputError
+
+remedy = "the run is incomplete: copy it again, or train again"
+
+
+@contextmanager
+def opened(path: Path, limit: int | None = None) -> Iterator[BufferedReader]:
+    """A plain file, open for reading; never a pipe or a device, which would keep one waiting, or never end.
+
+    Raises:
+        InputError: for a path that cannot be opened or is no plain file, and for a file of more bytes than the limit.
+    """
+    try:
+        file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (closed below)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); expected a file: {remedy}") from error
+    with file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{path} is a pipe or a device; expected a plain file: {remedy}")
+        if limit is not None and found.st_size > limit:
+            raise InputError(f"{path} has {found.st_size:,} bytes; expected {limit:,} at the most: {remedy}")
+        yield file
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        InputError: as :func:`opened`, and for what is no text.
+    """
+    with opened(path, limit) as file:
+        try:
+            return file.read(limit).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read ({error}); expected a text in UTF-8: {remedy}") from error
+
+
+def read_json(path: Path, limit: int = 2**20, remedy: str = remedy) -> dict[str, Any]:
+    """The object that a file of JSON holds.
+
+    Raises:
+        InputError: as :func:`read_text`, and for what is no object in JSON.
+    """
+    return parse_json(read_text(path, limit), str(path), remedy)
+
+
+def parse_json(text: str, name: str, remedy: str = remedy) -> dict[str, Any]:
+    """The object that a text in JSON is, nested no deeper than the interpreter can follow.
+
+    Raises:
+        InputError: for what is none.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} cannot be read ({error}); expected an object in JSON: {remedy}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{name} holds no object; expected one in JSON: {remedy}")
+    return content
+
+
+def require_plain(folder: Path) -> None:
+    """Raise an InputError for what a folder holds beside plain files and folders of its own.
+
+    A link that leads out of the folder would have another file read, or overwritten, in the place of the one that is
+    named; a pipe would keep one waiting.
+    """
+    home = os.path.realpath(folder)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if fault := _fault(os.path.join(parent, name), home):
+                raise InputError(
+                    f"{os.path.join(parent, name)!r} {fault}; expected plain files and folders in {folder}: remove it, or "
+                    "put what it stands for in its place"
+                )
+
+
+def _fault(path: str, home: str) -> str | None:
+    """What is wrong with an entry of a folder, if something is."""
+    kind = os.lstat(path).st_mode
+    if not os.path.basename(path).isprintable():
+        return "has a name that cannot be printed"
+    if stat.S_ISLNK(kind):
+        return None if os.path.realpath(path).startswith(home + os.sep) else "is a link that leads out of the folder"
+    return None if stat.S_ISREG(kind) or stat.S_ISDIR(kind) else "is a pipe, a socket or a device"
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
