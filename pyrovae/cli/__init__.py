@@ -1,5 +1,6 @@
 """The command line: a word, and the module of that name, imported when it is asked for."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ commands = {
     "report": "make one page of HTML about a run: figures that answer the mouse, pictures, numbers",
     "compare": "tell which of several trained runs gives the test data more probability",
     "sample": "draw new data from a trained run",
+    "verify": "look whether every file of a run is what was written",
     "parts": "list what a VAE is made of: priors, likelihoods, guides, networks, objectives",
 }
 
@@ -33,7 +35,10 @@ commands:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, or 2 for input that cannot be used, with one message and no traceback."""
+    """Run a command; the exit status is 0, or 2 for input that cannot be used, with one message and no traceback.
+
+    Where a signal ended it, it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM.
+    """
     word, *rest = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
     if word in ("-h", "--help"):
         print(usage, end="")
@@ -46,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"pyrovae: {_printable(str(error))}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(f"pyrovae: {_printable(str(stop) or 'interrupted')}", file=sys.stderr)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
 
 
 def _printable(message: str) -> str:

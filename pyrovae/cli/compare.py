@@ -12,6 +12,7 @@ from pyrovae.cli.parse import parse
 from pyrovae.cli.records import read_summary
 from pyrovae.errors import InputError
 from pyrovae.files import require_plain
+from pyrovae.training.results import check_results
 
 FINGERPRINT = "fingerprint of the test data"
 
@@ -67,6 +68,7 @@ def _require_same_data(runs: list[Path]) -> None:
 def _fingerprint(run: Path) -> tuple[str, int]:
     """What the run says of the data it was evaluated on."""
     place = run / "summary.json"
+    check_results(run, "summary.json", "log_likelihood.nc")
     if not place.is_file() or not (run / "log_likelihood.nc").is_file():
         raise InputError(f"{run} has no estimates (summary.json and log_likelihood.nc); make them: pyrovae evaluate {run}")
     summary = read_summary(run)

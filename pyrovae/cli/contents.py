@@ -20,6 +20,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood, latent_map, posterior_means
 from pyrovae.report import Annealed, Page, Points, data_uris, shrunk
 from pyrovae.training.load import read_config
+from pyrovae.training.results import check_results
 
 SHOWN = 2000
 """Data that are shown one by one, at the most."""
@@ -90,6 +91,7 @@ def estimates(run: Path) -> Estimates:
         raise InputError(
             f"{run} has no estimates ({summary.name} and {estimate.name}); make them: run `pyrovae evaluate {run}` first"
         )
+    check_results(run)
     return Estimates(read_summary(run), LogLikelihood.from_netcdf(estimate), _annealed(run / "annealed.json"))
 
 

@@ -23,7 +23,7 @@ from pyrovae.training import load
 from pyrovae.training.config import Count, build_data, experiment_parser
 from pyrovae.training.fit import check_device
 from pyrovae.training.load import read_config
-from pyrovae.training.split_record import holds_part
+from pyrovae.training.split_record import check_same
 from pyrovae.training.trust import parse_settings, read_settings
 from pyrovae.vae import VAE
 
@@ -82,16 +82,6 @@ def _settings(settings: dict[str, Any], source: Path, moved: Sequence[str], trus
         return parse_settings(experiment, settings, source, trust, moved)
     except ArgumentError as error:
         raise InputError(explain(str(error), experiment)) from error
-
-
-def check_same(data: Data, run: Path) -> None:
-    """Raise an InputError where a part of the data is not the one of which the run has a record."""
-    for part, index in data.record().items():
-        if not holds_part(run / "split.npz", part, index):
-            raise InputError(
-                f"the data changed since training: their {part} part ({len(index)} data) is not the one in "
-                f"{run / 'split.npz'}; evaluate with the same data, wherever they are now (--data.X as in training)"
-            )
 
 
 def _parser() -> ArgumentParser:

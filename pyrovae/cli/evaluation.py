@@ -31,6 +31,7 @@ from pyrovae.evaluation import (
     reconstructions,
 )
 from pyrovae.evaluation.log_likelihood import Proposal
+from pyrovae.training.results import writing_results
 from pyrovae.vae import VAE
 
 bounds = (1, 5, 50, 500)
@@ -71,14 +72,15 @@ def report(
     space = LatentSpace(vae, tested, are_pictures(data.event_shape), device)
     latent = latent_summary(vae, data, means, space.kl, device)
     summary = {**summarise(estimate), **latent, FINGERPRINT: fingerprint(tested)}
-    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    estimate.to_netcdf(run / "log_likelihood.nc")
-    print(f"{estimate}\n\n{latent_lines(summary)}\n")
-    forget(run)
-    if temperatures is not None:
-        annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed}
-        print(f"{anneal(vae, tested, run, **annealing)}\n")
-    _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device) | space.drawings)
+    with writing_results(run):
+        (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        estimate.to_netcdf(run / "log_likelihood.nc")
+        print(f"{estimate}\n\n{latent_lines(summary)}\n")
+        forget(run)
+        if temperatures is not None:
+            annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed}
+            print(f"{anneal(vae, tested, run, **annealing)}\n")
+        _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device) | space.drawings)
     for name, reason in (left_out(data.event_shape, means) | without_bounds(estimate) | space.left_out).items():
         print(f"left out: {name}, because {reason}")
     print("written:")

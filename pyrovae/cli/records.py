@@ -6,6 +6,7 @@ from typing import Any
 
 from pyrovae.errors import InputError
 from pyrovae.files import parse_json, read_json, read_text
+from pyrovae.training.run import check_metrics
 
 METRICS = 2**25
 """Bytes of ``metrics.jsonl``, at the most: 32 MiB are a hundred thousand epochs."""
@@ -21,9 +22,11 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """What is on record of each epoch.
 
     Raises:
-        InputError: for a line that is no object in JSON, or has something else in the place of a number.
+        InputError: where they are not what was written, and for a line that is no object in JSON, or has something else in
+            the place of a number.
     """
     path = run / "metrics.jsonl"
+    check_metrics(run)
     lines = read_text(path, METRICS).splitlines()
     rows = [parse_json(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
     for number, row in enumerate(rows, 1):

@@ -15,6 +15,8 @@ from pyrovae.cli.evaluate import divide
 from pyrovae.cli.parse import add_trust, parse
 from pyrovae.errors import InputError
 from pyrovae.report import render
+from pyrovae.training.durable import told
+from pyrovae.training.results import add_results
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +27,9 @@ def main(argv: Sequence[str]) -> int:
     output = Path(asked.output or run / "report.html")
     _check_writable(output)
     page = contents(run, moved, asked.trust, command=shlex.join(["pyrovae", "report", *argv]))
-    output.write_text(render(page), encoding="utf-8")
+    with told(output):
+        output.write_text(render(page), encoding="utf-8")
+    add_results(run, output)
     for name, reason in page.left_out.items():
         print(f"left out: {name}, because {reason}")
     print(f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)")

@@ -14,6 +14,8 @@ from pyrovae.cli.parse import add_trust, parse
 from pyrovae.errors import InputError
 from pyrovae.plots import samples
 from pyrovae.training import load
+from pyrovae.training.durable import told
+from pyrovae.training.results import add_results
 from pyrovae.vae import VAE
 
 Label = NonNegativeInt | None  # pyright: ignore[reportOperatorIssue]
@@ -45,10 +47,13 @@ def main(argv: Sequence[str]) -> int:
         labels = _labels(vae, asked.number, asked.label)
         x, mean = generate(vae, asked.number, labels)
     drawn = {"x": x, "mean": mean} if labels is None else {"x": x, "mean": mean, "labels": labels}
-    np.savez_compressed(output, **{name: value.numpy() for name, value in drawn.items()})  # pyright: ignore
+    with told(output):
+        np.savez_compressed(output, **{name: value.numpy() for name, value in drawn.items()})  # pyright: ignore
+    add_results(Path(asked.run), output)
     print(f"{asked.number} draws of x, and the mean of p(x | z) of each: {output}")
     if drawable:
         draw(picture, lambda ax: samples(mean, ax))
+        add_results(Path(asked.run), picture)
         print(f"the means as pictures: {picture}")
     else:
         print(f"left out: pictures, because data of shape {event_shape} are none")

@@ -1,6 +1,12 @@
-"""``pyrovae train``: from a configuration to a run folder with a trained, evaluated pair."""
+"""``pyrovae train``: from a configuration to a run folder with a trained, evaluated pair.
 
+``pyrovae train --resume RUN`` goes on with one that was stopped.
+"""
+
+import argparse
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -11,32 +17,55 @@ from torch import Tensor
 from pyrovae.batches import as_data, batches
 from pyrovae.cli.evaluation import report
 from pyrovae.cli.parse import parse
+from pyrovae.cli.resume import settings_to_resume
 from pyrovae.data import Split
 from pyrovae.errors import InputError
 from pyrovae.priors import Prior, Vamp
 from pyrovae.training import Run, fit
 from pyrovae.training.config import Experiment, build, experiment_parser
+from pyrovae.training.split_record import check_same
 
 
 def main(argv: Sequence[str]) -> int:
     """Train and evaluate; every error of the input comes before the first write."""
     parser = experiment_parser()
-    config = parse(parser, argv)
-    Run(config.run, overwrite=config.overwrite)
-    experiment = build(parser, config)
+    config = _settings(parser, argv)
+    options = {"overwrite": config.overwrite, "resume": config.resume is not None}
+    Run(config.run, **options)
+    experiment = build(parser, config, config.trust if config.resume else None)
+    if config.resume is not None:
+        check_same(experiment.data, Path(config.run))
     if config.start_at_mean:
         experiment.vae.start_at_mean(_mean(experiment.data.train))
     if config.start_prior_at_data:
         _start_prior(experiment.vae.model.prior, experiment.data.train, config.training.seed)
-    run = Run(config.run, overwrite=config.overwrite, config=_text(parser, config), split=_split(experiment))
+    run = Run(config.run, **options, config=_text(parser, config), split=_split(experiment))
     _train(experiment, run)
     report(experiment.vae, experiment.data, run.path, **vars(config.evaluation), device=default_device(config))
     return 0
 
 
+def _settings(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """What is asked for; of a run to go on with, what was."""
+    resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    resumed.add_argument("--resume")
+    resumed.add_argument("--trust", action="append", default=[])
+    asked, _ = resumed.parse_known_args(argv)
+    if asked.resume is None:
+        return _of_restart(parser, parse(parser, argv))
+    return settings_to_resume(parser, Path(asked.resume), argv, asked.trust)
+
+
+def _of_restart(parser: ArgumentParser, config: Namespace) -> Namespace:
+    """The settings with which ``torchrun``, after it lost a process, starts all of them anew: to go on."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and (Path(config.run) / "config.yaml").is_file():
+        return settings_to_resume(parser, Path(config.run), ["--resume", config.run], config.trust)
+    return config
+
+
 def _train(experiment: Experiment, run: Run) -> None:
     data, vae = experiment.data, experiment.vae
-    settings = {**experiment.training, "device": experiment.training["device"] or default_device()}
+    settings = {**experiment.training, "device": experiment.training["device"] or default_device(), "resume": run.resumes}
     print(f"{data}\ntraining on {settings['device']}")
     began = perf_counter()
     history = fit(vae.model, vae.guide, data.train, data.validation, objective=experiment.objective, run=run, **settings)
@@ -81,7 +110,9 @@ def _start_prior(prior: Prior, train: Split, seed: int) -> None:
 
 def _text(parser: ArgumentParser, config: Namespace) -> str:
     kept = config.clone()
-    kept.pop("config", None)
+    for name in ("config", "resume", "trust"):
+        kept.pop(name, None)
+    kept.overwrite = False
     return parser.dump(kept, skip_unset=False)
 
 

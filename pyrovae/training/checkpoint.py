@@ -158,8 +158,15 @@ def read_manifest(folder: Path, which: str) -> dict[str, Any]:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a checkpoint was ever whole there."""
-    return (folder / "index.json").exists()
+    """Whether a checkpoint was ever whole there.
+
+    Raises:
+        InputError: where there are several, and no index, which is written with the first.
+    """
+    index = folder / "index.json"
+    if not index.exists() and len([*folder.glob("epoch-*")]) > 1:
+        raise InputError(f"{index} is missing; the run is incomplete: copy it again, or train again")
+    return index.exists()
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -170,7 +177,9 @@ def checkpoints(folder: Path) -> list[str]:
 def _name(folder: Path, which: str) -> str:
     index = _index(folder)
     if not index:
-        raise InputError(f"{folder} holds no checkpoint; expected a run whose training got through its first epoch")
+        raise InputError(
+            f"{folder} holds no checkpoint (no index.json); expected a run whose training got through its first epoch"
+        )
     if which not in ("best", "last") and which not in _named(index):
         raise InputError(f"{folder} holds no checkpoint {which!r}; there are best, last, {', '.join(sorted(_named(index)))}")
     return index.get(which, index["last"] if which == "best" else which)

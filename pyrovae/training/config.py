@@ -7,7 +7,7 @@ the arguments of ``fit``. A part is chosen by the name of its class; its argumen
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +43,7 @@ rooms = {
 """Where the classes are from which a key of the configuration chooses."""
 
 Count = PositiveInt | None  # pyright: ignore[reportOperatorIssue]
-_given_elsewhere: set[str | int] = {"model", "guide", "data", "validation", "objective", "run", "progress"}
+_given_elsewhere: set[str | int] = {"model", "guide", "data", "validation", "objective", "run", "resume", "progress"}
 
 
 class Parser(ArgumentParser):
@@ -97,6 +97,10 @@ def experiment_parser(prog: str = "pyrovae train") -> ArgumentParser:
     parser.add_argument("--config", action="config", help="A YAML file; what follows on the command line overrides it.")
     parser.add_argument("--run", type=str, default="runs/latest", help="The folder to write.")
     parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace a former run in that folder.")
+    about = "A run folder to go on with, from its last checkpoint, as it began; instead of --config."
+    parser.add_argument("--resume", type=str | None, default=None, help=about)
+    about = "With --resume: a module whose classes its config.yaml may name too, and which is imported; once for each."
+    parser.add_argument("--trust", type=str, action="append", default=[], metavar="MODULE", help=about)
     parser.add_argument("--data", type=Data, required=True, help="The data set.")
     parser.add_class_arguments(VAE, "model", help="The two programs.")
     parser.add_argument(
@@ -116,15 +120,21 @@ def experiment_parser(prog: str = "pyrovae train") -> ArgumentParser:
     return parser
 
 
-def build(parser: ArgumentParser, config: Namespace) -> Experiment:
+def build(parser: ArgumentParser, config: Namespace, trust: Sequence[str] | None = None) -> Experiment:
     """Load the data and make the programs, their weights drawn from the training seed.
+
+    Args:
+        parser: of the whole configuration.
+        config: what it made.
+        trust: where the configuration is that of a run folder, modules whose classes it may name (:mod:`~.trust`).
 
     Raises:
         InputError: where data or parts cannot be made from their arguments.
     """
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
-        made = _instantiate(parser, config)
+        with nullcontext() if trust is None else guarded(Path(config.run) / "config.yaml", trust):
+            made = _instantiate(parser, config)
     if made.model.context_shape is not None:
         made.data.condition_on_labels(*made.model.context_shape)
     return Experiment(made.data, made.model, made.objective, vars(made.training))

@@ -63,7 +63,8 @@ class Keeping:
         if self._signals.caught:
             epoch, batches = self._trainer.place
             said = f"stopped after {epoch} epochs" + (f" and {batches} batches" if batches else "")
-            raise Interrupted(self._signals.caught, f"{said}; all that is needed to go on is in {self._run.path}")
+            remedy = f"go on with `pyrovae train --resume {self._run.path}` (resume=True)"
+            raise Interrupted(self._signals.caught, f"{said}; {remedy}")
 
 
 def _require_plain(state: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pyrovae.training.budget import Budget
 from pyrovae.training.checkpoint import load_into, load_weights
 from pyrovae.training.config import vae_maker
 from pyrovae.training.plain_yaml import SIZE
+from pyrovae.training.run import check_settings
 from pyrovae.training.split_record import read_event_shape
 from pyrovae.vae import VAE
 
@@ -33,6 +34,7 @@ def load(run: str | Path, which: str = "best", trust: Sequence[str] = ()) -> VAE
     """
     run = Path(run)
     config = read_config(run)
+    check_settings(run)
     make = vae_maker(config, read_event_shape(run / "split.npz"), run / "config.yaml", trust)
     weights = load_weights(run / "checkpoints", which)
     with Budget(weights, run):

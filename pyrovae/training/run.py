@@ -31,8 +31,9 @@ from pyrovae.training.lock import Lock
 _marks = ("metrics.jsonl", "checkpoints")
 """What every run has, from its beginning on."""
 _names = (
-    *("config.yaml", "split.npz", "metrics.jsonl", "checkpoints", "figures", "manifest.json", "lock.json", ".*.partial"),
-    *("summary.json", "log_likelihood.nc", "samples.npz", "samples.png", "report.html", "annealed.json", "annealed.npz"),
+    *("config.yaml", "split.npz", "manifest.json", "metrics.jsonl", "checkpoints", "lock.json", ".*.partial"),
+    *("results.json", "summary.json", "log_likelihood.nc", "annealed.json", "annealed.npz", "figures"),
+    *("samples.npz", "samples.png", "report.html"),
 )
 _inside = ("checkpoints/index.json", "checkpoints/epoch-*", "checkpoints/.*.partial*", "figures/*.png")
 """With the names, all that a run writes, as patterns of paths below its folder."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.files import remedy
 from pyrovae.npz import opened_npz
@@ -50,3 +51,13 @@ def _read(path: Path, name: str, lengths: tuple[int, int]) -> np.ndarray:
     except Exception as error:  # damage ends in errors of a dozen types, from zlib's to the tokeniser's
         raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
     return np.empty(0, dtype=np.int64)
+
+
+def check_same(data: Data, run: Path) -> None:
+    """Raise an InputError where a part of the data is not the one of which the run has a record."""
+    for part, index in data.record().items():
+        if not holds_part(run / "split.npz", part, index):
+            raise InputError(
+                f"the data changed since training: their {part} part ({len(index)} data) is not the one in "
+                f"{run / 'split.npz'}; take the same data, wherever they are now (--data.X as in training)"
+            )

@@ -103,7 +103,7 @@ def test_goes_on_bit_for_bit(name, tmp_path):
     stops = {"all at once": (1, 2), "compiled": (7,)}.get(name, (2, 5, 13))
     for stop in stops:
         folder = tmp_path / str(stop)
-        with pytest.raises(Interrupted, match="all that is needed to go on"):
+        with pytest.raises(Interrupted, match="; go on with `pyrovae train --resume"):
             train(folder, stop_after=stop, **options)
         again = train(folder, resume=True, **options)
         assert_same(tmp_path / "whole", folder)

@@ -1,0 +1,50 @@
+"""``pyrovae train --resume RUN``: the training of a run folder goes on from its last checkpoint, as it began.
+
+What follows may say where data and device are now, and how long to go on; all else is as it was.
+"""
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyrovae.cli.parse import explain
+from pyrovae.errors import InputError
+from pyrovae.training.load import read_config
+from pyrovae.training.run import check_settings
+from pyrovae.training.trust import parse_settings, read_settings
+
+may_change = (
+    *("data.*", "evaluation.*", "run", "overwrite", "resume", "trust"),
+    *(f"training.{name}" for name in ("epochs", "patience", "device", "workers", "keep_every", "keep_minutes")),
+)
+"""What may be said anew, as patterns of names."""
+
+
+def settings_to_resume(parser: ArgumentParser, run: Path, argv: Sequence[str], trust: Sequence[str]) -> Namespace:
+    """The settings of a run, with what the command line says anew.
+
+    Raises:
+        InputError: where the folder is no run, and for what must be as it was.
+    """
+    source = run / "config.yaml"
+    settings = {**read_settings(read_config(run), source, trust), "run": str(run), "overwrite": False}
+    check_settings(run)
+    try:
+        config = parse_settings(parser, settings, source, trust, argv)
+    except ArgumentError as error:
+        raise InputError(explain(str(error), parser)) from error
+    _require_the_same(parse_settings(parser, settings, source, trust), config, run)
+    return config
+
+
+def _require_the_same(former: Namespace, now: Namespace, run: Path) -> None:
+    before = dict(former.items(branches=False))
+    for name, value in now.items(branches=False):
+        if value != before.get(name) and not any(fnmatchcase(name, pattern) for pattern in may_change):
+            raise InputError(
+                f"{name} is {value!r}, and was {before.get(name)!r} in {run}, which goes on as it began; leave it out, or "
+                "train anew in another folder"
+            )

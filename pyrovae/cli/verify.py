@@ -1,0 +1,17 @@
+"""``pyrovae verify RUN``: look whether every file of a run is to the bit what was written, after it was copied, say."""
+
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+
+from pyrovae.cli.parse import parse
+from pyrovae.training.results import verify
+
+
+def main(argv: Sequence[str]) -> int:
+    """Look at all files."""
+    parser = ArgumentParser(prog="pyrovae verify", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser.add_argument("run", type=str, help="The run folder.")
+    run = parse(parser, argv).run
+    print(f"{run}: settings, metrics, and {verify(run)} checkpoints and results are what was written")
+    return 0

@@ -1,0 +1,87 @@
+"""What evaluation adds to a run, sealed, and a look at every file of one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyrovae.errors import InputError
+from pyrovae.files import require_plain
+from pyrovae.training.checkpoint import checked_checkpoint, checkpoints, format_version
+from pyrovae.training.durable import corrupt, digest_of_file, read_sealed, told, write_sealed
+from pyrovae.training.run import check_metrics, check_settings
+
+_patterns = ("summary.json", "log_likelihood.nc", "annealed.*", "samples.*", "report.html", "figures/*.png")
+"""Results, as patterns of paths in a run."""
+
+
+@contextmanager
+def writing_results(run: Path) -> Iterator[None]:
+    """Within it results may be written into a run; after it ``results.json`` has the SHA-256 of each.
+
+    Raises:
+        InputError: where one cannot be written.
+    """
+    with told(run):
+        (run / "results.json").unlink(missing_ok=True)
+        yield
+        digests = {str(path.relative_to(run)): digest_of_file(path) for path in _results(run)}
+    write_sealed(run / "results.json", {"format": format_version, "sha256": digests})
+
+
+def add_results(run: Path, *written: Path) -> None:
+    """Seal files that were written into a run, beside those that are sealed already; others are none of its."""
+    place = run / "results.json"
+    digests = dict(read_sealed(place)["sha256"]) if place.exists() else {}
+    names = {str(path.relative_to(run)): path for path in written if path.parent == run}
+    if names:
+        digests |= {name: digest_of_file(path) for name, path in names.items()}
+        write_sealed(place, {"format": format_version, "sha256": digests})
+
+
+def check_results(run: Path, *names: str) -> None:
+    """Look at the SHA-256 of results; of all, where none is named.
+
+    Raises:
+        InputError: where one is missing or not what was written, or where the writing was cut off; it names the file.
+    """
+    found = {str(path.relative_to(run)) for path in _results(run)}
+    if not found:
+        return
+    remedy = f"make the results anew: pyrovae evaluate {run}"
+    if not (run / "results.json").exists():
+        raise InputError(f"{run / 'results.json'} is missing: an evaluation was cut off; {remedy}")
+    known = read_sealed(run / "results.json").get("sha256")
+    if not isinstance(known, dict):
+        raise InputError(f"{run / 'results.json'} is not a file of this library; {remedy}")
+    for name in sorted(names or {*known, *found}):
+        if name not in known or name not in found:
+            raise InputError(f"{run / name} is {'missing' if name in known else 'not of the last evaluation'}; {remedy}")
+        if digest_of_file(run / name) != known[name]:
+            raise corrupt(run / name)
+
+
+def verify(run: str | Path) -> int:
+    """Look whether every file of a run is to the bit what was written.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The number of checkpoints and results that were looked at.
+
+    Raises:
+        InputError: for a file that is missing or that is not what was written; it names the file.
+    """
+    run = Path(run)
+    require_plain(run)
+    check_settings(run)
+    check_metrics(run)
+    names = checkpoints(run / "checkpoints")
+    for name in names:
+        checked_checkpoint(run / "checkpoints", name)
+    check_results(run)
+    return len(names) + len(_results(run))
+
+
+def _results(run: Path) -> list[Path]:
+    return sorted(path for pattern in _patterns for path in run.glob(pattern) if path.is_file())

@@ -1,0 +1,85 @@
+"""Every bit of a run is looked at."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pyrovae
+from pyrovae import VAE, InputError
+from pyrovae.training import Run, verify
+from pyrovae.training.results import add_results, check_results, writing_results
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run with results."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    torch.manual_seed(0)
+    pair, x = VAE((4,), latent_dim=2), torch.ones(8, 4)
+    run = Run(path, config="model: {}\n", split={"train": np.arange(8)})
+    pyrovae.fit(pair.model, pair.guide, x, x, epochs=3, run=run, keep_every=1, progress=False)
+    with writing_results(path):
+        (path / "summary.json").write_text('{"log p(x)": -3.0}')
+        (path / "figures").mkdir()
+        (path / "figures" / "samples.png").write_bytes(bytes(100))
+    (path / "report.html").write_text("<html>")
+    add_results(path, path / "report.html")
+    return path
+
+
+def files(run: Path) -> list[Path]:
+    return sorted(path for path in run.rglob("*") if path.is_file())
+
+
+def test_a_whole_run_is_accepted(run):
+    assert verify(run) == 3 + 3
+
+
+def test_every_flipped_bit_and_every_truncation_is_refused_by_the_name_of_the_file(run, tmp_path):
+    """Seeded: 15 bits and 3 lengths a file."""
+    generator = np.random.default_rng(0)
+    assert len(files(run)) == 18
+    for path in files(run):
+        content = path.read_bytes()
+        damaged = [content[: int(length)] for length in generator.integers(0, len(content), 3)]
+        for place in generator.integers(0, 8 * len(content), 15) if content else ():
+            flipped = bytearray(content)
+            flipped[place // 8] ^= 1 << (place % 8)
+            damaged.append(bytes(flipped))
+        for wrong in damaged:
+            path.write_bytes(wrong)
+            with pytest.raises(InputError) as refused:
+                verify(run)
+            assert path.name in str(refused.value)
+        path.write_bytes(content)
+    verify(run)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "manifest.json", "results.json", "metrics.jsonl", "checkpoints/index.json", "figures/samples.png"],
+)
+def test_every_missing_file_is_named(name, run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=Path(name).name):
+        verify(copy)
+
+
+def test_an_evaluation_that_was_cut_off_is_told(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    with pytest.raises(RuntimeError), writing_results(copy):
+        (copy / "summary.json").write_text("{}")
+        raise RuntimeError
+    with pytest.raises(InputError, match=r"results.json is missing: an evaluation was cut off; make the results anew"):
+        check_results(copy)
+    (copy / "samples.npz").write_bytes(b"")
+    add_results(copy, copy / "samples.npz")
+    check_results(copy, "samples.npz")
+    with pytest.raises(InputError, match=r"summary.json is not of the last evaluation"):
+        check_results(copy, "summary.json")
