@@ -2,19 +2,21 @@
 
 import json
 import random
+import shutil
 import signal
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 import pyrovae
 from pyrovae import VAE, InputError
 from pyrovae.objectives import BetaELBO
 from pyrovae.training import Interrupted, Run
-from pyrovae.training.checkpoint import load_training, load_weights
+from pyrovae.training.checkpoint import checkpoints, load_training, load_weights
+from pyrovae.training.interrupt import Signals
 from pyrovae.training.steps import Steps
 
 settings = {"epochs": 4, "batch_size": 16, "seed": 3, "progress": False}
@@ -35,24 +37,30 @@ class Jittered(torch.utils.data.Dataset):
         return (data()[index] + 0.01 * noise).clamp(0.0, 1.0).round()
 
 
-def train(folder, *, resume=False, stop_after=None, number=signal.SIGTERM, x=None, objective=None, **options):
-    """Train into a folder, with a signal to the process after so many steps."""
+def train_once(folder, *, resume=False, x=None, objective=None, **options):
+    """Train into a folder."""
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002
     random.seed(1)
-    pair, over, steps = VAE((4,), latent_dim=2), Steps._over, []
+    pair = VAE((4,), latent_dim=2)
+    x, options = data() if x is None else x, {**settings, **options, "objective": objective and objective()}
+    pyrovae.fit(pair.model, pair.guide, x, data(20), run=str(folder), resume=resume, **options)
+    return pair
 
-    def counted(self, number_of_steps, number_of_data):
-        steps.append(number_of_steps)
-        if sum(steps) == stop_after:
+
+def train(folder, *, stop_after=None, number=signal.SIGTERM, **options):
+    """Train into a folder, with a signal to the process after so many steps."""
+    over, done = Steps._over, []
+
+    def counted(self, steps, number_of_data):
+        done.append(steps)
+        if sum(done) == stop_after:
             signal.raise_signal(number)
-        over(self, number_of_steps, number_of_data)
+        over(self, steps, number_of_data)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Steps, "_over", counted)
-        x, options = data() if x is None else x, {**settings, **options, "objective": objective and objective()}
-        pyrovae.fit(pair.model, pair.guide, x, data(20), run=str(folder), resume=resume, **options)
-    return pair
+        return train_once(folder, **options)
 
 
 def outcome(folder):
@@ -109,3 +117,125 @@ def test_goes_on_bit_for_bit(name, tmp_path):
         assert_same(tmp_path / "whole", folder)
         torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=0, atol=0)
         assert not (folder / "lock.json").exists()
+
+
+def test_a_checkpoint_within_an_epoch_needs_no_signal(tmp_path):
+    """Where the process is killed, the last of them is what is left: here after every step."""
+    train(tmp_path / "whole", keep_minutes=0.0)
+    kept, over = [], Steps._over
+
+    def copied(self, steps, data):
+        over(self, steps, data)
+        kept.append(shutil.copytree(tmp_path / "killed", tmp_path / f"copy-{len(kept)}"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Steps, "_over", copied)
+        train_once(tmp_path / "killed", keep_minutes=0.0)
+    assert len(kept) == 20
+    for folder in kept[::4]:
+        assert (folder / "lock.json").exists()  # whose process, this one, has no such lock any more
+        train(folder, resume=True, keep_minutes=0.0)
+        assert_same(tmp_path / "whole", folder)
+
+
+def test_what_is_asked_for_may_be_more(tmp_path):
+    """Epochs may be added, and patience shortened."""
+    train(tmp_path / "whole", epochs=6)
+    train(tmp_path / "longer", epochs=2)
+    train(tmp_path / "longer", epochs=6, resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "longer")
+    before = outcome(tmp_path / "longer")
+    train(tmp_path / "longer", epochs=6, resume=True)
+    assert same(outcome(tmp_path / "longer"), before)
+
+
+def test_early_stopping_goes_on(tmp_path):
+    options = {"epochs": 40, "patience": 3, "optimizer": partial(torch.optim.Adam, lr=0.1)}
+    whole = train(tmp_path / "whole", **options)
+    assert len(outcome(tmp_path / "whole")[0]) < 40
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", stop_after=12, **options)
+    again = train(tmp_path / "run", resume=True, **options)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert same(dict(again.state_dict()), dict(whole.state_dict()))
+    train(tmp_path / "run", resume=True, **options)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 8}, "batch_size is 8, and was 16"),
+        ({"seed": 4}, "seed is 4, and was 3"),
+        ({"x": data(80)}, "the number of training data is 80, and was 70"),
+        ({"objective": BetaELBO}, "the objective is 'BetaELBO', and was 'ELBO'"),
+        ({"optimizer": torch.optim.RMSprop}, "the optimiser is 'RMSprop', and was 'Adam'"),
+        ({"scheduler": partial(StepLR, step_size=1)}, "the schedule is 'StepLR', and was 'NoneType'"),
+    ],
+)
+def test_another_training_is_refused_and_nothing_is_lost(options, said, tmp_path):
+    train(tmp_path / "run", epochs=1)
+    before = outcome(tmp_path / "run")
+    with pytest.raises(InputError, match=said):
+        train(tmp_path / "run", resume=True, **options)
+    assert same(outcome(tmp_path / "run"), before)
+
+
+def test_other_programs_are_refused(tmp_path):
+    train(tmp_path / "run", epochs=1)
+    pair = VAE((4,), latent_dim=3)
+    with pytest.raises(InputError, match="does not fit the programs"):
+        pyrovae.fit(pair.model, pair.guide, data(), data(20), run=str(tmp_path / "run"), resume=True, **settings)
+
+
+def test_resuming_where_there_is_nothing_begins(tmp_path):
+    train(tmp_path / "whole")
+    train(tmp_path / "new", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "new")
+    pair = VAE((4,), latent_dim=2)
+    with pytest.raises(InputError, match=r"run is not one to be resumed; pass its folder, or Run\(path, resume=True\)"):
+        pyrovae.fit(pair.model, pair.guide, data(), run=Run(tmp_path / "other"), resume=True, **settings)
+    with pytest.raises(InputError, match="resume=True"):
+        pyrovae.fit(pair.model, pair.guide, data(), resume=True, **settings)
+
+
+def test_every_so_many_epochs_one_is_kept_for_ever(tmp_path):
+    train(tmp_path / "run", epochs=5, keep_every=2)
+    assert {"epoch-00002", "epoch-00004", "epoch-00005"} <= set(checkpoints(tmp_path / "run" / "checkpoints"))
+    pair = VAE((4,), latent_dim=2)
+    pair.load_state_dict(load_weights(tmp_path / "run" / "checkpoints", "epoch-00002"))
+    with pytest.raises(InputError, match="holds no checkpoint 'epoch-00003'; there are best, last, epoch-00002"):
+        load_weights(tmp_path / "run" / "checkpoints", "epoch-00003")
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    """It does what it did before: for Ctrl-C, a KeyboardInterrupt in the midst of a step."""
+    handler = signal.getsignal(signal.SIGINT)
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.caught == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            signal.raise_signal(signal.SIGINT)
+    assert not isinstance(stopped.value, Interrupted)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_as_before_afterwards(number, tmp_path):
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted) as stopped:
+        train(tmp_path / "run", stop_after=1, number=number)
+    assert stopped.value.signal == number
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+class Unspeakable(torch.optim.SGD):
+    """An optimiser whose state is more than numbers."""
+
+    def state_dict(self):
+        return {**super().state_dict(), "device": Jittered()}
+
+
+def test_a_state_that_could_not_be_read_back_is_refused_at_once(tmp_path):
+    with pytest.raises(InputError, match="something else than numbers, strings and tensors"):
+        train(tmp_path / "run", optimizer=partial(Unspeakable, lr=0.1))
