@@ -34,6 +34,7 @@ measurements = (
     "precision",
     "stream",
     "startup",
+    "survival",
 )
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from runs import reseal
 
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.batches import as_batch, as_data
@@ -180,13 +182,14 @@ def test_one_latent_dimension_and_few_labelled_data(tmp_path, capsys):
 
 def test_the_table_is_printed_before_anything_is_drawn(run, tmp_path, capsys, monkeypatch):
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     copy = shutil.copytree(run, tmp_path / "copy")
     monkeypatch.setattr("pyrovae.cli.evaluation.draw", full)
-    with pytest.raises(OSError, match="No space"):
-        main(["evaluate", str(copy), "--num_samples", "60", "--limit", "5"])
-    assert "active units" in capsys.readouterr().out
+    assert main(["evaluate", str(copy), "--num_samples", "60", "--limit", "5"]) == 2
+    said = capsys.readouterr()
+    assert "active units" in said.out
+    assert "cannot be written (No space left on device)" in said.err
 
 
 def test_evaluate_limit_and_seed(run, tmp_path):
@@ -194,6 +197,7 @@ def test_evaluate_limit_and_seed(run, tmp_path):
     config = yaml.safe_load((copy / "config.yaml").read_text())
     config["evaluation"]["limit"] = 7
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    reseal(copy)
 
     def evaluate(*argv: str) -> LogLikelihood:
         assert main(["evaluate", str(copy), "--num_samples", "60", *argv]) == 0
@@ -340,7 +344,7 @@ def test_truncated_file_is_refused(tmp_path, capsys):
 
 def test_a_former_run_is_kept_unless_told(run, tmp_path, capsys):
     before = (run / "config.yaml").stat().st_mtime_ns
-    assert "exists; name another, or replace it with --overwrite" in refusal(capsys, "train", *small, "--run", str(run))
+    assert "or replace it with --overwrite" in refusal(capsys, "train", *small, "--run", str(run))
     assert "is not a run folder" in refusal(capsys, "train", *small, "--run", str(tmp_path.parent), "--overwrite")
     bad = ["--overwrite", "--model.likelihood", "Bernoulli"]
     refusal(capsys, "train", *small, "--run", str(run), *bad)
@@ -353,19 +357,26 @@ def test_bad_runs_are_refused(run, tmp_path, capsys):
     with pytest.raises(InputError, match=r"config.yaml is missing"):
         load(tmp_path)
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
+    with pytest.raises(InputError, match=r"manifest.json cannot be read"):
+        load(tmp_path)
+    reseal(tmp_path)
     with pytest.raises(InputError, match=r"split.npz cannot be read"):
         load(tmp_path)
     (tmp_path / "split.npz").write_bytes((run / "split.npz").read_bytes())
+    reseal(tmp_path)
     with pytest.raises(InputError, match="holds no checkpoint"):
         load(tmp_path)
     (tmp_path / "config.yaml").write_text("model: {prior: 3}")
+    with pytest.raises(InputError, match=r"config.yaml is corrupt"):
+        load(tmp_path)
+    reseal(tmp_path)
     with pytest.raises(InputError, match=r"config.yaml cannot be used .*model.prior"):
         load(tmp_path)
 
 
 def test_a_misspelt_command(capsys):
     assert "did you mean 'train'?" in refusal(capsys, "trian")
-    assert "the commands are train, evaluate, report, compare, sample, parts" in refusal(capsys, "xyzzy")
+    assert "the commands are train, evaluate, report, compare, sample, verify, parts" in refusal(capsys, "xyzzy")
 
 
 def test_any_module_serves_as_network(tmp_path):
@@ -459,10 +470,13 @@ def test_a_run_of_another_device_is_evaluated_here(run, tmp_path, capsys):
     config = yaml.safe_load((moved / "config.yaml").read_text())
     config["training"]["device"] = "cuda:99"
     (moved / "config.yaml").write_text(yaml.safe_dump(config))
+    reseal(moved)
     assert main(["evaluate", str(moved), "--num_samples", "40", "--limit", "5"]) == 0
     capsys.readouterr()
     assert "take 'cpu'" in refusal(capsys, "evaluate", str(moved), "--device", "cuda:99")
     os.truncate(moved / "split.npz", 500)
+    assert "split.npz is corrupt" in refusal(capsys, "evaluate", str(moved))
+    reseal(moved)
     assert "split.npz cannot be read" in refusal(capsys, "evaluate", str(moved))
 
 
@@ -503,8 +517,11 @@ def test_compare_refuses_runs_of_other_data(two_runs, tmp_path, capsys):
     summary = json.loads((copied / "summary.json").read_text())
     for change in ({"fingerprint of the test data": "another"}, {"test data": 5}):
         (copied / "summary.json").write_text(json.dumps(summary | change))
+        reseal(copied)
         assert "was evaluated on other test data" in refusal(capsys, "compare", str(run), str(copied))
     (copied / "summary.json").write_text("{}")
+    assert "summary.json is corrupt" in refusal(capsys, "compare", str(run), str(copied))
+    reseal(copied)
     assert "does not say on which data the run was evaluated" in refusal(capsys, "compare", str(run), str(copied))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from runs import reseal
 
 from pyrovae.cli import main
 from pyrovae.report.words import number
@@ -113,6 +114,7 @@ def test_text_is_escaped(run, tmp_path):
     config["run"] = f"'\"{evil}</code></pre>"
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
     (copy / "summary.json").write_text(json.dumps(json.loads((copy / "summary.json").read_text()) | {evil: evil}))
+    reseal(copy)
     found = parsed(copy)
     assert found.words.count(evil) == 3
     assert "<img src=x onerror=alert(2)>" in found.words
@@ -135,12 +137,16 @@ def test_refusals(run, tmp_path, capsys):
     assert "a folder; expected a file" in refusal(capsys, str(run), "--output", str(tmp_path))
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     (copy / "annealed.json").write_text('{"mean": 1.0, "error": "small", "temperatures": 10, "chains": 3}')
+    assert "annealed.json is not of the last evaluation" in refusal(capsys, str(copy))
+    reseal(copy)
     assert "has no number 'error'; expected mean, error, temperatures, chains" in refusal(capsys, str(copy))
     (copy / "annealed.json").unlink()
     summary = json.loads((copy / "summary.json").read_text())
     (copy / "summary.json").write_text(json.dumps(summary | {"fingerprint of the test data": "another"}))
+    reseal(copy)
     assert "are of other test data than these (270)" in refusal(capsys, str(copy))
     (copy / "summary.json").write_text("[")
+    reseal(copy)
     assert "summary.json cannot be read" in refusal(capsys, str(copy))
     (copy / "log_likelihood.nc").unlink()
     assert f"run `pyrovae evaluate {copy}` first" in refusal(capsys, str(copy))
@@ -162,6 +168,7 @@ def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     assert main(["evaluate", str(copy), "--num_samples", "40", "--limit", "30"]) == 0
     (copy / "annealed.json").write_text('{"mean": 1.0, "error": 0.1, "temperatures": 1000, "chains": 3, "more": "words"}')
+    reseal(copy)
     found = parsed(copy)
     before, _, after = found.words.partition("Do not trust these numbers yet. Pareto k-hat exceeds 0.38 for")
     assert "What was found" in after

@@ -72,7 +72,7 @@ def test_a_small_file_system(tmp_path):
         weights = load_weights(disk / "run" / "checkpoints", "last")
         assert all(value.isfinite().all() for value in weights.values())
     finally:
-        os.system(f"umount {disk}")
+        os.system(f"umount -l {disk}")
 
 
 def test_a_folder_that_must_not_be_written(run, monkeypatch):
