@@ -200,7 +200,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             InputError: for latents of another length, and for a likelihood that does not know its mean.
             NotFittedError: before :meth:`fit`.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "vae_")
         checked: Array = check_array(X, dtype=DTYPES, order="C")  # pyright: ignore
         if checked.shape[1] != self.latent_dim:
             raise InputError(
@@ -233,7 +233,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             InputError: for a number below one.
             NotFittedError: before :meth:`fit`.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "vae_")
         require_positive(n_samples=n_samples)
         numbers = check_random_state(self.random_state if random_state is None else random_state)
         place = self._parameter.device
@@ -334,7 +334,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
 
     def _rows(self, X: ArrayLike) -> tuple[Tensor, np.dtype]:
         """Rows for the fitted pair, on the CPU, and the precision that they had."""
-        check_is_fitted(self)
+        check_is_fitted(self, "vae_")
         checked = self._matrix(X, reset=False)
         return torch.tensor(checked, dtype=self._parameter.dtype), checked.dtype
 
