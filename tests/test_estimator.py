@@ -156,14 +156,9 @@ class TestARowByItself:
             again = getattr(fitted, method)(X[rows])
             np.testing.assert_allclose(again, found[rows], rtol=1e-13, atol=1e-13)
 
-    def test_rows_have_noise_of_their_own(self, fitted):
-        X = np.random.default_rng(2).normal(size=(300, 3))
-        together = [estimate - exact for estimate, exact in zip(*self.estimates(fitted, X), strict=True)]
-        assert np.std(together) > 4.0 * abs(np.mean(together))
-
-    def estimates(self, fitted, X):
-        pair = fitted.vae_.model, fitted.vae_.guide
-        return fitted.score_samples(X), pyrovae.log_likelihood(*pair, torch.tensor(X), 5000).log_p
+    def test_rows_that_nearly_agree_have_noise_of_their_own(self, fitted):
+        rows = 0.3 + 1e-9 * np.random.default_rng(2).normal(size=(20, 3))
+        assert fitted.score_samples(rows).std() > 1e-3
 
     def test_minus_zero_is_zero(self, fitted):
         zeros = np.zeros((1, 3))
