@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyrovae.errors import InputError as InputError
+    from pyrovae.estimator import VAEEstimator as VAEEstimator
     from pyrovae.evaluation import AnnealedLikelihood as AnnealedLikelihood
     from pyrovae.evaluation import Bidirectional as Bidirectional
     from pyrovae.evaluation import BoundCurve as BoundCurve
@@ -44,6 +45,7 @@ _homes = {
     "LogWeights": "weights",
     "Plates": "weights",
     "VAE": "vae",
+    "VAEEstimator": "estimator",
     "annealed_importance_sampling": "evaluation",
     "bidirectional": "evaluation",
     "bound_curve": "evaluation",

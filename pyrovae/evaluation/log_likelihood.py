@@ -18,7 +18,7 @@ from pyrovae.evaluation.draws import Draws
 from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.limits import MAX_WEIGHTS
 from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import seed_of, seeded, set_seed
+from pyrovae.evaluation.noise import Seed, Seeds, seeded, set_seed
 from pyrovae.evaluation.shards import in_shards
 from pyrovae.parameters import Program
 from pyrovae.precision import Precision, computing_in
@@ -35,7 +35,7 @@ def log_likelihood(
     num_samples: int = 5000,
     *,
     particles: Sequence[int] = (1, 5, 50, 500),
-    seed: int = 0,
+    seed: Seed = 0,
     device: torch.device | str | None = None,
     compile: bool | None = None,
     precision: Precision = "highest",
@@ -65,7 +65,9 @@ def log_likelihood(
         num_samples: the number of draws :math:`K` a datum.
         particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
             those above ``num_samples`` are left out.
-        seed: where the noise starts; the caller's random generators stay as they were.
+        seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
+            alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
+            at a time, which costs little where ``num_samples`` is large.
         device: where to put each batch; by default it stays where it is.
         compile: record the programs and fuse their operations, which takes seconds; if null, where there are two million
             draws or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
@@ -99,16 +101,18 @@ def log_likelihood(
         raise InputError(f"num_samples is {num_samples}; expected at least {FEWEST} with proposal={proposal!r}")
     columns = as_data(data)
     device = home(columns, device)
+    seeds = Seeds.parse(seed, len(columns))
+    max_weights = num_samples if seeds.alone else max_weights
     options = _Options(num_samples, device, compile, precision, progress, max_rows, max_weights)
     counts = [count for count in particles if count <= num_samples]
-    with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
+    with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
         if proposal == "mixture":
-            estimate = options.estimate(model, guide, columns, (), seed, defensive=True)
+            estimate = options.estimate(model, guide, columns, (), seeds, defensive=True)
             estimate = replace(estimate, defensive=np.ones(len(columns), dtype=bool))
         else:
-            estimate = options.estimate(model, guide, columns, counts, seed)
+            estimate = options.estimate(model, guide, columns, counts, seeds)
         if proposal == "auto" and (bad := estimate.k_hat > estimate.threshold).any():
-            again = options.estimate(model, guide, _chosen(columns, bad), (), seed + 1, defensive=True)
+            again = options.estimate(model, guide, _chosen(columns, bad), (), seeds.others(bad), defensive=True)
             estimate = estimate.with_rows(bad, again)
     if estimate.warning:
         warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=2)
@@ -128,7 +132,7 @@ class _Options:
     max_weights: int
 
     def estimate(
-        self, model: Program, guide: Program, data: Columns, particles: Sequence[int], seed: int, defensive: bool = False
+        self, model: Program, guide: Program, data: Columns, particles: Sequence[int], seeds: Seeds, defensive: bool = False
     ) -> LogLikelihood:
         """The estimates from draws of one kind; the noise of each batch has a seed of its own, whoever draws it."""
         compile = len(data) * self.number >= WORTHWHILE if self.compile is None else self.compile
@@ -137,7 +141,7 @@ class _Options:
 
         def work(index: int, batch: Batch) -> LogLikelihood:
             """One batch, with noise of its own."""
-            set_seed(seed_of(seed, index), self.device)
+            set_seed(seeds.of(index), self.device)
             with computing_in(self.precision):
                 weights = draws.of(batch)
             found = LogLikelihood.from_log_weights(weights, particles)

@@ -1,10 +1,19 @@
 """Noise of one's own: estimates that repeat, and a caller whose random numbers go on as if nothing had been drawn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from pyrovae.errors import InputError
+
+Seed = int | Sequence[int] | NDArray[Any]
+"""Where noise starts: one number for all data, or one a datum, which then alone decides the noise of that datum."""
 
 
 @contextmanager
@@ -30,3 +39,54 @@ def set_seed(seed: int, device: torch.device) -> None:
 def seed_of(seed: int, index: int) -> int:
     """A seed of its own for each index."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where the noise of each batch starts.
+
+    Attributes:
+        seed: one number for all data, of which every batch makes one of its own, or a list of one a datum.
+    """
+
+    seed: int | list[int]
+
+    @classmethod
+    def parse(cls, seed: Seed, number: int) -> Self:
+        """The seeds of ``number`` data.
+
+        Raises:
+            InputError: where there are several, and not as many as data.
+        """
+        if isinstance(seed, int | np.integer):
+            return cls(int(seed))
+        if len(seed) != number:
+            raise InputError(f"there are {len(seed)} seeds and {number} data; expected one number for all, or one a datum")
+        return cls([int(each) for each in seed])
+
+    @property
+    def alone(self) -> bool:
+        """Whether every datum has a seed, and is a batch of its own."""
+        return isinstance(self.seed, list)
+
+    @property
+    def first(self) -> int:
+        """One of the seeds, for what is drawn before the first batch."""
+        return self.seed[0] if isinstance(self.seed, list) else self.seed
+
+    def of(self, index: int) -> int:
+        """The seed of a batch; that of a datum that is alone is what it would be if there were no other."""
+        return seed_of(self.seed[index], 0) if isinstance(self.seed, list) else seed_of(self.seed, index)
+
+    def others(self, rows: NDArray[np.bool_]) -> "Seeds":
+        """Other seeds, for some of the data."""
+        if isinstance(self.seed, int):
+            return Seeds(self.seed + 1)
+        return Seeds([seed + 1 for seed, chosen in zip(self.seed, rows, strict=True) if chosen])
+
+
+def seeds_of_rows(x: NDArray[Any], seed: int = 0) -> list[int]:
+    """A seed for each row of ``x``, shape ``(N, ...)``, made of its numbers and of ``seed`` alone: equal rows share one."""
+    key = int(seed).to_bytes(8, "little")
+    rows = np.ascontiguousarray(x + 0.0)  # minus zero is zero
+    return [int.from_bytes(blake2b(row.tobytes(), digest_size=8, key=key).digest()) >> 1 for row in rows]

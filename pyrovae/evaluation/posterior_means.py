@@ -11,7 +11,7 @@ from pyrovae.evaluation.device import home
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.moments import mean, mean_of_draws
-from pyrovae.evaluation.noise import seeded
+from pyrovae.evaluation.noise import Seed, Seeds, seeded, set_seed
 from pyrovae.evaluation.plates import plates_of
 from pyrovae.parameters import Program, parameter_store
 from pyrovae.weights import Plates, Site
@@ -23,7 +23,7 @@ def posterior_means(
     data: DataLike,
     *,
     draws: int = 1000,
-    seed: int = 0,
+    seed: Seed = 0,
     device: torch.device | str | None = None,
     max_rows: int = MAX_ROWS,
 ) -> Tensor:
@@ -38,7 +38,8 @@ def posterior_means(
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset``, or a mapping as :func:`pyrovae.fit` takes.
         draws: the number of draws to average where the mean is not exact; they leave a variance of at most
             :math:`\mathrm{Var}_q(z) / \mathrm{draws}`.
-        seed: where the noise starts; the caller's random generators stay as they were.
+        seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
+            alone decides the noise of that datum: data are then taken one at a time, where the mean is not exact.
         device: where to put each batch; by default it stays where it is.
         max_rows: the most draws times data of one run of the guide.
 
@@ -50,12 +51,18 @@ def posterior_means(
     """
     columns = as_data(data)
     device = home(columns, device)
-    with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
+    seeds = Seeds.parse(seed, len(columns))
+    with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
         first = next(batches(columns, 1, device=device))
         plates = plates_of(model, guide, first)
-        draws = 1 if _is_exact(_run(model, guide, first, 1, plates)) else draws
-        stream = batches(columns, max(1, max_rows // draws), device=device)
-        return torch.cat([_means(_run(model, guide, batch, draws, plates), plates).cpu() for batch in stream])
+        exact = _is_exact(_run(model, guide, first, 1, plates))
+        draws, alone = 1 if exact else draws, seeds.alone and not exact
+        means = []
+        for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // draws), device=device)):
+            if alone:
+                set_seed(seeds.of(index), device)
+            means.append(_means(_run(model, guide, batch, draws, plates), plates).cpu())
+        return torch.cat(means)
 
 
 def _run(model: Program, guide: Program, batch: Batch, draws: int, plates: Plates) -> list[Site]:

@@ -117,6 +117,19 @@ def test_a_mean_that_depends_on_another_site_is_averaged_over_it():
     assert ((means[:, 1] - x**2 - 1).abs() < 5 * error).all()
 
 
+def test_a_seed_a_datum_alone_decides_a_mean_that_is_drawn():
+    model = Chain()
+    x, seeds = model.data(5), [4, 9, 2**63 - 1, 0, 9]
+    pair = model, ChainGuide(model)
+    means = posterior_means(*pair, x, draws=20, seed=seeds)
+    for rows in ([4, 3, 2, 1, 0], [2], [1, 1, 3]):
+        again = posterior_means(*pair, x[rows], draws=20, seed=[seeds[row] for row in rows])
+        torch.testing.assert_close(again, means[rows], rtol=0.0, atol=0.0)
+    assert (posterior_means(*pair, x[:1].expand(2, -1), draws=20, seed=[1, 2]).diff(dim=0)[:, 1] != 0.0).all()
+    with pytest.raises(InputError, match="there are 4 seeds and 5 data"):
+        posterior_means(*pair, x, seed=seeds[:4])
+
+
 def test_a_proposal_without_a_mean_is_drawn():
     def guide(x):
         with pyro.plate("data", len(x)):

@@ -295,6 +295,47 @@ def test_same_seed_same_result_and_the_callers_noise_goes_on():
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
 
+class TestASeedADatum:
+    @pytest.mark.parametrize("proposal", ["guide", "mixture", "auto"])
+    def test_it_alone_decides_the_noise(self, proposal):
+        """In whatever order and company; and it is what that seed gives to the datum when there is no other."""
+        model, guide = narrow()
+        x, seeds = model.data(6), [5, 2**63 - 1, 7, 5, 0, 1]
+        estimate = log_likelihood(model, guide, x, 200, seed=seeds, proposal=proposal)
+        for rows in ([5, 4, 3, 2, 1, 0], [2], [1, 1, 3]):
+            again = log_likelihood(model, guide, x[rows], 200, seed=np.array(seeds)[rows], proposal=proposal)
+            np.testing.assert_array_equal(again.log_p, estimate.log_p[rows])
+            np.testing.assert_array_equal(again.bounds.get(1, []), estimate.bounds[1][rows] if estimate.bounds else [])
+        for row in range(6):
+            single = log_likelihood(model, guide, x[row : row + 1], 200, seed=seeds[row], proposal=proposal)
+            np.testing.assert_array_equal(single.log_p, estimate.log_p[row : row + 1])
+
+    def test_equal_seeds_are_equal_noise_and_others_other(self):
+        model, guide = off()
+        x = model.data(1).expand(3, -1)
+        one, same, other = log_likelihood(model, guide, x, 50, seed=[3, 3, 4]).log_p
+        assert one == same != other
+
+    def test_estimates_are_those_of_the_closed_form(self):
+        model, guide = off()
+        x = model.data(300)
+        estimate = log_likelihood(model, guide, x, 500, seed=range(300))
+        z = (estimate.log_p - model.log_p(x).numpy()) / estimate.standard_error
+        largest(z.mean() * math.sqrt(300), 1)
+        assert 0.7 < z.std() < 1.4
+
+    def test_recorded_they_are_the_same(self):
+        model, guide = off()
+        x = model.data(4)
+        eager, fused = (log_likelihood(model, guide, x, 50, seed=range(4), compile=compile) for compile in (False, True))
+        np.testing.assert_allclose(fused.log_p, eager.log_p)
+
+    def test_as_many_as_data(self):
+        model, guide = exact()
+        with pytest.raises(InputError, match="there are 2 seeds and 3 data; expected one number for all, or one a datum"):
+            log_likelihood(model, guide, model.data(3), 50, seed=[1, 2])
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda():
