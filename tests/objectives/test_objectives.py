@@ -29,8 +29,8 @@ from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 classes = members(pyrovae.objectives, Objective)
-bounds = [cls for cls in classes if not cls.parts]
-"""Those that bound log p(x) of each datum by itself: terms beside reconstruction and KL are of the batch as a whole."""
+bounds = [cls for cls in classes if not cls.coupled]
+"""Those that bound log p(x) of each datum by itself."""
 
 
 def every(classes):
