@@ -28,7 +28,7 @@ def refuse(module: ObjectiveModule, gradient: BatchGradient, fault: Fault | None
     said = processes.gather(None if fault is None else _said(module, gradient, fault))
     blamed = [(rank, message) for rank, message in enumerate(said) if message is not None]
     if not blamed:
-        raise NonFiniteError(with_remedy("the gradients of the parts of a step are finite, and their sum is not"))
+        raise NonFiniteError(with_remedy("no step of this epoch had a finite loss and gradient"))
     rank, message = blamed[0]
     where = f"in process {rank}, on its share of the batch, " if processes.number > 1 else ""
     raise NonFiniteError(where + message)
