@@ -85,7 +85,8 @@ class Update:
         watched = MovedParameters(self._module)
         self._plain(gradients)
         self.seconds_to_first = perf_counter() - self._began
-        if any(group["lr"] for group in self._optimizer.param_groups):
+        failed = self._failed is not None and bool(self._failed)
+        if not failed and any(group["lr"] for group in self._optimizer.param_groups):
             watched.warn(self._module)
 
 
