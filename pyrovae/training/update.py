@@ -42,6 +42,7 @@ class Update:
         self._settings: list[dict[str, Any]] = []
         self._failed: Tensor | None = None
         self._tape: Tape | None = None
+        optimizer.register_load_state_dict_post_hook(lambda _: self._forget())
         self._began = perf_counter()
 
     def __call__(self, gradients: Gradients) -> None:
@@ -58,11 +59,15 @@ class Update:
             self._plain(gradients)
 
     def renew(self) -> bool:
-        """Look at the optimiser's settings, which tapes and graphs have in them, and say whether a schedule has stepped."""
+        """Look at the optimiser's settings, which tapes and graphs have in them, and say whether they are others."""
         self._tape = None
         before, groups = self._settings, self._optimizer.param_groups
         self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         return self._settings != before
+
+    def _forget(self) -> None:
+        """The optimiser has other tensors now than those that tapes and graphs move."""
+        self._tape, self._settings = None, []
 
     def unless(self, failed: Tensor) -> None:
         """From now on leave everything alone where this is 1, on the device, where fused kernels look at it."""

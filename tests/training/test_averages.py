@@ -52,6 +52,7 @@ def test_they_are_the_exponential_moving_average(mode, unfused, running, monkeyp
     for _ in range(2):
         steps.walk(Columns(x))
     steps.stream(map(Columns, x.split(4)))
+    assert mode != "recorded" or steps._update._tape.complete  # they are played from it, too
     found, now = averages(steps), copies(steps.module)
     assert "model.noise_unconstrained" in found
     for name, value in found.items():

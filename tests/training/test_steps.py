@@ -283,6 +283,23 @@ def test_replayed_steps_are_steps(rate, running):
     assert_same(run(False), run(True))
 
 
+def test_a_captured_step_is_made_anew_for_another_state_of_the_optimiser(running, unfused):
+    pair = swapped()
+    module = IWAE(2)(pair.model, pair.guide)
+    x = grey(8).round()
+    module.start(x)
+    steps, kept = Steps(module, adam(module.parameters()), batch_size=4), []
+    steps._capturable = True
+    for epoch in range(4):
+        if epoch == 2:
+            steps.optimizer.load_state_dict(steps.optimizer.state_dict())
+        steps.walk(Columns(x))
+        kept.append(next(iter(steps._replays._captured.values()))[0])
+    assert kept[0] is kept[1]
+    assert kept[1] is not kept[2]
+    assert kept[2] is kept[3]
+
+
 class Einsum(nn.Module):
     """A decoder whose weight has a gradient with the strides of its transpose."""
 
@@ -503,3 +520,29 @@ def test_a_replayed_step_that_is_not_finite_moves_nothing():
         steps.walk(Columns(data.cuda()))
     assert int(steps._tally.steps) == 51
     assert all(value.isfinite().all() for value in module.parameters())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    "settings", [{"ema": 0.9}, {"ema": 0.9, "nonfinite": "skip"}, {"ema": 0.9, "accumulate": 2}], ids=str
+)
+def test_steps_that_are_averaged_left_out_or_of_parts_are_eager_steps(settings, float64):
+    def run(compile: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+        torch.manual_seed(0)
+        pair = VAE((4,), latent_dim=2, encoder=Normalised, decoder=small, likelihood=Normal).cuda()
+        module, data = IWAE(2)(pair.model, pair.guide), torch.randn(202, 4).cuda()
+        module.start(data)
+        data[[5, 77, 201]] = torch.nan if "nonfinite" in settings else 0.0
+        steps = Steps(module, adam(module.parameters()), batch_size=4, compile=compile, **settings)
+        torch.cuda.manual_seed(3)
+        means = [steps.walk(Columns(data)).read("train") for _ in range(2)]
+        means.append(steps.stream(map(Columns, data.split(4))).read("train"))
+        with steps.averaged():
+            averages = {f"average {name}": value.clone() for name, value in module.state_dict().items()}
+        return {**module.state_dict(), **averages, "skipped": torch.tensor(steps.skipped)}, means
+
+    (eager, means), (captured, other_means) = run(False), run(True)
+    assert_same(eager, captured)
+    assert eager["skipped"] == (3 if "nonfinite" in settings else 0)
+    for one, other in zip(means, other_means, strict=True):
+        assert one == pytest.approx(other, abs=1e-9)
