@@ -4,7 +4,10 @@ import importlib
 import inspect
 import math
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+from unittest import mock
 
 import pyro
 import torch
@@ -81,6 +84,30 @@ def made(cls: type[Objective], particles: int) -> Objective:
     if "num_groups" in inspect.signature(cls).parameters:
         return cls(num_groups=2, group_size=particles)  # pyright: ignore
     return cls(num_particles=particles)
+
+
+class RowNoise:
+    """Standard normal numbers that belong to rows: in the place of what draws them for normal distributions of vectors.
+
+    Args:
+        size: rows.
+        index: the rows that are drawn for, one after another; all in order if not given.
+    """
+
+    def __init__(self, size: int, index: Tensor | None = None) -> None:
+        self._noise = torch.randn(5, size, 2, generator=torch.Generator().manual_seed(7))
+        self._index = torch.arange(size) if index is None else index
+
+    def __call__(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+        particles, rows, _ = shape
+        here, self._index = self._index[:rows], self._index[rows:]
+        return self._noise[:particles, here].to(dtype)
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Within it, they are drawn."""
+        with mock.patch("torch.distributions.multivariate_normal._standard_normal", self):
+            yield
 
 
 def members(package: ModuleType, base: type) -> list[type]:

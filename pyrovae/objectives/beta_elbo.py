@@ -76,6 +76,7 @@ class BetaELBO(Objective):
         self.free_bits_per: FreeBitsPer = free_bits_per
         self._elbo = ELBO(num_particles, analytic_kl)
         self.state = _Steps() if warmup else None
+        self.coupled = free_bits > 0
 
     def evaluate(self, call: Call) -> Evaluation:
         """Reconstruction less the weighted KL."""

@@ -57,6 +57,7 @@ class InfoVAE(Objective):
     """
 
     parts = ("mmd",)
+    coupled = True
 
     def __init__(
         self, alpha: float = 0.0, weight: float = 10.0, num_particles: int = 1, bandwidth: float | None = None

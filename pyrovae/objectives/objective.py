@@ -67,10 +67,12 @@ class Objective(PyroELBO):
         parts: names of further values that it reports for each datum.
         sign: 1 where training raises the value, -1 where it lowers it: an upper bound.
         state: what it keeps from step to step, as a module's buffers.
+        coupled: whether the value of a datum depends on the others in its batch, which is then not the sum of its parts.
     """
 
     parts: tuple[str, ...] = ()
     sign = 1
+    coupled = False
     state: nn.Module | None = None
 
     def __init__(self, num_particles: int) -> None:

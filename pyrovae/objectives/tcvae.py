@@ -59,6 +59,7 @@ class TCVAE(Objective):
     """
 
     parts = ("mutual_information", "total_correlation", "dimension_wise_kl")
+    coupled = True
 
     def __init__(
         self,

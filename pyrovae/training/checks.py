@@ -2,12 +2,14 @@
 
 import math
 import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from pyrovae.batches import Batch
+from pyrovae.errors import InputError
 from pyrovae.objectives import ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.weights import LogWeights
@@ -15,6 +17,10 @@ from pyrovae.weights import LogWeights
 
 class UnmovedParameterWarning(UserWarning):
     """The first step left parameters where they were."""
+
+
+class NonFiniteError(InputError):
+    """The loss of a step, or its gradient, is not finite; the message has the site, and parameters are as before it."""
 
 
 class MovedParameters:
@@ -58,6 +64,19 @@ class Noise:
             torch.set_rng_state(self._state)
 
 
+class Copies:
+    """Tensors as they are now, to be put back."""
+
+    def __init__(self, values: Iterable[Tensor]) -> None:
+        self._pairs = [(value, value.detach().clone()) for value in values]
+
+    @torch.no_grad()
+    def restore(self, where: Tensor | None = None) -> None:
+        """Set them to what they were; with ``where``, on its device, if that is not 0."""
+        for value, before in self._pairs:
+            value.copy_(before if where is None else torch.where(where.bool(), before, value))
+
+
 def blame(module: ObjectiveModule, batch: Batch | None) -> str:
     """What to say of a batch whose loss, or the gradient of it, was not finite: the site, or the parameters, to blame.
 
@@ -67,14 +86,21 @@ def blame(module: ObjectiveModule, batch: Batch | None) -> str:
     """
     loss, blamed = (math.nan, None) if batch is None else _blame(module, batch)
     if batch is None:
-        what = "not finite, for a batch that is not at hand any more (compile=False looks at every step)"
-    elif blamed is None:
-        what = "not finite: with other random numbers the densities of that batch, and their gradient, are"
-    else:
-        what = f"{loss:g}: {blamed}"
+        return with_remedy(
+            "the loss is not finite, for a batch that is not at hand any more (compile=False looks at every step)"
+        )
+    if blamed is None:
+        return with_remedy(
+            "the loss is not finite: with other random numbers the densities of that batch, and their gradient, are"
+        )
+    return with_remedy(f"the loss is {loss:g}: {blamed}")
+
+
+def with_remedy(what: str) -> str:
+    """What was not finite, and what to do."""
     return (
-        f"the loss is {what}; the parameters are as they were before this step: look at the data of the batch, lower the "
-        "learning rate, or bound the scales from below"
+        f"{what}; the parameters are as they were before this step: look at the data of the batch, lower the learning rate, "
+        "or bound the scales from below"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from pyrovae.parameters import Program, owner
 from pyrovae.precision import Precision, computing_in
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.interrupt import Signals
-from pyrovae.training.keeping import Keeping
+from pyrovae.training.keeping import Keeping, opened
 from pyrovae.training.run import Former, Run
 from pyrovae.training.steps import Steps
 from pyrovae.training.trainer import Trainer, seed_of_all
@@ -88,6 +88,9 @@ def fit(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = partial(torch.optim.Adam, lr=1e-3),
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     clip_norm: float | None = None,
+    accumulate: int = 1,
+    ema: float | None = None,
+    nonfinite: Literal["stop", "skip", "rewind"] = "stop",
     patience: int | None = None,
     compile: bool | None = None,
     precision: Precision = "highest",
@@ -114,10 +117,16 @@ def fit(
         validation: the same for held-out data; binarised once where ``data`` are binarised dynamically.
         objective: the bound that is maximised; ``ELBO()`` if not given.
         epochs: passes over the data, at the most.
-        batch_size: data in a step.
+        batch_size: data in a batch; of all processes together, where a ``torch.distributed`` group trains.
         optimizer: makes the optimiser from the parameters.
         scheduler: makes the learning-rate schedule, stepped once an epoch, from the optimiser.
         clip_norm: the largest norm of a step's gradient, all parameters together; a longer one is scaled down to it.
+        accumulate: batches whose gradients make one step, as if of a batch that many times as large.
+        ema: the decay of an exponential moving average of the weights, 0.999 say; it is what is validated, kept and left in
+            the pair.
+        nonfinite: what becomes of a step whose loss or gradient is not finite: ``stop`` ends the training; ``skip`` leaves
+            the step out; ``rewind`` begins the epoch again with half the learning rate, ten times at the most. ``skipped`` and
+            ``rewinds`` in the metrics count them.
         patience: stop when the validation bound has not improved for this many epochs.
         compile: record the programs and fuse the step (:mod:`pyrovae.training.steps`), which takes seconds before the
             first step and leaves a run as it would have been but for rounding; if null, where the run has 3,000 steps
@@ -153,6 +162,8 @@ def fit(
         2
     """
     require_positive(epochs=epochs, batch_size=batch_size, patience=patience, keep_every=keep_every)
+    if nonfinite not in ("stop", "skip", "rewind"):
+        raise InputError(f"nonfinite is {nonfinite!r}; expected 'stop', 'skip' or 'rewind'")
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
     if not isinstance(objective := objective or ELBO(), Objective):
@@ -170,11 +181,13 @@ def fit(
         _check(module, parts, batch_size, place, workers)
         made, schedule = _optimizer(module, optimizer, scheduler)
         fuse = epochs * (len(train) // batch_size) >= WORTHWHILE if compile is None else compile
-        steps = Steps(module, made, batch_size=batch_size, draw=train.binarize.draw, clip_norm=clip_norm, compile=fuse)
-        trainer = Trainer(steps, schedule, *parts, seed=seed, device=place, workers=workers)
+        options = {"clip_norm": clip_norm, "accumulate": accumulate, "ema": ema, "compile": fuse}
+        rewinds, leaves = nonfinite == "rewind", "stop" if nonfinite == "rewind" else nonfinite
+        steps = Steps(module, made, batch_size=batch_size, draw=train.binarize.draw, nonfinite=leaves, **options)
+        trainer = Trainer(steps, schedule, *parts, seed=seed, device=place, workers=workers, rewinds=rewinds)
         if run is None:
             return _loop(trainer, epochs=epochs, patience=patience, progress=progress)
-        with Signals() as signals, run.opened() as former:
+        with Signals() as signals, opened(run, steps.processes) as former:
             keeping = Keeping(run, trainer, every=keep_every, minutes=keep_minutes, signals=signals)
             return _loop(trainer, former, keeping, epochs=epochs, patience=patience, progress=progress)
 
@@ -191,9 +204,10 @@ def _loop(
     """Epochs until they are over or patience is, and the best parameters back into the pair."""
     module = trainer.steps.module
     history, best = History(module), {}
+    keeps_best = trainer.held_out is not None or trainer.steps.averages is not None
     if former is not None:
         trainer.restore(former)
-        history.metrics, best = former.metrics, former.best if trainer.held_out else {}
+        history.metrics, best = former.metrics, former.best if keeps_best else {}
         history.best_epoch = history.best_of_all()
     with tqdm(total=epochs, initial=trainer.finished, unit="epoch", disable=not progress) as bar:
         bar.set_postfix_str("recording and fusing the step" if trainer.steps.compile else "")
@@ -201,7 +215,7 @@ def _loop(
             history.metrics.append({"epoch": trainer.finished + 1, **trainer.epoch()})
             history.seconds_to_first_step = trainer.steps.seconds_to_first_step or math.nan
             if history.last_is_best():
-                history.best_epoch, best = trainer.finished, _copy(module) if trainer.held_out else {}
+                history.best_epoch, best = trainer.finished, trainer.weights() if keeps_best else {}
             if keeping is not None:
                 keeping.epoch(history.metrics[-1], best=history.last_is_best())
             bar.set_postfix_str(_postfix(history.metrics[-1]), refresh=False)
@@ -302,10 +316,6 @@ def check_device(device: str | None) -> None:
     except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts that there is none
         reason = str(error).partition("\n")[0]
         raise InputError(f"device is {device!r}, which is not to be had here ({reason}); take 'cpu'") from error
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def _postfix(metrics: dict[str, float]) -> str:

@@ -1,7 +1,11 @@
 """When a training writes to its run folder, and how it stops where it can go on."""
 
 import io
+import math
 import pickle
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import Any
 
@@ -9,8 +13,32 @@ import torch
 
 from pyrovae.errors import InputError
 from pyrovae.training.interrupt import Interrupted, Signals
-from pyrovae.training.run import Run
+from pyrovae.training.processes import Processes
+from pyrovae.training.run import Former, Run
 from pyrovae.training.trainer import Trainer
+
+ASK_EVERY = 32
+"""Steps after which several processes ask each other whether it is time for a checkpoint."""
+
+
+@contextmanager
+def opened(run: Run, processes: Processes) -> Iterator[Former | None]:
+    """Within it the folder is open to process 0, which alone writes; all know what a former training left there.
+
+    Raises:
+        InputError: in all processes, where the folder cannot be opened.
+    """
+    with ExitStack() as stack:
+        former, failed = None, None
+        if processes.rank == 0:
+            try:
+                former = stack.enter_context(run.opened())
+            except InputError as error:
+                failed = error
+        former, failed = processes.gather((former, failed))[0]
+        if failed is not None:
+            raise failed
+        yield former
 
 
 class Keeping:
@@ -31,9 +59,11 @@ class Keeping:
         self._run = run
         self._trainer = trainer
         self._every = every
-        self._seconds = float("inf") if minutes is None else 60.0 * minutes
+        self._seconds = math.inf if minutes is None else 60.0 * minutes
         self._signals = signals
         self._saved = monotonic()
+        self._steps = 0
+        self._writes = trainer.steps.processes.rank == 0
         _require_plain(trainer.state())
         trainer.steps.between = self._between
 
@@ -43,28 +73,45 @@ class Keeping:
         Raises:
             Interrupted: where the process was told to stop.
         """
-        self._run.log(metrics)
+        if self._writes:
+            self._run.log(metrics)
         keep = self._every is not None and self._trainer.finished % self._every == 0
         self._save(best=best, keep=keep)
         self._stop_if_told()
 
     def _between(self) -> None:
         """A step is over."""
-        if self._signals.caught or monotonic() - self._saved > self._seconds:
+        if self._is_told() or self._is_due():
             self._save()
             self._stop_if_told()
 
+    def _is_told(self) -> bool:
+        """Whether a process was told to stop, and all know."""
+        if self._signals.caught:
+            self._trainer.steps.wish_to_stop()
+        return self._trainer.steps.stop_agreed
+
+    def _is_due(self) -> bool:
+        """Whether it is time for a checkpoint; several processes ask each other only now and then."""
+        due, processes = monotonic() - self._saved >= self._seconds, self._trainer.steps.processes
+        if processes.number == 1 or self._seconds == math.inf:
+            return due
+        self._steps += 1
+        return self._steps % ASK_EVERY == 0 and processes.any(due)
+
     def _save(self, **flags: bool) -> None:
         trainer = self._trainer
-        self._run.save(trainer.place, trainer.weights(), trainer.state(), **flags)
+        weights, state = trainer.weights(), trainer.state()
+        if self._writes:
+            self._run.save(trainer.place, weights, state, **flags)
         self._saved = monotonic()
 
     def _stop_if_told(self) -> None:
-        if self._signals.caught:
+        if self._is_told():
             epoch, batches = self._trainer.place
             said = f"stopped after {epoch} epochs" + (f" and {batches} batches" if batches else "")
             remedy = f"go on with `pyrovae train --resume {self._run.path}` (resume=True)"
-            raise Interrupted(self._signals.caught, f"{said}; {remedy}")
+            raise Interrupted(self._signals.caught or signal.SIGTERM, f"{said}; {remedy}")
 
 
 def _require_plain(state: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Iterator
+from copy import deepcopy
+from itertools import count
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +19,22 @@ from pyrovae.data.split import Split
 from pyrovae.errors import InputError
 from pyrovae.evaluation.noise import set_seed
 from pyrovae.training.checkpoint import Place, load_into
-from pyrovae.training.checks import Noise, blame
+from pyrovae.training.checks import Noise, NonFiniteError, blame
 from pyrovae.training.compiled import compile as compile_objective
 from pyrovae.training.metrics import Means
 from pyrovae.training.run import Former
 from pyrovae.training.steps import Steps
+
+REWINDS, SHRINK = 10, 0.5
+"""How often an epoch is begun again at the most, and the factor of the learning rate each time."""
+
+
+class _Kept(NamedTuple):
+    """Where a training was."""
+
+    place: Place
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
 
 
 class Trainer:
@@ -41,6 +54,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         workers: int,
+        rewinds: bool = False,
     ) -> None:
         self.steps = steps
         self.schedule = schedule
@@ -50,17 +64,40 @@ class Trainer:
         self.device = device
         self.workers = workers
         self.finished = 0
+        self._rewinds = rewinds
         self._going_on: dict[str, Any] | None = None
         self._fused = compile_objective(steps.module)
 
     def epoch(self) -> dict[str, float]:
-        """What is left of one pass over the training data, and one over the held-out data; the means of both."""
+        """What is left of one pass over the training data, and one over the held-out data; the means of both.
+
+        Raises:
+            NonFiniteError: where steps are not finite, with smaller ones neither, if these are tried.
+        """
+        if not self._rewinds:
+            return self._epoch()
+        began, kept = self._going_on, _Kept(self.place, copy_of(self.steps.module.state_dict()), deepcopy(self.state()))
+        for times in count():
+            try:
+                return {**self._epoch(), "rewinds": times}
+            except NonFiniteError:
+                if times == REWINDS:
+                    raise
+                self._go_back(kept)
+                self._going_on = began
+                _shrink(self.steps.optimizer, self.schedule, SHRINK ** (times + 1))
+        raise AssertionError
+
+    def _epoch(self) -> dict[str, float]:
         began = perf_counter()
         rate = float(self.steps.optimizer.param_groups[0]["lr"])
         self._set_random_numbers()
-        metrics = self._train(self.finished + 1).read("train")
+        metrics: dict[str, float] = self._train(self.finished + 1).read("train")
         if self.held_out is not None:
-            metrics |= self._validate(self.held_out)
+            with self.steps.averaged():
+                metrics |= self._validate(self.held_out)
+        if self.steps.skips:
+            metrics["skipped"] = self.steps.skipped
         if isinstance(self.schedule, ReduceLROnPlateau):
             gain = self.steps.module.elbo.sign * metrics.get("validation_bound", metrics["train_bound"])
             self.schedule.step(-gain)
@@ -76,18 +113,21 @@ class Trainer:
         return Place(self.finished, self.steps.done)
 
     def weights(self) -> dict[str, Tensor]:
-        """The parameters and buffers of the pair."""
-        return self.steps.module.state_dict()
+        """A copy of the parameters, or of their averages where these are kept, and of the buffers of the pair."""
+        with self.steps.averaged():
+            return copy_of(self.steps.module.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """All that is needed beside the weights to go on."""
+        """All that is needed beside the weights to go on. All processes must ask for it."""
+        module, averaged = self.steps.module, self.steps.averages
         return {
             "settings": self._settings(),
             "steps": self.steps.state(),
             "optimizer": self.steps.optimizer.state_dict(),
             "scheduler": self.schedule.state_dict() if self.schedule else None,
             "buffers": {name: value.cpu() for name, value in self._unnamed_buffers().items()},
-            "random": random_states(self.device),
+            "random": self.steps.processes.gather(random_states(self.device)),
+            "parameters": {name: value.detach().cpu() for name, value in module.named_parameters()} if averaged else None,
         }
 
     def restore(self, former: Former) -> None:
@@ -96,19 +136,28 @@ class Trainer:
         Raises:
             InputError: where it was another training.
         """
-        state = former.training
-        self._require_the_same(state["settings"])
+        self._require_the_same(former.training["settings"])
         load_into(self.steps.module, former.weights, Path("the last checkpoint"))
+        self._go_back(_Kept(former.place, {}, former.training))
+
+    def _go_back(self, kept: "_Kept") -> None:
+        state = kept.state
+        raw = {**kept.weights, **(state["parameters"] or {}), **state["buffers"]}
         with torch.no_grad():
-            for name, value in self._unnamed_buffers().items():
-                value.copy_(state["buffers"][name])
-        _restore_optimizer(self.steps.optimizer, state["optimizer"])
+            for name, value in (*self.steps.module.named_parameters(), *self.steps.module.named_buffers()):
+                if name in raw:
+                    value.copy_(raw[name])
+        _restore_optimizer(self.steps.optimizer, state["optimizer"], going_on=sum(kept.place) > 0)
         if self.schedule is not None:
             self.schedule.load_state_dict(state["scheduler"])
-        self.finished = former.place.epoch
-        if former.place.batches:
+        self.finished = kept.place.epoch
+        if kept.place.batches:
             self.steps.restore(state["steps"])
-            self._going_on = state["random"]
+            everyones = state["random"]
+            same_number = len(everyones) == self.steps.processes.number
+            self._going_on = everyones[self.steps.processes.rank] if same_number else {}
+        else:
+            self.steps.restore_averages(state["steps"])
 
     def _settings(self) -> dict[str, Any]:
         """What must be the same to go on."""
@@ -116,6 +165,8 @@ class Trainer:
             "the number of training data": len(self.train),
             "the number of validation data": len(self.held_out) if self.held_out else 0,
             "batch_size": self.steps.batch_size,
+            "accumulate": self.steps.accumulate,
+            "ema": self.steps.averages.decay if self.steps.averages else None,
             "seed": self.seed,
             "the objective": type(self.steps.module.elbo).__name__,
             "the optimiser": type(self.steps.optimizer).__name__,
@@ -132,39 +183,52 @@ class Trainer:
 
     def _unnamed_buffers(self) -> dict[str, Tensor]:
         """Buffers that are not among the weights, such as an objective's count of steps."""
-        weights = self.weights()
-        return {name: value for name, value in self.steps.module.named_buffers() if name not in weights}
+        named = self.steps.module.state_dict()
+        return {name: value for name, value in self.steps.module.named_buffers() if name not in named}
 
     def _set_random_numbers(self) -> None:
-        """As they are at the beginning of this epoch, or at the step where we go on."""
-        set_seed(seed_of_all(self.seed, self.finished + 1), self.device)
-        if self._going_on is not None:
+        """As they are at the beginning of this epoch, or at the step where we go on; of each process its own."""
+        others = [1 + self.steps.processes.rank] if self.steps.processes.rank else []
+        if self._going_on is None:
+            set_seed(seed_of_all(self.seed, self.finished + 1, *others), self.device)
+        elif self._going_on:
             restore_random_states(self._going_on, self.device)
-            self._going_on = None
+        else:  # there was another number of processes
+            set_seed(seed_of_all(self.seed, self.finished + 1, self.steps.next_batch, *others), self.device)
+        self._going_on = None
 
     def _train(self, epoch: int) -> Means:
         generator = torch.Generator().manual_seed(seed_of_all(self.seed, epoch, 1))
         order = torch.randperm(len(self.train), generator=generator) if self.steps.batch_size < len(self.train) else None
         if isinstance(self.train.x, Tensor) and self.train.x.device == self.device:
             return self.steps.walk(as_batch(self.train.columns), order)
-        return self.steps.stream(self._read(self.train, order, self.steps.next_batch))
+        order = torch.arange(len(self.train)) if order is None else order
+        left = order.split(self.steps.batch_size)[self.steps.next_batch :]
+        own = [index[self.steps.share(len(index))] for index in left]
+        size = len(range(self.steps.batch_size)[self.steps.share(self.steps.batch_size)])
+        return self.steps.stream(self._read(self.train, torch.cat([order[:0], *own]), size), len(self.train))
 
-    def _read(self, split: Split, order: Tensor | None = None, begin: int = 0) -> Iterator[Batch]:
-        """Batches of the data as they are kept, from the one of that number on."""
-        if begin:
-            order = (torch.arange(len(split)) if order is None else order)[begin * self.steps.batch_size :]
-        stream = batches(split.columns, self.steps.batch_size, order=order, workers=self.workers)
+    def _read(self, split: Split, order: Tensor | None, batch_size: int) -> Iterator[Batch]:
+        """Batches of the data as they are kept."""
+        stream = batches(split.columns, batch_size, order=order, workers=self.workers)
         here = isinstance(split.x, Tensor) and split.x.device == self.device
         return stream if here else prefetched(stream, self.device)
+
+    def _read_held_out(self, split: Split) -> Iterator[Batch]:
+        """This process' share of the held-out data, in batches."""
+        own = None if self.steps.processes.number == 1 else torch.arange(len(split))[self.steps.share(len(split))]
+        return self._read(split, own, self.steps.batch_size)
 
     @torch.no_grad()
     def _validate(self, held_out: Split) -> dict[str, float]:
         """The means over held-out data, with the same noise in every epoch."""
         module, means = self.steps.module.eval(), Means(self.steps.module.elbo, self.device)
         set_seed(seed_of_all(self.seed, 0), self.device)
-        for batch in self._read(held_out):
+        for batch in self._read_held_out(held_out):
             recorded = self.steps.compile and len(batch) == self.steps.batch_size
             means.add((self._fused if recorded else module).measure(batch.x, **batch.given))
+        self.steps.processes.sum(means.sums)
+        means.count = len(held_out)
         if not means.sums[0].isfinite():
             self._find_the_fault(held_out)
         return means.read("validation")
@@ -172,7 +236,7 @@ class Trainer:
     def _find_the_fault(self, held_out: Split) -> None:
         """Go through held-out data again, with the noise of before, to say which batch has no finite bound, and why."""
         set_seed(seed_of_all(self.seed, 0), self.device)
-        for batch in self._read(held_out):
+        for batch in self._read_held_out(held_out):
             noise = Noise(self.device)
             if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
                 noise.restore()
@@ -209,7 +273,7 @@ def _arrays(state: Any) -> Any:
     return state.numpy().astype(np.uint32) if isinstance(state, Tensor) else state
 
 
-def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any], *, going_on: bool) -> None:
     """The state, but for the kernels: those are for the device where we are now."""
     names = ("fused", "foreach", "capturable")
     kernels = [{name: group[name] for name in names if name in group} for group in optimizer.param_groups]
@@ -219,7 +283,22 @@ def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         raise InputError(f"the optimiser is not that of the run to be resumed ({error}); go on as it began") from error
     for group, own in zip(optimizer.param_groups, kernels, strict=True):
         group.update(own)
-    optimizer._opt_called = True  # pyright: ignore  # a schedule that comes next would say that no step has been made
+    if going_on:  # a schedule that comes next would say that no step has been made
+        optimizer._opt_called = True  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _shrink(optimizer: Optimizer, schedule: Any, factor: float) -> None:
+    """Make all steps from here on smaller."""
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+    for each in (schedule, *getattr(schedule, "_schedulers", ())):
+        if hasattr(each, "base_lrs"):
+            each.base_lrs = [rate * factor for rate in each.base_lrs]
+
+
+def copy_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of each."""
+    return {name: value.detach().clone() for name, value in weights.items()}
 
 
 def seed_of_all(*numbers: int) -> int:

@@ -25,12 +25,12 @@ from torch import nn
 import pyrovae.objectives
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO, IWAE, SIWAE, BetaELBO, Objective, ObjectiveModule, WakeSleep
-from pyrovae.weights import log_weights
+from pyrovae.weights import Call, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 classes = members(pyrovae.objectives, Objective)
-bounds = [cls for cls in classes if not cls.parts]
-"""Those that bound log p(x) of each datum by itself: terms beside reconstruction and KL are of the batch as a whole."""
+bounds = [cls for cls in classes if not cls.coupled]
+"""Those that bound log p(x) of each datum by itself."""
 
 
 def every(classes):
@@ -361,3 +361,17 @@ def test_stock_enumeration_agrees_at_the_exact_posterior():
     x = torch.randn(4)
     exact = TraceEnum_ELBO(max_plate_nesting=1).loss(discrete, guide, x)
     assert IWAE(3).loss(discrete, guide, x) == pytest.approx(exact, abs=1e-10)
+
+
+@pytest.mark.parametrize("cls", classes)
+def test_objectives_say_whether_they_couple_the_data_of_a_batch(cls, pair):
+    """The value or the gradient of one then depends on another."""
+    model, guide = pair
+    objective, x = default(cls), model.data(4).requires_grad_()
+    found = objective.evaluate(Call(model, guide, (x,), {}, objective.num_particles, PLATES))
+    others = [
+        torch.autograd.grad(value[0], x, retain_graph=True, allow_unused=True)[0]
+        for value in (found.bound, found.surrogate)
+        if value.requires_grad
+    ]
+    assert objective.coupled == any(bool(gradient[1:].any()) for gradient in others if gradient is not None)

@@ -91,8 +91,8 @@ def test_a_folder_that_must_not_be_written(run, monkeypatch):
 def test_a_folder_that_is_gone(tmp_path, monkeypatch):
     over = Steps._over
 
-    def vanish(self, steps, data):
-        over(self, steps, data)
+    def vanish(self, steps):
+        over(self, steps)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
     monkeypatch.setattr(Steps, "_over", vanish)

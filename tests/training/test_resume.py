@@ -52,11 +52,11 @@ def train(folder, *, stop_after=None, number=signal.SIGTERM, **options):
     """Train into a folder, with a signal to the process after so many steps."""
     over, done = Steps._over, []
 
-    def counted(self, steps, number_of_data):
+    def counted(self, steps):
         done.append(steps)
         if sum(done) == stop_after:
             signal.raise_signal(number)
-        over(self, steps, number_of_data)
+        over(self, steps)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Steps, "_over", counted)
@@ -124,8 +124,8 @@ def test_a_checkpoint_within_an_epoch_needs_no_signal(tmp_path):
     train(tmp_path / "whole", keep_minutes=0.0)
     kept, over = [], Steps._over
 
-    def copied(self, steps, data):
-        over(self, steps, data)
+    def copied(self, steps):
+        over(self, steps)
         kept.append(shutil.copytree(tmp_path / "killed", tmp_path / f"copy-{len(kept)}"))
 
     with pytest.MonkeyPatch.context() as patch:

@@ -30,7 +30,7 @@ from pyrovae.networks.network import Network
 from pyrovae.objectives import Estimator, Objective, WakeSleep
 from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.recording import NotCompiledWarning
-from pyrovae.training import checks
+from pyrovae.training import checks, faults
 from pyrovae.training import steps as steps_module
 from pyrovae.training.steps import Steps, as_it_is
 
@@ -88,12 +88,6 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 
     assert one.keys() == other.keys()
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
-
-
-@pytest.fixture
-def unfused(monkeypatch):
-    """Recorded steps that are run as graphs of tensor operations, which spares every test a compiler's run."""
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)
 
 
 def assert_recorded(objective: Objective) -> None:
@@ -241,20 +235,9 @@ def rooted(root: Root, bad: float = 0.0) -> tuple:
     return model, guide
 
 
-class Running:
-    """In the place of ``Captured``, where there is no CUDA: the function is run whenever a graph of it would be."""
-
-    def __init__(self, function, device) -> None:
-        self._function = function
-
-    def run(self, times: int) -> None:
-        for _ in range(times):
-            self._function()
-
-
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("bad", [0.0, math.nan])
-def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured, monkeypatch):
+def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured, monkeypatch, running):
     def run(data: Tensor) -> list[Tensor]:
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
@@ -266,9 +249,8 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
         steps.walk(Columns(data))
         return parameters
 
-    monkeypatch.setattr(steps_module, "Captured", Running)
     kept: list[Tensor] = []
-    monkeypatch.setattr(steps_module, "blame", lambda module, x: kept.extend(module.parameters()) or checks.blame(module, x))
+    monkeypatch.setattr(faults, "blame", lambda module, x: kept.extend(module.parameters()) or checks.blame(module, x))
     data = torch.zeros(12, 4)
     good = run(data[:4])
     data[5] = 9.0
@@ -281,7 +263,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
 
 
 @pytest.mark.parametrize("rate", [None, 0.5])
-def test_replayed_steps_are_steps(rate, monkeypatch):
+def test_replayed_steps_are_steps(rate, running):
     """The bookkeeping around replays, on a CPU; ``rate`` changes the learning rate between two epochs."""
 
     def run(captured: bool) -> dict[str, Tensor]:
@@ -298,8 +280,24 @@ def test_replayed_steps_are_steps(rate, monkeypatch):
         sums += steps.stream(map(Columns, grey().split(4))).sums
         return {**module.state_dict(), "sums": sums}
 
-    monkeypatch.setattr(steps_module, "Captured", Running)
     assert_same(run(False), run(True))
+
+
+def test_a_captured_step_is_made_anew_for_another_state_of_the_optimiser(running, unfused):
+    pair = swapped()
+    module = IWAE(2)(pair.model, pair.guide)
+    x = grey(8).round()
+    module.start(x)
+    steps, kept = Steps(module, adam(module.parameters()), batch_size=4), []
+    steps._capturable = True
+    for epoch in range(4):
+        if epoch == 2:
+            steps.optimizer.load_state_dict(steps.optimizer.state_dict())
+        steps.walk(Columns(x))
+        kept.append(next(iter(steps._replays._captured.values()))[0])
+    assert kept[0] is kept[1]
+    assert kept[1] is not kept[2]
+    assert kept[2] is kept[3]
 
 
 class Einsum(nn.Module):
@@ -329,7 +327,7 @@ def test_steps_are_backward_and_a_plain_optimiser(compile, float64):
 
 
 @pytest.mark.parametrize("captured", [False, True])
-def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch):
+def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch, running):
     """The weight of a warm-up as a Python number: recorded as it was, and noticed when it changes."""
 
     def run(compile: bool) -> dict[str, Tensor]:
@@ -355,7 +353,6 @@ def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch):
         steps.walk(Columns(x))
         return module.state_dict()
 
-    monkeypatch.setattr(steps_module, "Captured", Running)
     monkeypatch.setattr(steps_module, "CHECK_EVERY", 2)
     torch.set_default_dtype(
         torch.float32 if captured else torch.float64
@@ -373,17 +370,17 @@ def test_parameters_without_a_gradient_now_and_then():
     module = IWAE(2)(*rooted(Root()))
     module.start(torch.zeros(4, 4))
     steps = Steps(module, adam(module.parameters()), batch_size=4)
-    moved = [torch.ones_like(value) for value in steps._parameters]
+    moved = [torch.ones_like(value) for value in steps._update.parameters]
     steps._update(moved)
     steps._update(moved)
     steps._update(moved)
-    before = [value.clone() for value in steps._parameters]
+    before = [value.clone() for value in steps._update.parameters]
     steps._update([None, *moved[1:]])
     steps._update([None, *moved[1:]])
-    assert torch.equal(steps._parameters[0], before[0])
-    assert not torch.equal(steps._parameters[1], before[1])
+    assert torch.equal(steps._update.parameters[0], before[0])
+    assert not torch.equal(steps._update.parameters[1], before[1])
     steps._update(moved)
-    assert not torch.equal(steps._parameters[0], before[0])
+    assert not torch.equal(steps._update.parameters[0], before[0])
 
 
 def test_hooks_of_an_optimiser_are_called():
@@ -521,5 +518,31 @@ def test_a_replayed_step_that_is_not_finite_moves_nothing():
     steps = Steps(module, adam(module.parameters()), batch_size=4)
     with pytest.raises(InputError, match=r"not the gradient of .*linear\.weight"):
         steps.walk(Columns(data.cuda()))
-    assert int(steps._state.steps) == 51
+    assert int(steps._tally.steps) == 51
     assert all(value.isfinite().all() for value in module.parameters())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    "settings", [{"ema": 0.9}, {"ema": 0.9, "nonfinite": "skip"}, {"ema": 0.9, "accumulate": 2}], ids=str
+)
+def test_steps_that_are_averaged_left_out_or_of_parts_are_eager_steps(settings, float64):
+    def run(compile: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+        torch.manual_seed(0)
+        pair = VAE((4,), latent_dim=2, encoder=Normalised, decoder=small, likelihood=Normal).cuda()
+        module, data = IWAE(2)(pair.model, pair.guide), torch.randn(202, 4).cuda()
+        module.start(data)
+        data[[5, 77, 201]] = torch.nan if "nonfinite" in settings else 0.0
+        steps = Steps(module, adam(module.parameters()), batch_size=4, compile=compile, **settings)
+        torch.cuda.manual_seed(3)
+        means = [steps.walk(Columns(data)).read("train") for _ in range(2)]
+        means.append(steps.stream(map(Columns, data.split(4))).read("train"))
+        with steps.averaged():
+            averages = {f"average {name}": value.clone() for name, value in module.state_dict().items()}
+        return {**module.state_dict(), **averages, "skipped": torch.tensor(steps.skipped)}, means
+
+    (eager, means), (captured, other_means) = run(False), run(True)
+    assert_same(eager, captured)
+    assert eager["skipped"] == (3 if "nonfinite" in settings else 0)
+    for one, other in zip(means, other_means, strict=True):
+        assert one == pytest.approx(other, abs=1e-9)

@@ -1,0 +1,97 @@
+r"""Averages of the weights along a training run."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrovae.errors import InputError
+from pyrovae.training.checks import Copies
+
+_on_lists: Any = torch
+"""Where operations on lists of tensors are, without public names."""
+
+
+class Averages:
+    r"""The exponential moving average of parameters,
+
+    .. math::
+        \bar\theta_t = d\, \bar\theta_{t - 1} + (1 - d)\, \theta_t, \qquad \bar\theta_0 = \theta_0
+
+    over steps t. A parameter with a constraint is averaged in its free form: of a positive one, the logarithm. Buffers,
+    such as the statistics of batch normalisation, are not averaged.
+
+    Args:
+        decay: :math:`d`, between 0 and 1.
+        parameters: those that are trained, by name.
+
+    Raises:
+        InputError: for another decay.
+
+    References:
+        | Adam: A Method for Stochastic Optimization (Kingma & Ba, 2015), section 7.2, without its correction for the
+          beginning; https://arxiv.org/abs/1412.6980
+    """
+
+    def __init__(self, decay: float, parameters: dict[str, nn.Parameter]) -> None:
+        if not 0.0 < decay < 1.0:
+            raise InputError(f"ema is {decay}; expected a decay between 0 and 1, such as 0.999, or None for no averages")
+        self.decay = decay
+        self._values = {name: value.detach() for name, value in parameters.items()}
+        self._averages = {name: value.clone() for name, value in self._values.items()}
+        self._gaps: list[Tensor] = []
+
+    def follow(self, failed: Tensor | None = None) -> None:
+        """Take in the parameters after a step, unless, on the device, it has failed."""
+        averages, values = [*self._averages.values()], [*self._values.values()]
+        if failed is None:
+            _on_lists._foreach_lerp_(averages, values, 1.0 - self.decay)
+            return
+        self._gaps = self._gaps or [torch.empty_like(value) for value in values]
+        _on_lists._foreach_copy_(self._gaps, values)
+        _on_lists._foreach_sub_(self._gaps, averages)
+        _on_lists._foreach_mul_(self._gaps, (1.0 - self.decay) * (1.0 - failed))
+        _on_lists._foreach_add_(averages, self._gaps)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it, the parameters hold the averages, in the memory that is theirs."""
+        kept = Copies(self._values.values())
+        _copy(self._averages.values(), self._values.values())
+        try:
+            yield
+        finally:
+            kept.restore()
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the averages, by the names of the parameters."""
+        return {name: value.clone() for name, value in self._averages.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from there.
+
+        Raises:
+            InputError: where the averages are of other parameters.
+        """
+        if not state:
+            raise InputError("there are no averages to go on from: that run kept none; pass ema=None, or begin again")
+        for name in sorted(state.keys() | self._averages.keys()):
+            found, expected = (tuple(part[name].shape) if name in part else "none" for part in (state, self._averages))
+            if found != expected:
+                raise InputError(
+                    f"the average of {name!r} has shape {found} there, and the parameter {expected} here; build the "
+                    "programs as they were when trained"
+                )
+        _copy((state[name] for name in self._averages), self._averages.values())
+
+
+def names(module: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The parameters by their names in a module, or, where they have none, by their places."""
+    known: dict[Any, str] = {value: name for name, value in module.named_parameters()}
+    return {known.get(value, f"parameter {place}"): value for place, value in enumerate(parameters)}
+
+
+def _copy(sources: Any, targets: Any) -> None:
+    _on_lists._foreach_copy_([*targets], [*sources])

@@ -1,0 +1,190 @@
+"""From the tensors of a batch to the gradient of its mean loss: eagerly, or recorded and fused."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from pyrovae.batches import Batch, Columns
+from pyrovae.objectives import Measurement, ObjectiveModule
+from pyrovae.parameters import same_random_numbers
+from pyrovae.recording import NotRecordedError, fuse
+from pyrovae.training.checks import Copies
+from pyrovae.training.compiled import detached, leaves, record, warn_of_eager
+from pyrovae.training.tally import Tally
+
+TOLERANCE = 1e-3
+"""Of the comparison of a fused gradient with an eager one, relative: rounding stays well below it, in bfloat16 too."""
+
+Gradients = Sequence[Tensor | None]
+Rows = Callable[..., Sequence[Tensor]]
+"""What makes the tensors of a batch of those that a step is given."""
+
+
+def in_memory(*data_and_index: Tensor) -> Sequence[Tensor]:
+    """The rows of data that are held in memory at an index, the last of the tensors."""
+    *data, index = data_and_index
+    return [column[index] for column in data]
+
+
+def as_given(*batch: Tensor) -> Sequence[Tensor]:
+    """Rows that were read elsewhere."""
+    return batch
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """What a use makes of data that are not binarised anew."""
+    return x
+
+
+class BatchGradient:
+    """The gradient of the mean loss on a batch, and what the batch adds to a tally.
+
+    Args:
+        module: the objective on the pair, started.
+        parameters: with respect to which.
+        tally: what batches are taken down in.
+        size: the number of data in most batches; others are not fused.
+        draw: what each use makes of rows of the data, such as their binarisation.
+        clip_norm: the largest norm of a gradient, all parameters together; a longer one is scaled down to it.
+        leave_out: whether the tally leaves out what is not finite, or stays at it.
+        compile: whether batches may be fused.
+
+    Attributes:
+        named: a batch, for the names of what is given beside its data.
+    """
+
+    def __init__(
+        self,
+        module: ObjectiveModule,
+        parameters: Sequence[nn.Parameter],
+        tally: Tally,
+        *,
+        size: int,
+        draw: Callable[[Tensor], Tensor] = as_it_is,
+        clip_norm: float | None = None,
+        leave_out: bool = False,
+        compile: bool = True,
+    ) -> None:
+        self.compile = compile
+        self.named: Batch = Columns(torch.empty(0))
+        self._module = module
+        self.parameters = parameters
+        self.tally = tally
+        self._size = size
+        self._draw = draw
+        self._clip_norm = clip_norm
+        self._leave_out = leave_out
+        self.device = parameters[0].device
+        self._fused: dict[Any, Callable[..., Gradients] | None] = {}
+
+    def __call__(self, rows: Rows, *inputs: Tensor) -> Gradients:
+        """The gradient on the batch that inputs make, fused if it has the size of most."""
+        fused = self.fused(rows, *inputs) if len(inputs[-1]) == self._size else None
+        return fused(*inputs) if fused else self.eager(rows(*inputs))
+
+    def batch(self, tensors: Sequence[Tensor]) -> Batch:
+        """What the programs are called with, of the tensors of a batch."""
+        x, *given = tensors
+        return self.named.with_tensors(self._draw(x), *given)
+
+    def eager(self, tensors: Sequence[Tensor]) -> Gradients:
+        """The gradient on the tensors of a batch."""
+        batch = self.batch(tensors)
+        measured = self._module.measure(batch.x, **batch.given)
+        return self._take_down(self.tally, measured, self.parameters, len(batch))
+
+    def fused(self, rows: Rows, *inputs: Tensor) -> Callable[..., Gradients] | None:
+        """The gradient as a function of inputs like these, fused; ``None`` where it is computed eagerly."""
+        if not self.compile:
+            return None
+        key = rows, tuple((value.shape, value.dtype) for value in inputs)
+        if key not in self._fused:
+            try:
+                self._fused[key] = self._fuse(rows, inputs)
+            except NotRecordedError as error:
+                self._fused[key] = warn_of_eager(f"they cannot be recorded: {error}")
+        return self._fused[key]
+
+    def check(self, rows: Rows, *inputs: Tensor) -> None:
+        """Compare the fused gradient with an eager one from the same random numbers, and go on eagerly where they differ.
+
+        They do where Python numbers in the programs, which are recorded as they were, have changed since.
+        """
+        fused = self.fused(rows, *inputs)
+        if fused is None:
+            return
+        eager = self._tried(lambda: self.eager(rows(*inputs)))
+        again = self._tried(lambda: fused(*inputs))
+        if not torch.allclose(eager, again, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            self.compile = False
+            warn_of_eager(
+                "they are not what was recorded any more: what changes within a run must be a tensor of a module (a buffer, "
+                "say) that is changed in place, not a Python number"
+            )
+
+    def _take_down(self, tally: Tally, measured: Measurement, parameters: Sequence[Tensor], data: int) -> Gradients:
+        """The gradient of the mean loss, clipped, and into the tally what was measured, and whether both are finite."""
+        loss = measured.loss / (measured.scale * measured.bound.numel())
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = [_laid_out(gradient, parameter) for gradient, parameter in zip(found, parameters, strict=True)]
+        gradients, norm = clipped(gradients, self._clip_norm)
+        finite = torch.isfinite(loss.detach() + norm)
+        if self._leave_out:
+            tally.add_finite(measured, finite, data)
+        else:
+            tally.add(measured, finite)
+        return gradients
+
+    def _tried(self, step: Callable[[], Any]) -> Tensor:
+        """The sums after a step; buffers, random generators and tally are left as they were."""
+        kept = Copies([*self._module.buffers(), *self.tally])
+        with same_random_numbers(self.device):
+            step()
+        sums = self.tally.sums.clone()
+        kept.restore()
+        return sums
+
+    def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
+        with same_random_numbers(self.device):
+            batch = self.batch(rows(*inputs))
+            recording = record(self._module, (batch.x,), batch.given)
+        own, wanted = len(recording.tensors), [tensor.requires_grad for tensor in recording.tensors]
+        places = [_place(value, recording.tensors) for value in self.parameters]
+
+        @torch.enable_grad()
+        def step(*everything: Tensor) -> Gradients:
+            mine, rest = leaves(everything[:own], wanted), everything[own:]
+            tally, given = Tally(*rest[: len(Tally._fields)]), rest[len(Tally._fields) :]
+            batch = self.batch(rows(*given))
+            measured = Measurement(*recording(mine, batch.x, **batch.given))
+            return self._take_down(tally, measured, [mine[place] for place in places], len(batch))
+
+        fixed = [*detached(*recording.tensors), *self.tally]
+        fused = fuse(step, [*fixed, *inputs])
+        return lambda *inputs: fused(*fixed, *inputs)
+
+
+def clipped(gradients: Gradients, clip_norm: float | None) -> tuple[Gradients, Tensor]:
+    """The gradients, scaled down where their norm, all together, is larger than ``clip_norm``, and the norm before."""
+    norm = get_total_norm([value for value in gradients if value is not None])
+    if clip_norm is None:
+        return gradients, norm
+    factor = (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+    return [None if value is None else value * factor for value in gradients], norm
+
+
+def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """The gradient with the strides of its parameter, on which torch's fused kernels rely."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def _place(value: Tensor, tensors: list[Tensor]) -> int:
+    places = [i for i, tensor in enumerate(tensors) if tensor is value]
+    if not places:
+        raise NotRecordedError("the optimiser has a parameter that the programs have not")
+    return places[0]

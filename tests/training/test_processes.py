@@ -1,0 +1,131 @@
+"""Processes that train together have the steps of one, and the same parameters in each."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import together
+import torch
+
+from pyrovae.training.processes import Processes
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of two processes finds."""
+    folder = tmp_path_factory.mktemp("together")
+    command = [sys.executable, "-W", "ignore", str(Path(together.__file__)), str(folder)]
+    paths = {"PYTHONPATH": ":".join(sys.path)}
+    both = [
+        subprocess.Popen([*command, rank], env=os.environ | paths, stderr=subprocess.PIPE, text=True) for rank in ("0", "1")
+    ]
+    for process in both:
+        said = process.communicate(timeout=500)[1]
+        assert process.returncode == 0, said
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("case", together.CASES, ids=str)
+def test_gradients_are_those_of_one_process(case, found):
+    alone = together.same_noise(*case)
+    for one in found:
+        torch.testing.assert_close(one["gradients", *case], alone, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_parameters_stay_the_same_to_the_last_bit(mode, found):
+    """For a hundred steps, clipped, with noise of their own; in the last of each epoch one process has no datum."""
+    one, other = (rank[mode] for rank in found)
+    assert one["number"] >= 100
+    assert not torch.equal(one.pop("noise"), other.pop("noise"))
+    for name, value in one.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
+
+
+def test_compiled_steps_are_eager_steps(found):
+    for rank in found:
+        torch.testing.assert_close(rank["compiled"], rank["eager"], rtol=0, atol=1e-9)
+
+
+def test_buffers_are_those_of_the_first_process(found):
+    one, other = (rank["statistics"] for rank in found)
+    assert one["state.count"] == 2
+    assert not torch.equal(one["guide.encoder.norm.running_mean"], torch.zeros(4))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+class TestNotFinite:
+    def test_in_one_process_it_ends_the_run_in_all(self, accumulate, found):
+        one, other = (rank["stop", accumulate] for rank in found)
+        assert one["said"] == other["said"]
+        assert one["said"].startswith(
+            "NonFiniteError: in process 1, on its share of the batch, the loss is nan: the log den"
+        )
+        assert "'z' of the guide is nan for datum 1" in one["said"]
+        assert one["done"] == other["done"] == 2
+        assert all(torch.equal(value, other["after"][name]) for name, value in one["after"].items())
+
+    def test_it_is_left_out_by_all(self, accumulate, found):
+        one, other = (rank["skip", accumulate] for rank in found)
+        assert one["said"] == other["said"] == ""
+        assert one["done"] == other["done"] == 6
+        assert one["skipped"] == other["skipped"] == 1
+        assert one["count"] == other["count"] == 22 - 4 * accumulate
+        assert one["sums"].isfinite().all()
+        assert torch.equal(one["sums"], other["sums"])
+        assert all(torch.equal(value, other["after"][name]) for name, value in one["after"].items())
+        assert not torch.equal(one["after"]["model.weight"], one["before"]["model.weight"])
+
+
+def test_what_cannot_be_shared_is_refused_in_each(found):
+    for rank in found:
+        said = rank["refusals"]
+        assert "'model.bias' is not the same in process 1 as in process 0; " in said["unequal"]
+        assert "pyro.set_rng_seed with one seed in each" in said["unequal"]
+        assert "BetaELBO couples the data of a batch" in said["coupled"]
+        assert "there are 2 processes" in said["coupled"]
+        assert "AutoNormal keeps parameters for each datum by its place in the batch" in said["by place"]
+        assert "batch_size is 1, which 2 processes have to share" in said["small"]
+        assert "size is None, and there are several processes" in said["size"]
+
+
+def test_a_wish_to_stop_is_known_to_all_after_the_next_step(found):
+    for rank in found:
+        assert rank["stopped"] == [(done, done > 3) for done in range(1, 8)]
+
+
+def test_a_run_goes_on_within_an_epoch_bit_for_bit(found):
+    assert all(rank["interrupted"] for rank in found)
+
+
+def test_torchs_own_module_for_processes_has_the_same_gradients(found):
+    for rank in found:
+        torch.testing.assert_close(rank["torch"], rank["steps"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[0]["steps"], together.by_steps(), rtol=0, atol=1e-12)
+
+
+def test_shares_are_contiguous_and_differ_by_one_at_most():
+    group = Processes()
+    for number in (1, 2, 3, 5):
+        group.number = number
+        for rows in range(12):
+            shares = []
+            for group.rank in range(number):
+                shares.append(range(rows)[group.share(rows)])
+            assert [row for share in shares for row in share] == list(range(rows))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_alone_shares_with_nobody():
+    group, value = Processes(), torch.ones(2)
+    assert (group.rank, group.number) == (0, 1)
+    assert group.share(5) == slice(0, 5)
+    assert group.gather("it") == ["it"]
+    assert group.any(True)
+    assert not group.any(False)
+    assert group.sum(value) is value
