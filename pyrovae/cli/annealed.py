@@ -15,15 +15,21 @@ simulated = 100
 """Data that the model draws to find the gap between the bounds, at the most."""
 
 
-def anneal(vae: VAE, tested: Columns, run: Path, *, chains: int, temperatures: int, device: str, seed: int) -> str:
-    """Anneal chains for all data that were evaluated, write what was found into the run folder, and return it as a text."""
+def anneal(
+    vae: VAE, tested: Columns, *, chains: int, temperatures: int, device: str, seed: int
+) -> tuple[AnnealedLikelihood, Bidirectional]:
+    """Anneal chains for all data that were evaluated, and for some that the model draws."""
     settings = {"seed": seed, "device": device, "progress": True}
     found = annealed_importance_sampling(vae.model, vae.guide, tested.plain(), chains, temperatures, **settings)
     some = tested.rows(slice(simulated)) if len(tested) > simulated else tested
     bounds = bidirectional(vae.model, vae.guide, some.plain(), chains, temperatures, **settings)
+    return found, bounds
+
+
+def keep(found: AnnealedLikelihood, bounds: Bidirectional, run: Path) -> None:
+    """Write what was found into the run folder."""
     (run / FILES[0]).write_text(json.dumps(_summary(found, bounds), indent=2) + "\n")
     np.savez(run / FILES[1], log_weights=found.log_weights, forward=bounds.forward, reverse=bounds.reverse)
-    return f"{found}\n\n{bounds}"
 
 
 def forget(run: Path) -> None:

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from pyrovae.cli.evaluation import report
+from pyrovae.cli.group import joined, own_device
 from pyrovae.cli.parse import add_trust, explain, parse
 from pyrovae.cli.train import default_device
 from pyrovae.data import Data
@@ -36,18 +37,21 @@ def main(argv: Sequence[str]) -> int:
     asked = parse(_parser(), own)
     run = Path(asked.run)
     vae, data, config = reopen(run, moved, asked.trust)
-    report(
-        vae,
-        data,
-        run,
-        num_samples=asked.num_samples or config.evaluation.num_samples,
-        limit=_limit(asked, config),
-        device=_device(asked.device, default_device(config)),
-        seed=asked.seed,
-        proposal=asked.proposal,
-        chains=asked.chains,
-        temperatures=asked.temperatures,
-    )
+    device = own_device(_device(asked.device, default_device(config)))
+    with joined(device) as first:
+        report(
+            vae,
+            data,
+            run,
+            num_samples=asked.num_samples or config.evaluation.num_samples,
+            limit=_limit(asked, config),
+            device=device,
+            seed=asked.seed,
+            proposal=asked.proposal,
+            chains=asked.chains,
+            temperatures=asked.temperatures,
+            writes=first,
+        )
     return 0
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Subset
 
 from pyrovae import plots
 from pyrovae.batches import Batch, Columns, as_data, batches
-from pyrovae.cli.annealed import anneal, forget
+from pyrovae.cli.annealed import anneal, forget, keep
 from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.cli.latent import Drawing, LatentSpace, latent_lines, latent_summary
 from pyrovae.cli.records import read_metrics
@@ -54,8 +54,12 @@ def report(
     proposal: Proposal = "guide",
     chains: int = 16,
     temperatures: int | None = None,
+    writes: bool = True,
 ) -> None:
-    """Evaluate a pair on test data, write what was found into the run folder, and print it."""
+    """Evaluate a pair on test data, write what was found into the run folder, and print it.
+
+    Several processes share the work on log p(x); those of which ``writes`` is false do no more.
+    """
     vae.to(device).eval()
     tested = first(as_data(data.test.fixed_draw()), limit)
     with warnings.catch_warnings():
@@ -68,6 +72,11 @@ def report(
             proposal=proposal,
             progress=True,
         )
+    annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed}
+    if not writes:
+        if temperatures is not None:
+            anneal(vae, tested, **annealing)
+        return
     means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
     space = LatentSpace(vae, tested, are_pictures(data.event_shape), device)
     latent = latent_summary(vae, data, means, space.kl, device)
@@ -78,8 +87,9 @@ def report(
         print(f"{estimate}\n\n{latent_lines(summary)}\n")
         forget(run)
         if temperatures is not None:
-            annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed}
-            print(f"{anneal(vae, tested, run, **annealing)}\n")
+            annealed = anneal(vae, tested, **annealing)
+            keep(*annealed, run)
+            print(f"{annealed[0]}\n\n{annealed[1]}\n")
         _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device) | space.drawings)
     for name, reason in (left_out(data.event_shape, means) | without_bounds(estimate) | space.left_out).items():
         print(f"left out: {name}, because {reason}")

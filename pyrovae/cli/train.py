@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyrovae.batches import as_data, batches
 from pyrovae.cli.evaluation import report
+from pyrovae.cli.group import joined, own_device
 from pyrovae.cli.parse import parse
 from pyrovae.cli.resume import settings_to_resume
 from pyrovae.data import Split
@@ -23,6 +24,7 @@ from pyrovae.errors import InputError
 from pyrovae.priors import Prior, Vamp
 from pyrovae.training import Run, fit
 from pyrovae.training.config import Experiment, build, experiment_parser
+from pyrovae.training.processes import Processes
 from pyrovae.training.split_record import check_same
 
 
@@ -30,6 +32,13 @@ def main(argv: Sequence[str]) -> int:
     """Train and evaluate; every error of the input comes before the first write."""
     parser = experiment_parser()
     config = _settings(parser, argv)
+    device = own_device(default_device(config))
+    with joined(device) as first:
+        _run(parser, config, device, writes=first)
+    return 0
+
+
+def _run(parser: ArgumentParser, config: Namespace, device: str, writes: bool) -> None:
     options = {"overwrite": config.overwrite, "resume": config.resume is not None}
     Run(config.run, **options)
     experiment = build(parser, config, config.trust if config.resume else None)
@@ -40,9 +49,8 @@ def main(argv: Sequence[str]) -> int:
     if config.start_prior_at_data:
         _start_prior(experiment.vae.model.prior, experiment.data.train, config.training.seed)
     run = Run(config.run, **options, config=_text(parser, config), split=_split(experiment))
-    _train(experiment, run)
-    report(experiment.vae, experiment.data, run.path, **vars(config.evaluation), device=default_device(config))
-    return 0
+    _train(experiment, run, device)
+    report(experiment.vae, experiment.data, run.path, **vars(config.evaluation), device=device, writes=writes)
 
 
 def _settings(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
@@ -63,10 +71,10 @@ def _of_restart(parser: ArgumentParser, config: Namespace) -> Namespace:
     return config
 
 
-def _train(experiment: Experiment, run: Run) -> None:
+def _train(experiment: Experiment, run: Run, device: str) -> None:
     data, vae = experiment.data, experiment.vae
-    settings = {**experiment.training, "device": experiment.training["device"] or default_device(), "resume": run.resumes}
-    print(f"{data}\ntraining on {settings['device']}")
+    settings = {**experiment.training, "device": device, "resume": run.resumes, "progress": Processes().rank == 0}
+    print(f"{data}\ntraining on {device}")
     began = perf_counter()
     history = fit(vae.model, vae.guide, data.train, data.validation, objective=experiment.objective, run=run, **settings)
     print(

@@ -125,8 +125,8 @@ def fit(
         ema: the decay of an exponential moving average of the weights, 0.999 say; it is what is validated, kept and left in
             the pair.
         nonfinite: what becomes of a step whose loss or gradient is not finite: ``stop`` ends the training; ``skip`` leaves
-            the step out; ``rewind`` begins the epoch again with half the learning rate, ten times at the most. ``skipped`` and
-            ``rewinds`` in the metrics count them.
+            the step out; ``rewind`` begins the epoch again with half the learning rate, ten times at the most. ``skipped``
+            and ``rewinds`` in the metrics count them.
         patience: stop when the validation bound has not improved for this many epochs.
         compile: record the programs and fuse the step (:mod:`pyrovae.training.steps`), which takes seconds before the
             first step and leaves a run as it would have been but for rounding; if null, where the run has 3,000 steps
