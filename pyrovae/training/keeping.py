@@ -30,6 +30,7 @@ def opened(run: Run, processes: Processes) -> Iterator[Former | None]:
     """
     with ExitStack() as stack:
         former, failed = None, None
+        processes.gather(None)  # each has looked whether the folder is free
         if processes.rank == 0:
             try:
                 former = stack.enter_context(run.opened())

@@ -27,7 +27,6 @@ from pyrovae.training.checkpoint import (
 )
 from pyrovae.training.durable import append, corrupt, digest, digest_of_file, read_sealed, told, write_file, write_sealed
 from pyrovae.training.lock import Lock
-from pyrovae.training.processes import Processes
 
 _marks = ("metrics.jsonl", "checkpoints")
 """What every run has, from its beginning on."""
@@ -96,8 +95,7 @@ class Run:
         self._metrics = hashlib.sha256()
         self._length = 0
         self._lock: Lock | None = None
-        if Processes().rank == 0:  # the one that writes
-            _check_free(self.path, overwrite or resume)
+        _check_free(self.path, overwrite or resume)
 
     @property
     def resumes(self) -> bool:

@@ -93,6 +93,8 @@ class Trainer:
         rate = float(self.steps.optimizer.param_groups[0]["lr"])
         self._set_random_numbers()
         metrics: dict[str, float] = self._train(self.finished + 1).read("train")
+        if self._rewinds:
+            self._require_finite()
         if self.held_out is not None:
             with self.steps.averaged():
                 metrics |= self._validate(self.held_out)
@@ -233,6 +235,14 @@ class Trainer:
             self._find_the_fault(held_out)
         return means.read("validation")
 
+    @torch.no_grad()
+    def _require_finite(self) -> None:
+        """Raise a NonFiniteError where the last step of an epoch was too large, which the next epoch could not mend."""
+        batch = next(self._read(self.train, torch.arange(min(len(self.train), self.steps.batch_size)), len(self.train)))
+        batch = batch.with_tensors(self.train.binarize.draw(batch.x), *batch.given.values())
+        if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
+            raise NonFiniteError(blame(self.steps.module, batch))
+
     def _find_the_fault(self, held_out: Split) -> None:
         """Go through held-out data again, with the noise of before, to say which batch has no finite bound, and why."""
         set_seed(seed_of_all(self.seed, 0), self.device)
@@ -240,8 +250,10 @@ class Trainer:
             noise = Noise(self.device)
             if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
                 noise.restore()
-                raise InputError(blame(self.steps.module, batch))
-        raise InputError("the validation bound is not finite, and was when it was computed again; train with compile=False")
+                raise NonFiniteError(blame(self.steps.module, batch))
+        raise NonFiniteError(
+            "the validation bound is not finite, and was when it was computed again; train with compile=False"
+        )
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

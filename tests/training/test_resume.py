@@ -54,7 +54,7 @@ def train(folder, *, stop_after=None, number=signal.SIGTERM, **options):
 
     def counted(self, steps):
         done.append(steps)
-        if sum(done) == stop_after:
+        if stop_after is not None and sum(done[:-1]) < stop_after <= sum(done):
             signal.raise_signal(number)
         over(self, steps)
 
@@ -239,3 +239,18 @@ class Unspeakable(torch.optim.SGD):
 def test_a_state_that_could_not_be_read_back_is_refused_at_once(tmp_path):
     with pytest.raises(InputError, match="something else than numbers, strings and tensors"):
         train(tmp_path / "run", optimizer=partial(Unspeakable, lr=0.1))
+
+
+@pytest.mark.parametrize(
+    "options", [{"accumulate": 2}, {"ema": 0.9}, {"nonfinite": "skip"}, {"nonfinite": "rewind"}], ids=str
+)
+def test_goes_on_with_what_fit_may_be_told(options, tmp_path):
+    """Five batches an epoch, which are three steps of two."""
+    whole = train(tmp_path / "whole", **options)
+    for stop in (4, 10):
+        folder = tmp_path / str(stop)
+        with pytest.raises(Interrupted):
+            train(folder, stop_after=stop, **options)
+        again = train(folder, resume=True, **options)
+        assert_same(tmp_path / "whole", folder)
+        assert same(dict(again.state_dict()), dict(whole.state_dict()))

@@ -1,0 +1,109 @@
+"""The command line under ``torchrun``: one run of several processes, which goes on when one of them is lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyrovae.cli import main
+from pyrovae.evaluation import LogLikelihood
+from pyrovae.training import verify
+from pyrovae.training.checkpoint import load_training, load_weights
+
+script = """
+import os, signal, sys
+from pyrovae.cli import main
+from pyrovae.training.steps import Steps
+
+if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (sys.argv[1], "0"):
+    over, done = Steps._over, []
+
+    def lost(self, batches):
+        over(self, batches)
+        done.append(batches)
+        if len(done) == 14:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Steps._over = lost
+sys.exit(main(sys.argv[2:]))
+"""
+settings = [
+    *("--data", "Digits", "--data.binarize", "dynamic", "--model.latent_dim", "2", "--training.batch_size", "150"),
+    *(
+        "--training.epochs",
+        "3",
+        "--training.keep_minutes",
+        "0",
+        "--evaluation.num_samples",
+        "20",
+        "--evaluation.limit",
+        "10",
+    ),
+]
+
+
+@pytest.fixture
+def torchrun(tmp_path):
+    """Run the command line in two processes, of which one is lost, once."""
+    (tmp_path / "script.py").write_text(script)
+
+    def run(*argv: str, lost: str = "none", processes: int = 2) -> str:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--max-restarts", "1"]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--monitor-interval", "0.1"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [*command, "--", str(tmp_path / "script.py"), lost, *argv],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def metrics(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_a_lost_process_ends_nothing(torchrun, tmp_path):
+    """Two processes, the second of which is killed in the second of three epochs, have the run of two that were not."""
+    said = torchrun("train", *settings, "--run", str(tmp_path / "whole"))
+    assert said.count("log p(x) of 10 data by 20 draws each") == 1
+    torchrun("train", *settings, "--run", str(tmp_path / "lost"), lost="1")
+    assert verify(tmp_path / "lost") == verify(tmp_path / "whole")
+    assert metrics(tmp_path / "lost") == metrics(tmp_path / "whole")
+    for which in ("best", "last"):
+        one, other = (load_weights(tmp_path / name / "checkpoints", which) for name in ("whole", "lost"))
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    found = [LogLikelihood.from_netcdf(tmp_path / name / "log_likelihood.nc").log_p for name in ("whole", "lost")]
+    assert (found[0] == found[1]).all()
+
+
+def test_goes_on_with_another_number_of_processes(torchrun, tmp_path, capsys):
+    """Two begin, one goes on, with the same batches, and then two again; estimates are those of any number."""
+    run = tmp_path / "run"
+    torchrun("train", *settings, "--training.epochs", "1", "--run", str(run))
+    assert len(load_training(run / "checkpoints")["random"]) == 2
+    assert main(["train", "--resume", str(run), "--training.epochs", "2"]) == 0
+    assert len(load_training(run / "checkpoints")["random"]) == 1
+    torchrun("train", "--resume", str(run), "--training.epochs", "3")
+    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3]
+    by_two = LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p
+    assert main(["evaluate", str(run)]) == 0
+    assert LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p == pytest.approx(by_two, abs=1e-4)
+
+
+def test_an_error_of_the_input_is_said_by_all(torchrun, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(AssertionError, match=r"run folder .* exists; name another"):
+        torchrun("train", *settings, "--run", str(tmp_path / "run"))

@@ -1,0 +1,131 @@
+"""What ``fit`` does with steps that are not finite, and with averages."""
+
+import json
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import pyrovae
+from pyrovae import InputError
+from pyrovae.training.checkpoint import load_weights
+from pyrovae.training.checks import NonFiniteError
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+class Fragile(nn.Module):
+    """z ~ N(0, 1), x ~ N(w z, 1), whose density is NaN for x of NaN, and once w is further from 1 than it may be."""
+
+    def __init__(self, reach=math.inf):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+        self.reach = reach
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            broken = torch.where((self.weight - 1.0).abs() < self.reach, 0.0, math.nan)
+            pyro.sample("x", dist.Normal(self.weight * z + broken, 1.0, validate_args=False), obs=x)
+
+
+class Guide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.slope * x.nan_to_num(0.0), 1.0))
+
+
+def train(model, x, **options):
+    guide = Guide()
+    options = {"epochs": 3, "batch_size": 10, "compile": False, "progress": False, **options}
+    return guide, pyrovae.fit(model, guide, x, **options)
+
+
+class Once(torch.utils.data.Dataset):
+    """Sixty data, of which one is NaN from its third use on, after it was looked at."""
+
+    def __init__(self):
+        self.uses = 0
+        self.x = torch.randn(60, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        self.uses += index == 7
+        return torch.tensor(math.nan) if index == 7 and self.uses > 2 else self.x[index]
+
+
+def test_a_step_may_be_left_out_and_is_counted():
+    _, history = train(Fragile(), Once(), nonfinite="skip")
+    assert [epoch["skipped"] for epoch in history.metrics] == [1, 1, 1]
+    assert all(math.isfinite(epoch["train_bound"]) for epoch in history.metrics)
+
+
+def test_and_stops_where_it_may_not():
+    model = Fragile()
+    with pytest.raises(NonFiniteError, match="site 'x' of the model is nan for datum"):
+        train(model, Once())
+    assert model.weight.isfinite()
+
+
+def test_steps_that_went_too_far_are_made_again_and_smaller(tmp_path):
+    """Each epoch has six, which lead out of where the model is finite, unless they are small; the last one too."""
+    x, model = 3.0 * torch.randn(60), Fragile(reach=0.35)
+    optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.4)  # noqa: E731
+    _, history = train(model, x, epochs=2, optimizer=optimizer, nonfinite="rewind", run=str(tmp_path / "run"))
+    times = history.metrics[0]["rewinds"]
+    assert times > 0
+    assert history.metrics[0]["learning_rate"] == 0.4 / 2**times
+    assert (model.weight - 1.0).abs() < 0.35
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["rewinds"] == times
+
+
+def test_smaller_steps_that_do_not_help_end():
+    """After ten times; parameters are then where the last try left them."""
+    model, data = Fragile(), Once()
+    with pytest.raises(NonFiniteError, match="site 'x' of the model is nan"):
+        train(model, data, nonfinite="rewind")
+    assert data.uses == 2 + 11
+    assert model.weight.isfinite()
+
+
+def test_a_schedule_starts_from_the_smaller_rate():
+    x, model = 3.0 * torch.randn(60), Fragile(reach=0.35)
+    optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.4)  # noqa: E731
+    schedule = lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch)  # noqa: E731
+    _, history = train(model, x, optimizer=optimizer, scheduler=schedule, nonfinite="rewind")
+    rates = [epoch["learning_rate"] for epoch in history.metrics]
+    factors = [0.5 ** (epoch["rewinds"]) for epoch in history.metrics]
+    assert rates[0] == 0.4 * factors[0]
+    assert rates[1] == pytest.approx(rates[0] / 2 * factors[1])
+
+
+def test_averages_are_what_is_validated_kept_and_left(tmp_path):
+    x, model = torch.randn(60), Fragile()
+    guide, _ = train(model, x, validation=x[:20], ema=0.9, run=str(tmp_path / "run"))
+    kept = load_weights(tmp_path / "run" / "checkpoints", "best")
+    assert torch.equal(kept["model.weight"], model.weight.detach())
+    plain, _ = train(other := Fragile(), x, validation=x[:20])
+    assert not torch.equal(other.weight, model.weight)
+    assert not torch.equal(plain.slope, guide.slope)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"nonfinite": "hide"}, "expected 'stop', 'skip' or 'rewind'"),
+        ({"ema": 1.5}, "ema is 1.5"),
+        ({"accumulate": 0}, "accumulate is 0"),
+    ],
+)
+def test_what_is_no_choice(options, said):
+    with pytest.raises(InputError, match=said):
+        train(Fragile(), torch.randn(20), **options)
