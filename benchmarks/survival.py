@@ -145,7 +145,7 @@ def outcome(run: Path) -> Any:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     weights = [load_weights(run / "checkpoints", which) for which in ("best", "last")]
     training = load_training(run / "checkpoints")
-    return [{**line, "seconds": None} for line in lines], weights, training["optimizer"], training["random"]["cpu"]
+    return [{**line, "seconds": None} for line in lines], weights, training["optimizer"], training["random"][0]["cpu"]
 
 
 def same(one: Any, other: Any) -> bool:
