@@ -35,6 +35,7 @@ measurements = (
     "stream",
     "startup",
     "survival",
+    "processes",
 )
 
 
