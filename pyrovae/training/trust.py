@@ -15,7 +15,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 from unittest import mock
 
@@ -93,10 +93,11 @@ def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
         InputError: for a name that :func:`find` refuses.
     """
     refused: list[InputError] = []
+    thread, active = get_ident(), True
 
     def guard(name: str, check_path: bool = True) -> Any:
-        if not check_path:  # the name is from a signature
-            return import_object(name, check_path=False)
+        if not (check_path and active and thread == get_ident()):  # the name is from a signature, or from another's settings
+            return import_object(name, check_path)
         try:
             return find(name, source, trust)
         except InputError as error:
@@ -111,6 +112,7 @@ def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
         try:
             yield
         finally:
+            active = False  # for whoever was first imported meanwhile, and took the guard for what it stands for
             if refused:
                 raise refused[0]
 
