@@ -14,8 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.append(str(Path(__file__).parents[1]))
-
 
 class Result(NamedTuple):
     """What fuzzing came to: files that were read, seconds that it took, and a text for each crash."""

@@ -13,7 +13,7 @@ def main() -> None:
     with atheris.instrument_imports(include=["pyrovae", "yaml", "zipfile"], enable_loader_override=False):
         from tests.fuzz.targets import reader, seeds, targets
     corpus = folder / "corpus"
-    corpus.mkdir()
+    corpus.mkdir(exist_ok=True)
     for number, seed in enumerate(seeds(name)):
         (corpus / f"seed-{number}").write_bytes(seed)
     quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in targets[name].words)
@@ -37,9 +37,9 @@ def main() -> None:
             "-rss_limit_mb=6144",
             "-timeout=60",
             "-max_len=65536",
-            f"-dict={folder / 'words'}",
         ]
         options += [f"-artifact_prefix={folder}/", "-print_final_stats=1"]
+        options += [f"-dict={folder / 'words'}"] * bool(targets[name].words)
         atheris.Setup([sys.argv[0], *options, str(corpus)], attempt)
         atheris.Fuzz()
 

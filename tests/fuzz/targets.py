@@ -23,6 +23,7 @@ from pyrovae.training.checkpoint import checked_checkpoint
 from pyrovae.training.config import vae_maker
 from pyrovae.training.split_record import holds_part, read_event_shape
 from pyrovae.training.state_file import read_state
+from pyrovae.training.trust import read_settings
 from pyrovae.training.weights_file import read_weights
 
 Read = Callable[[Path], object]
@@ -50,6 +51,10 @@ def _read_config(folder: Path) -> None:
     make = vae_maker(text, (2, 2), folder / "config.yaml")
     with Budget({}, folder):
         make()
+
+
+def _read_settings(folder: Path) -> None:
+    read_settings((folder / "config.yaml").read_bytes().decode(errors="replace"), folder / "config.yaml")
 
 
 def _read_split(folder: Path) -> None:
@@ -136,6 +141,7 @@ targets = {
     "npz": Target(_read_array("x.npz"), "x.npz", _npz, archive),
     "images": Target(lambda folder: Images(str(folder), size=2), "x.png", _pictures),
     "config": Target(_read_config, "config.yaml", _of("config.yaml"), yaml),
+    "settings": Target(_read_settings, "config.yaml", _of("config.yaml"), yaml),
     "split": Target(_read_split, "split.npz", _of("split.npz"), archive),
     "index": Target(_checked, "index.json", _of("checkpoints/index.json"), json),
     "manifest": Target(_checked, "epoch-00001/manifest.json", _in_checkpoint("manifest.json"), json),
