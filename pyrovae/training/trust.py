@@ -168,8 +168,8 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
         for key, inner in value.items():
             _look_at_key(key, source, setting or spec)
             _look_at(inner, source, trust, (setting or spec) and (spec or "init_args" not in value))
-        if spec and "." in str(value["class_path"]) and not is_within(str(value["class_path"]), trust):
-            find(value["class_path"], source, trust)
+        if spec:
+            _look_up(value["class_path"], source, trust)
     elif isinstance(value, list):
         for inner in value:
             _look_at(inner, source, trust, setting)
@@ -177,6 +177,14 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
         raise InputError(
             f"{source} holds a number of {value.bit_length()} bits; expected 64 at the most: copy the run again"
         )
+
+
+def _look_up(name: Any, source: Path, trust: Sequence[str]) -> None:
+    """A name with a dot; one without is looked for among the classes of its place, and then comes upon the guard."""
+    if not isinstance(name, str):
+        raise InputError(f"{source} has {str(name)[:200]!r} in the place of a class; expected its name: copy the run again")
+    if "." in name and not is_within(name, trust):
+        find(name, source, trust)
 
 
 def _look_at_key(key: Any, source: Path, setting: bool) -> None:

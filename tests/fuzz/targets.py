@@ -1,6 +1,7 @@
 """What is fuzzed: every reader of a file that may be a stranger's, on bytes, with seeds that are made here."""
 
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,9 +14,9 @@ import numpy as np
 from strangers import checkpoint, make_run
 
 from pyrovae.cli.records import read_metrics, read_summary
-from pyrovae.data import Array, Images
+from pyrovae.data import Array
 from pyrovae.data.idx import read_idx
-from pyrovae.data.image_files import FORMATS
+from pyrovae.data.image_files import FORMATS, ImageFiles
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.training.budget import Budget
@@ -65,11 +66,16 @@ def _read_split(folder: Path) -> None:
 
 def _read_array(name: str) -> Read:
     def read(folder: Path) -> None:
-        for lazy in (None, False):
-            data = Array(str(folder / name), binarize="none", in_memory=lazy)
+        for lazy in (None, False)[: 1 if name.endswith("z") else 2]:
+            data = Array(str(folder / name), validation=0.2, test=0.2, in_memory=lazy)
             next(data.test.batches(2, shuffle=False))
 
     return read
+
+
+def _read_image(folder: Path) -> None:
+    for size in (None, (2, 2)):
+        _ = ImageFiles([folder / "x.png"], size, grayscale=size is None)[np.zeros(1, int)]
 
 
 def _of(*names: str) -> Callable[[Path], list[bytes]]:
@@ -82,11 +88,11 @@ def _in_checkpoint(name: str) -> Callable[[Path], list[bytes]]:
 
 
 def _npy(run: Path) -> list[bytes]:
-    return [_saved(np.save, x) for x in (np.zeros((4, 3)), np.ones((5, 2, 2), np.uint8), np.zeros((10, 2), bool))]
+    return [_saved(np.save, x) for x in (np.zeros((5, 3)), np.ones((5, 2, 2), np.uint8), np.zeros((10, 2), bool))]
 
 
 def _npz(run: Path) -> list[bytes]:
-    x, y = np.zeros((4, 3), np.float32), np.arange(4)
+    x, y = np.zeros((5, 3), np.float32), np.arange(5)
     return [_saved(np.savez, x=x, labels=y), _saved(np.savez_compressed, x=x), (run / "split.npz").read_bytes()]
 
 
@@ -139,12 +145,12 @@ targets = {
     "idx": Target(lambda folder: read_idx(folder / "x", (2, 2)), "x", _idx),
     "npy": Target(_read_array("x.npy"), "x.npy", _npy, arrays),
     "npz": Target(_read_array("x.npz"), "x.npz", _npz, archive),
-    "images": Target(lambda folder: Images(str(folder), size=2), "x.png", _pictures),
+    "images": Target(_read_image, "x.png", _pictures),
     "config": Target(_read_config, "config.yaml", _of("config.yaml"), yaml),
     "settings": Target(_read_settings, "config.yaml", _of("config.yaml"), yaml),
     "split": Target(_read_split, "split.npz", _of("split.npz"), archive),
     "index": Target(_checked, "index.json", _of("checkpoints/index.json"), json),
-    "manifest": Target(_checked, "epoch-00001/manifest.json", _in_checkpoint("manifest.json"), json),
+    "manifest": Target(_checked, "epoch-00002/manifest.json", _in_checkpoint("manifest.json"), json),
     "weights": Target(lambda folder: read_weights(folder / "w"), "w", _in_checkpoint("weights.safetensors"), json),
     "state": Target(lambda folder: read_state(folder / "t"), "t", _in_checkpoint("training.pt"), pickled),
     "metrics": Target(read_metrics, "metrics.jsonl", _of("metrics.jsonl"), json),
@@ -179,9 +185,8 @@ def reader(name: str) -> Iterator[Callable[[bytes], bool]]:
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         place = Path(folder, target.place)
-        place.parent.mkdir(exist_ok=True)
-        if name == "manifest":
-            Path(folder, "index.json").write_text('{"last": "epoch-00001"}')
+        if target.read is _checked:
+            shutil.copytree(_run() / "checkpoints", folder, dirs_exist_ok=True)
 
         def read(content: bytes) -> bool:
             place.write_bytes(content)
