@@ -1,7 +1,7 @@
 """Processes: the throughput of one training step in one process and in several, each on one core.
 
-784-200-200-50 and back with tanh, Bernoulli, batches of 1,000 of all processes together; gloo on CPUs. The rounds of one and of
-several processes are in turn, each on one core.
+784-200-200-50 and back with tanh, Bernoulli, batches of 1,000 of all processes together; gloo on CPUs. The rounds of one
+and of several processes are in turn, each on one core.
 """
 
 import os

@@ -93,7 +93,9 @@ def _fault(path: str, home: str) -> str | None:
     if not os.path.basename(path).isprintable():
         return "has a name that cannot be printed"
     if stat.S_ISLNK(kind):
-        return None if os.path.realpath(path).startswith(home + os.sep) else "is a link that leads out of the folder"
+        if not os.path.realpath(path).startswith(home + os.sep):
+            return "is a link that leads out of the folder"
+        return None if os.path.exists(path) else "is a link that leads nowhere"
     return None if stat.S_ISREG(kind) or stat.S_ISDIR(kind) else "is a pipe, a socket or a device"
 
 

@@ -22,6 +22,7 @@ from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.cli.latent import Drawing, LatentSpace, latent_lines, latent_summary
 from pyrovae.cli.records import read_metrics
 from pyrovae.data import Data
+from pyrovae.errors import InputError
 from pyrovae.evaluation import (
     ImportanceSamplingWarning,
     LogLikelihood,
@@ -176,6 +177,9 @@ def generate(vae: VAE, number: int, labels: Tensor | None = None) -> tuple[Tenso
     """New data from the model and, for each, the mean of p(x | z): both of shape ``(number, *event_shape)``.
 
     A model that is conditioned on labels is given these.
+
+    Raises:
+        InputError: where they are not finite.
     """
     from pyro import poutine
 
@@ -183,7 +187,10 @@ def generate(vae: VAE, number: int, labels: Tensor | None = None) -> tuple[Tenso
     place = next((value.device for value in vae.parameters()), None)
     context = None if context is None else context.to(place)
     site: Any = poutine.trace(vae.model).get_trace(None, context, size=number).nodes["x"]
-    return site["value"], site["fn"].mean
+    drawn = site["value"], site["fn"].mean
+    if not all(torch.isfinite(value).all() for value in drawn):
+        raise InputError("the model draws data that are not finite; expected a trained pair: train again")
+    return drawn
 
 
 def labels_in_turn(vae: VAE, number: int) -> Tensor | None:

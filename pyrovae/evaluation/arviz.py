@@ -31,18 +31,3 @@ def _inference_data(dataset: "Dataset", group: str) -> Any:
 def write(dataset: "Dataset", group: str, path: str | Path) -> None:
     """Write one group to a netCDF file, which ``arviz.from_netcdf`` of either generation reads."""
     dataset.to_netcdf(path, mode="w", group=group, engine="h5netcdf")
-
-
-def read(path: str | Path, group: str) -> "Dataset":
-    """Read one group of a netCDF file that :func:`write` or either generation of ArviZ wrote.
-
-    Raises:
-        Exception: of several types, for a file that holds anything else.
-    """
-    from xarray import load_dataset
-
-    from pyrovae.evaluation.netcdf import require_numbers
-
-    require_numbers(Path(path), group)
-
-    return load_dataset(path, group=group, engine="h5netcdf")

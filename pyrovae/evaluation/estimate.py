@@ -13,6 +13,7 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.evaluation import arviz, importance
 from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.netcdf import Numbers, read_numbers
 from pyrovae.evaluation.pareto import pareto_smoothed
 from pyrovae.evaluation.table import table
 
@@ -25,6 +26,8 @@ GROUP = "importance_sampling"
 """The group of an ArviZ file that holds an estimate."""
 COLUMNS = ("log_p", "standard_error", "effective_sample_size", "k_hat", "smoothed", "jackknife", "jackknife_error")
 """What there is a number of for each datum; files of version 0.1 end with the k-hat."""
+ATTRIBUTES = ("num_samples", "discrete_dimensions", "rounding")
+"""What there is one of."""
 TOLERATED_SHARE = 0.05
 """At most this share of data with a k-hat above the threshold passes without a warning.
 
@@ -203,7 +206,7 @@ class LogLikelihood:
             InputError: for a file that is damaged, or holds anything else.
         """
         try:
-            return cls._of(arviz.read(path, GROUP))
+            return cls._of(read_numbers(Path(path), GROUP, (*COLUMNS, "particles", "bound", "defensive"), ATTRIBUTES))
         except InputError:
             raise
         except Exception as error:  # damage ends in errors of a dozen types
@@ -213,18 +216,21 @@ class LogLikelihood:
             ) from error
 
     @classmethod
-    def _of(cls, dataset: "Dataset") -> Self:
-        counts, shape = dataset["particles"].values.tolist(), dataset["log_p"].shape
-        found = cls(
-            **{name: dataset[name].values if name in dataset else np.full(shape, math.nan) for name in COLUMNS},
-            num_samples=int(dataset.attrs["num_samples"]),
-            bounds=dict(zip(counts, dataset["bound"].values, strict=True)),
-            discrete_dimensions=int(dataset.attrs.get("discrete_dimensions", 0)) or None,
-            defensive=dataset["defensive"].values.astype(bool) if "defensive" in dataset else None,
-            rounding=tuple(map(float, dataset.attrs["rounding"])) if "rounding" in dataset.attrs else None,  # pyright: ignore
+    def _of(cls, found: Numbers) -> Self:
+        arrays, attributes = found
+        shape = arrays["log_p"].shape
+        made = cls(
+            **{name: arrays.get(name, np.full(shape, math.nan)) for name in COLUMNS},
+            num_samples=int(attributes["num_samples"].item()),
+            bounds=dict(zip(arrays["particles"].tolist(), arrays["bound"], strict=True)),
+            discrete_dimensions=int(attributes["discrete_dimensions"].item())
+            if "discrete_dimensions" in attributes
+            else None,
+            defensive=arrays["defensive"].astype(bool) if "defensive" in arrays else None,
+            rounding=tuple(attributes["rounding"].tolist()) if "rounding" in attributes else None,  # pyright: ignore
         )
-        found._require_whole()
-        return found
+        made._require_whole()
+        return made
 
     def _require_whole(self) -> None:
         """Raise a ValueError where the numbers are not those of so many data."""

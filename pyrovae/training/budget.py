@@ -17,7 +17,7 @@ FREE = 2**28
 """Bytes that may be allocated for a pair however small its weights: 256 MiB."""
 TIMES = 16
 """How often the bytes of its weights may be."""
-LEAST = 2**12
+LEAST = 2**14
 """Bytes that every operation counts for, so that a long loop of small ones ends too."""
 
 

@@ -15,7 +15,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 from unittest import mock
 
@@ -93,10 +93,11 @@ def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
         InputError: for a name that :func:`find` refuses.
     """
     refused: list[InputError] = []
+    thread, active = get_ident(), True
 
     def guard(name: str, check_path: bool = True) -> Any:
-        if not check_path:  # the name is from a signature
-            return import_object(name, check_path=False)
+        if not (check_path and active and thread == get_ident()):  # the name is from a signature, or from another's settings
+            return import_object(name, check_path)
         try:
             return find(name, source, trust)
         except InputError as error:
@@ -111,6 +112,7 @@ def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
         try:
             yield
         finally:
+            active = False  # for whoever was first imported meanwhile, and took the guard for what it stands for
             if refused:
                 raise refused[0]
 
@@ -166,8 +168,8 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
         for key, inner in value.items():
             _look_at_key(key, source, setting or spec)
             _look_at(inner, source, trust, (setting or spec) and (spec or "init_args" not in value))
-        if spec and "." in str(value["class_path"]) and not is_within(str(value["class_path"]), trust):
-            find(value["class_path"], source, trust)
+        if spec:
+            _look_up(value["class_path"], source, trust)
     elif isinstance(value, list):
         for inner in value:
             _look_at(inner, source, trust, setting)
@@ -175,6 +177,14 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
         raise InputError(
             f"{source} holds a number of {value.bit_length()} bits; expected 64 at the most: copy the run again"
         )
+
+
+def _look_up(name: Any, source: Path, trust: Sequence[str]) -> None:
+    """A name with a dot; one without is looked for among the classes of its place, and then comes upon the guard."""
+    if not isinstance(name, str):
+        raise InputError(f"{source} has {str(name)[:200]!r} in the place of a class; expected its name: copy the run again")
+    if "." in name and not is_within(name, trust):
+        find(name, source, trust)
 
 
 def _look_at_key(key: Any, source: Path, setting: bool) -> None:
