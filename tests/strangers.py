@@ -1,13 +1,19 @@
 """A small run, as everyone's would be, and what a stranger may put in the place of its files."""
 
-import hashlib
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from pyrovae.cli import main
+from pyrovae.files import read_json
+from pyrovae.training import checkpoint as checkpoints
+from pyrovae.training import durable, results
+from pyrovae.training import run as runs
 
 
 class Bomb:
@@ -41,9 +47,38 @@ def checkpoint(run: Path) -> Path:
     return run / "checkpoints" / json.loads((run / "checkpoints" / "index.json").read_text())["best"]
 
 
-def seal(run: Path) -> None:
-    """Write the digests of a checkpoint's files anew, as whoever changes them would."""
-    folder = checkpoint(run)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["sha256"]}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+@contextmanager
+def taken_as_sealed() -> Iterator[None]:
+    """Within it every file is taken for what was written, as whoever changes one would see to: seals are no secret."""
+    with ExitStack() as stack:
+        for module in (checkpoints, runs, results):
+            for name, stand_in in (("digest", _digest), ("digest_of_file", _digest_of_file), ("read_sealed", _read_sealed)):
+                if hasattr(module, name):
+                    stack.enter_context(mock.patch.object(module, name, stand_in))
+        yield
+
+
+class Anything(str):
+    """A digest that is equal to every other."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _digest(content: bytes) -> str:
+    return Anything(durable.digest(content))
+
+
+def _digest_of_file(path: Path) -> str:
+    return Anything(durable.digest_of_file(path))
+
+
+def _read_sealed(path: Path) -> dict:
+    content = read_json(path)
+    content.pop(durable.SEAL, None)
+    return content

@@ -190,13 +190,16 @@ def _index(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     index = read_sealed(path)
-    if (
-        "last" not in index
-        or not isinstance(index.get("kept"), list)
-        or not all(_is_name(name) and (folder / name).is_dir() for name in _named(index))
-    ):
+    if not _is_index(index) or not all((folder / name).is_dir() for name in _named(index)):
         raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
     return index
+
+
+def _is_index(index: dict[str, Any]) -> bool:
+    """Whether it has the names of checkpoints, and no place outside their folder."""
+    if not {"last", "kept"} <= set(index) <= {"last", "kept", "best"} or not isinstance(index["kept"], list):
+        return False
+    return all(_is_name(name) for name in (*index["kept"], index["last"], index.get("best", index["last"])))
 
 
 def _named(index: dict[str, Any]) -> set[str]:
@@ -204,7 +207,6 @@ def _named(index: dict[str, Any]) -> set[str]:
 
 
 def _is_name(name: Any) -> bool:
-    """Whether this names a checkpoint, and not a place outside its folder."""
     return isinstance(name, str) and re.fullmatch(r"epoch-[0-9]+(-[0-9]+)?(\.[0-9]+)?", name) is not None
 
 

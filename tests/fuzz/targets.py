@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from strangers import checkpoint, make_run
+from strangers import checkpoint, make_run, taken_as_sealed
 
 from pyrovae.cli.records import read_metrics, read_summary
 from pyrovae.data import Array
@@ -182,7 +182,7 @@ def reader(name: str) -> Iterator[Callable[[bytes], bool]]:
     """A function that has a target read bytes, and says whether it did; every error but an InputError passes."""
     target = targets[name]
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as folder, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory) as folder, warnings.catch_warnings(), taken_as_sealed():
         warnings.simplefilter("ignore")
         place = Path(folder, target.place)
         if target.read is _checked:

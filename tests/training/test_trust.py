@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from strangers import make_run
+from strangers import make_run, taken_as_sealed
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
@@ -54,6 +54,12 @@ def make(latent_dim) -> StandardNormal:
     Path(__file__).with_suffix(".called").touch()
     return StandardNormal(latent_dim)
 """
+
+
+@pytest.fixture(autouse=True)
+def _sealed_by_a_stranger():
+    with taken_as_sealed():
+        yield
 
 
 @pytest.fixture(scope="module")
