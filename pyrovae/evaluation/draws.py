@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyrovae.batches import Batch, Columns, batches
 from pyrovae.errors import InputError
 from pyrovae.evaluation.defensive import FEWEST, DefensiveMixture
-from pyrovae.evaluation.limits import MAX_ROWS, rows_that_fit
+from pyrovae.evaluation.limits import MAX_ROWS, keep_freed_memory, rows_that_fit, together
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, same_random_numbers
 from pyrovae.precision import Precision, computing_in
@@ -56,7 +56,8 @@ class Draws:
         self._data, self._device = data, device
         self._pair = Pair(model, guide)
         fewest = FEWEST if defensive else 1
-        self._batch_size = _even(len(data), max(1, min(max_weights // number, (max_rows or MAX_ROWS) // fewest)))
+        most = (max_rows or MAX_ROWS) // max(fewest, together(device, number))
+        self._batch_size = _even(len(data), max(1, min(max_weights // number, most)))
         first = next(self.batches())
         self._pair.start(first.x, **first.given)
         self._mixture = DefensiveMixture(self._pair, first) if defensive else None
@@ -65,6 +66,7 @@ class Draws:
         self._at_once = _even(number, max(fewest, max_rows // self._batch_size))
         self._weigh: Callable[[Batch], Tensor] = self._checked
         self._compile = compile
+        keep_freed_memory(device)
 
     @property
     def number_of_batches(self) -> int:
