@@ -38,7 +38,7 @@ def biased(bias: Tensor, left: Tensor, right: Tensor, **scales: float) -> Tensor
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Of float32 on a CPU in half the time, to the last bit but one; a polynomial where :math:`1 - 2 / (e^{2a} + 1)` cancels.
+    """Of float32 on a CPU in half the time, but for the last bit: a polynomial where :math:`1 - 2 / (e^{2a} + 1)` cancels.
 
     Source: Moshier, Cephes Mathematical Library, tanhf.
     """
@@ -77,7 +77,7 @@ def _pixels(total: Node) -> tuple[Any, Any, tuple[int, ...]] | None:
 
 
 def factors(pixels: int) -> int:
-    """The largest number of factors, up to the limit, of which whole products can be made side by side; 1 if there is none."""
+    """The most factors, up to the limit, of which whole products can be made side by side; 1 if there are none."""
     rows, rest = divmod(pixels, SIDE_BY_SIDE)
     return 1 if rest or not rows else max(n for n in range(1, MOST_FACTORS + 1) if rows % n == 0)
 
