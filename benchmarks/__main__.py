@@ -28,6 +28,7 @@ measurements = (
     "priors",
     "gradients",
     "likelihood",
+    "products",
     "annealing",
     "coverage",
     "scaling",

@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.errors import InputError
 from pyrovae.parameters import same_random_numbers
+from pyrovae.rewriting import biased, rewrite, tanh
 
 _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
 _talkative = ("torch.utils.cpp_extension", "torch._inductor.ir")
@@ -34,7 +35,11 @@ def _bernoulli(probabilities: Tensor, **_: Any) -> Tensor:
     return torch.empty(probabilities.shape, dtype=probabilities.dtype, device=probabilities.device).bernoulli_(probabilities)
 
 
-decompositions: dict[Any, Callable[..., Any]] = {torch.ops.aten.bernoulli.default: _bernoulli}
+decompositions: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.bernoulli.default: _bernoulli,
+    torch.ops.aten.addmm.default: biased,
+    torch.ops.aten.tanh.default: tanh,
+}
 """What operators are made of where they are fused; those of this library are added where they are defined."""
 
 
@@ -77,6 +82,8 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
     """
     with torch.no_grad(), same_random_numbers(*inputs), _refused(), _torch_undisturbed():
         graph = make_fx(function, decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        if inputs[0].device.type == "cpu":
+            rewrite(graph)
         fused: Any = torch._inductor.compile(graph, [*inputs], options=_options(inputs[0].device))
     return torch.no_grad()(fused)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyrovae.batches import Batch, Columns, batches
 from pyrovae.errors import InputError
 from pyrovae.evaluation.defensive import FEWEST, DefensiveMixture
-from pyrovae.evaluation.limits import MAX_ROWS, rows_that_fit
+from pyrovae.evaluation.limits import keep_freed_memory, rows_in_cache, rows_that_fit, together
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, same_random_numbers
 from pyrovae.precision import Precision, computing_in
@@ -32,7 +32,7 @@ class Draws:
         number: of draws a datum.
         device: where the programs run.
         compile: whether to record and fuse them.
-        max_rows: the most draws times data of one run of the programs; measured if None.
+        max_rows: the most draws times data of one run of the programs; as many as caches or a CUDA device hold if None.
         max_weights: the most weights that are held together.
         defensive: whether to draw from the guide mixed with a wider one and with the prior.
 
@@ -56,15 +56,19 @@ class Draws:
         self._data, self._device = data, device
         self._pair = Pair(model, guide)
         fewest = FEWEST if defensive else 1
-        self._batch_size = _even(len(data), max(1, min(max_weights // number, (max_rows or MAX_ROWS) // fewest)))
+        rows = max_rows or rows_in_cache(device, next(batches(data, 1)).x.numel())
+        most = rows // max(fewest, together(device, number))
+        self._batch_size = _even(len(data), max(1, min(max_weights // number, most)))
         first = next(self.batches())
         self._pair.start(first.x, **first.given)
         self._mixture = DefensiveMixture(self._pair, first) if defensive else None
         self.discrete_dimensions: int | None = None
-        max_rows = max_rows or rows_that_fit(device, lambda: self._pair.weigh(4, first.x, **first.given).total.numel())
-        self._at_once = _even(number, max(fewest, max_rows // self._batch_size))
+        if max_rows is None and device.type == "cuda":
+            rows = rows_that_fit(device, lambda: self._pair.weigh(4, first.x, **first.given).total.numel())
+        self._at_once = _even(number, max(fewest, rows // self._batch_size))
         self._weigh: Callable[[Batch], Tensor] = self._checked
         self._compile = compile
+        keep_freed_memory(device)
 
     @property
     def number_of_batches(self) -> int:

@@ -76,8 +76,9 @@ def log_likelihood(
             (:mod:`pyrovae.evaluation.defensive`); or ``auto``: the mixture for those data whose k-hat is above the
             threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
         progress: whether to show a progress bar over data.
-        max_rows: the most particles times data of one run of the programs; if null, 4,096 on a CPU, and on a CUDA device
-            as many as take half of the memory that is free, which other programs there may change.
+        max_rows: the most particles times data of one run of the programs; if null, 4,096 on a CPU, fewer of data with more
+            than 512 numbers each, and on a CUDA device as many as take half of the memory that is free, which other
+            programs there may change.
         max_weights: the most weights to hold; with more draws than this, data are taken one at a time.
 
     Returns:

@@ -83,7 +83,7 @@ def test_auto_mends_what_k_hat_flags_and_leaves_the_rest():
     assert mended.share_above < alone.share_above / 4
     error = (mended.log_p - model.log_p(x).numpy())[flagged]
     assert np.abs(error / mended.standard_error[flagged]).max() < 4.9
-    assert (alone.log_p - model.log_p(x).numpy())[flagged].mean() < -0.1 < error.mean()
+    assert np.median((alone.log_p - model.log_p(x).numpy())[flagged]) < -0.1 < error.mean()  # a mean is the outliers'
     assert "data by the guide mixed" in str(mended)
 
 

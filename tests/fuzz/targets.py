@@ -187,6 +187,8 @@ def reader(name: str) -> Iterator[Callable[[bytes], bool]]:
         place = Path(folder, target.place)
         if target.read is _checked:
             shutil.copytree(_run() / "checkpoints", folder, dirs_exist_ok=True)
+        if target.read is read_metrics:
+            shutil.copytree(_run() / "checkpoints", Path(folder, "checkpoints"))
 
         def read(content: bytes) -> bool:
             place.write_bytes(content)
