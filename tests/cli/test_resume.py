@@ -1,0 +1,66 @@
+"""``pyrovae train`` stopped by a signal, and gone on with."""
+
+import json
+import signal
+
+import pytest
+import yaml
+
+from pyrovae.cli import main
+from pyrovae.training import verify
+from pyrovae.training.steps import Steps
+
+small = [
+    *("--data", "Digits", "--data.binarize", "dynamic", "--model.latent_dim", "2", "--training.batch_size", "200"),
+    *("--training.epochs", "3", "--evaluation.num_samples", "20", "--evaluation.limit", "10", "--training.compile", "false"),
+]
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def stopped(request, tmp_path, capsys, monkeypatch):
+    """A run that a signal ended in its second epoch, of three of seven batches each."""
+    over, done = Steps._over, []
+
+    def told(self, batches):
+        done.append(batches)
+        if len(done) == 9:
+            signal.raise_signal(request.param)
+        over(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "_over", told)
+        assert main(["train", *small, "--run", str(tmp_path / "run")]) == 128 + request.param
+    said = capsys.readouterr().err
+    assert f"stopped after 1 epochs and 2 batches; go on with `pyrovae train --resume {tmp_path / 'run'}`" in said
+    assert "Traceback" not in said
+    return tmp_path / "run"
+
+
+def test_goes_on_to_the_same_end(stopped, tmp_path):
+    assert main(["train", "--resume", str(stopped)]) == 0
+    assert main(["train", *small, "--run", str(tmp_path / "whole")]) == 0
+    one, other = (json.loads((run / "summary.json").read_text()) for run in (stopped, tmp_path / "whole"))
+    assert one == other
+    config, expected = (yaml.safe_load((run / "config.yaml").read_text()) for run in (stopped, tmp_path / "whole"))
+    assert all(config[part] == expected[part] for part in ("data", "objective", "training", "evaluation"))
+    assert not config["overwrite"]
+    assert verify(stopped) == verify(tmp_path / "whole")
+
+
+def test_what_may_be_said_anew_and_what_not(stopped, capsys):
+    def refusal(*argv: str) -> str:
+        assert main(["train", "--resume", str(stopped), *argv]) == 2
+        return capsys.readouterr().err
+
+    assert "training.batch_size is 10, and was 200 in" in refusal("--training.batch_size", "10")
+    assert "model.latent_dim is 3, and was 2 in" in refusal("--model.latent_dim", "3")
+    assert "did you mean 'training.epochs'?" in refusal("--training.epoch", "3")
+    assert "the data changed since training" in refusal("--data.split_seed", "1")
+    assert main(["train", "--resume", str(stopped), "--training.epochs", "2", "--evaluation.limit", "5"]) == 0
+    assert yaml.safe_load((stopped / "config.yaml").read_text())["training"]["epochs"] == 2
+    assert len((stopped / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_nothing_to_go_on_with(tmp_path, capsys):
+    assert main(["train", "--resume", str(tmp_path / "absent")]) == 2
+    assert "config.yaml is missing; expected a run folder" in capsys.readouterr().err
