@@ -85,7 +85,7 @@ def test_one_batch_is_refined_once(monkeypatch):
     refined = []
     monkeypatch.setattr(guide, "_refined", lambda x, given: refined.append(len(x)) or vae.guide.encode(x).detach())
     x = vae.model(size=6).detach()
-    pyrovae.log_likelihood(vae.model, guide, x, 100, max_rows=24, compile=False)
+    pyrovae.log_likelihood(vae.model, guide, x, 200, max_rows=600, compile=False)
     assert refined == [6, 6]  # the batch that the pair is looked at with, and the one that is weighed
     guide(x)
     guide(x)

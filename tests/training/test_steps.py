@@ -111,7 +111,9 @@ def test_fused_steps_are_eager_steps(objective, float64):
 def test_recorded_steps_are_eager_steps_for_every_part(part, unfused, float64):
     binary = part.get("likelihood", Likelihood).filler == 0  # which every other likelihood can have
     draw = dynamic if binary else as_it_is
-    assert_same(*(trained(swapped(**part), grey(), IWAE(2), compile=compile, draw=draw) for compile in (False, True)))
+    plain = {"optimizer": partial(torch.optim.SGD, lr=0.1), "draw": draw}  # Adam makes much of a gradient that is nearly 0
+    both = [trained(swapped(**part), grey(), IWAE(2), compile=compile, **plain) for compile in (False, True)]
+    assert_same(*both, atol=1e-12)
 
 
 @pytest.mark.parametrize("part", [{}, {"prior": Mixture, "guide": FullRankNormal}, {"prior": Vamp, "likelihood": Normal}])
