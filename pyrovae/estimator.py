@@ -148,9 +148,9 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         """
         x = torch.tensor(self._matrix(X, reset=True))
         require_positive(num_samples=self.num_samples)
-        self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        train, held_out = self._split(x)
-        vae = self._untrained(train)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        train, held_out = self._split(x, seed)
+        vae = self._untrained(train, seed)
         history = fit(
             vae.model,
             vae.guide,
@@ -161,11 +161,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             batch_size=self.batch_size,
             optimizer=partial(torch.optim.Adam, lr=self.learning_rate),
             patience=self.patience,
-            seed=self._seed,
+            seed=seed,
             device=self.device,
             progress=bool(self.verbose),
         )
-        self.vae_ = vae
+        self.vae_, self._seed = vae.eval(), seed
         self.history_ = history.metrics
         self.n_iter_ = len(history.metrics)
         self._n_features_out = self._means(x[:1]).shape[1]
@@ -289,7 +289,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         """
         return float(self.score_samples(X).mean())
 
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _split(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
         """The rows to train on, and those held out if any."""
         fraction = self.validation_fraction
         if fraction is None:
@@ -298,16 +298,16 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             return x, None
         if not 0.0 < fraction < 1.0:
             raise InputError(f"validation_fraction is {fraction}; expected a number between 0 and 1, or None")
-        train, held_out = train_test_split(np.arange(len(x)), test_size=fraction, random_state=self._seed)
+        train, held_out = train_test_split(np.arange(len(x)), test_size=fraction, random_state=seed)
         return x[train], x[held_out]
 
-    def _untrained(self, x: Tensor) -> VAE:
+    def _untrained(self, x: Tensor, seed: int) -> VAE:
         """A pair that starts where the data are."""
         for name in ("prior", "likelihood", "guide", "encoder", "decoder"):
             if (part := getattr(self, name)) is not None and not callable(part):
                 raise InputError(f"{name} is {part!r}; expected a class, or a functools.partial of one, that builds it")
         units = Units.of(x)
-        with seeded(self._seed):
+        with seeded(seed):
             vae = VAE(
                 tuple(x.shape[1:]),
                 self.latent_dim,

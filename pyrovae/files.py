@@ -11,6 +11,8 @@ from typing import Any
 
 from pyrovae.errors import InputError
 
+JSON = 2**20
+"""Bytes of a file in JSON, at the most."""
 remedy = "the run is incomplete: copy it again, or train again"
 
 
@@ -47,13 +49,13 @@ def read_text(path: Path, limit: int) -> str:
             raise InputError(f"{path} cannot be read ({error}); expected a text in UTF-8: {remedy}") from error
 
 
-def read_json(path: Path, limit: int = 2**20, remedy: str = remedy) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = remedy) -> dict[str, Any]:
     """The object that a file of JSON holds.
 
     Raises:
         InputError: as :func:`read_text`, and for what is no object in JSON.
     """
-    return parse_json(read_text(path, limit), str(path), remedy)
+    return parse_json(read_text(path, JSON), str(path), remedy)
 
 
 def parse_json(text: str, name: str, remedy: str = remedy) -> dict[str, Any]:
@@ -89,7 +91,10 @@ def require_plain(folder: Path) -> None:
 
 def _fault(path: str, home: str) -> str | None:
     """What is wrong with an entry of a folder, if something is."""
-    kind = os.lstat(path).st_mode
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:  # a training that goes on there has replaced it
+        return None
     if not os.path.basename(path).isprintable():
         return "has a name that cannot be printed"
     if stat.S_ISLNK(kind):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -45,6 +46,39 @@ def make_run(folder: Path, *argv: str) -> Path:
 def checkpoint(run: Path) -> Path:
     """The folder of a run's best checkpoint."""
     return run / "checkpoints" / json.loads((run / "checkpoints" / "index.json").read_text())["best"]
+
+
+@contextmanager
+def soon(seconds: int = 60) -> Iterator[None]:
+    """Fail where something hangs."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    former = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
+
+
+@contextmanager
+def little_memory(megabytes: int) -> Iterator[None]:
+    """Fail where more is held at a time than before, where the system can tell."""
+    peak, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not peak.exists():
+        yield
+        return
+    peak.write_text("5")  # what is held now
+    before = _kibibytes(status, "VmRSS")
+    yield
+    assert _kibibytes(status, "VmHWM") - before < megabytes * 1024
+
+
+def _kibibytes(status: Path, field: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
 
 
 @contextmanager

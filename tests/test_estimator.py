@@ -1,5 +1,6 @@
 """The face that scikit-learn knows: its own checks, and that nothing is computed otherwise than by the library beneath."""
 
+import math
 import pickle
 from functools import partial
 
@@ -348,3 +349,17 @@ def test_transform_is_posterior_means_from_those_seeds(X):
     pair = fitted.vae_.model, fitted.vae_.guide
     expected = posterior_means(*pair, torch.tensor(X[:3]), seed=seeds_of_rows(X[:3], fitted._seed))
     np.testing.assert_array_equal(fitted.transform(X[:3]), expected)
+
+
+def test_networks_rest_once_they_are_fitted():
+    """Batch normalisation goes on with what it learnt, for one row too."""
+
+    def encoder(in_shape, out_shape):
+        layers = nn.Linear(*in_shape, 4), nn.BatchNorm1d(4), nn.Linear(4, math.prod(out_shape))
+        return nn.Sequential(*layers, nn.Unflatten(1, out_shape))
+
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    fitted = VAEEstimator(latent_dim=1, encoder=encoder, epochs=2, num_samples=20, random_state=0).fit(x)
+    first = fitted.score_samples(x)
+    np.testing.assert_array_equal(fitted.score_samples(x), first)
+    np.testing.assert_array_equal(fitted.score_samples(x[:1]), first[:1])

@@ -15,7 +15,7 @@ from pyrovae.batches import Batch, Columns, as_data, batches
 from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.cli.evaluate import Reopened, reopen
 from pyrovae.cli.evaluation import are_pictures, decoded, fingerprint, first, generated, left_out
-from pyrovae.cli.records import read_metrics, read_numbers, read_summary
+from pyrovae.cli.records import is_number, read_metrics, read_numbers, read_summary
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood, latent_map, posterior_means
 from pyrovae.report import Annealed, Page, Points, data_uris, shrunk
@@ -99,7 +99,7 @@ def _annealed(path: Path) -> Annealed | None:
     if not path.is_file():
         return None
     found, names = read_numbers(path), Annealed.__annotations__
-    if missing := [name for name in names if not isinstance(found.get(name), int | float)]:
+    if missing := [name for name in names if not is_number(found.get(name))]:
         raise InputError(f"{path} has no number {missing[0]!r}; expected {', '.join(names)}: make it anew, or remove it")
     return Annealed(**{name: found[name] for name in names})
 

@@ -45,7 +45,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     remedy = f"make it anew: pyrovae evaluate {run}"
     found = read_numbers(run / "summary.json")
     for name, value in found.items():
-        if len(name) > LONGEST or not (value is None or isinstance(value, str) or _is_number(value)):
+        if len(name) > LONGEST or not (value is None or isinstance(value, str) or is_number(value)):
             raise InputError(f"{run / 'summary.json'} has no number or text under {name[:LONGEST]!r}; {remedy}")
     _require_numbers(str(run / "summary.json"), found, shares, remedy)
     return found
@@ -62,10 +62,10 @@ def read_numbers(path: Path) -> dict[str, Any]:
 
 def _require_numbers(name: str, found: dict[str, Any], keys: Iterable[str], remedy: str) -> None:
     for key in keys:
-        if not (found.get(key) is None or _is_number(found[key])):
+        if not (found.get(key) is None or is_number(found[key])):
             raise InputError(f"{name} has {str(found[key])[:LONGEST]!r} under {key!r}; expected a number: {remedy}")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether it is a number that a float can hold."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)

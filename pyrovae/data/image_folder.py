@@ -29,19 +29,16 @@ def find_images(folder: Path) -> tuple[list[Path], Tensor | None]:
 
 
 def _images(folder: Path) -> list[Path]:
-    found, seen = [], {os.path.realpath(folder)}
+    found = []
     for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "." and _is_new(os.path.join(parent, name), seen)]
+        folders[:] = [name for name in folders if name[0] != "." and not _leads_back(Path(parent, name))]
         found += [Path(parent, name) for name in files if name[0] != "."]
     return sorted(path for path in found if path.suffix.lower() in suffixes)
 
 
-def _is_new(folder: str, seen: set[str]) -> bool:
-    """Whether a folder was not come upon before, as one is whose links lead back to it."""
-    place = os.path.realpath(folder)
-    is_new = place not in seen
-    seen.add(place)
-    return is_new
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, which would be walked for ever."""
+    return folder.is_symlink() and any(parent.samefile(folder) for parent in folder.absolute().parents)
 
 
 def _check_one_layout(folder: Path, flat: int, nested: int) -> None:

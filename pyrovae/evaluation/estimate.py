@@ -13,13 +13,14 @@ from torch import Tensor
 from pyrovae.errors import InputError
 from pyrovae.evaluation import arviz, importance
 from pyrovae.evaluation.average import mean_and_error
-from pyrovae.evaluation.netcdf import Numbers, read_numbers
 from pyrovae.evaluation.pareto import pareto_smoothed
 from pyrovae.evaluation.table import table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from xarray import Dataset
+
+    from pyrovae.evaluation.netcdf import Numbers
 
 Array = NDArray[np.float64]
 GROUP = "importance_sampling"
@@ -205,6 +206,8 @@ class LogLikelihood:
         Raises:
             InputError: for a file that is damaged, or holds anything else.
         """
+        from pyrovae.evaluation.netcdf import read_numbers
+
         try:
             return cls._of(read_numbers(Path(path), GROUP, (*COLUMNS, "particles", "bound", "defensive"), ATTRIBUTES))
         except InputError:
@@ -216,7 +219,7 @@ class LogLikelihood:
             ) from error
 
     @classmethod
-    def _of(cls, found: Numbers) -> Self:
+    def _of(cls, found: "Numbers") -> Self:
         arrays, attributes = found
         shape = arrays["log_p"].shape
         made = cls(

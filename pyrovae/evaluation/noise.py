@@ -81,8 +81,8 @@ class Seeds:
     def others(self, rows: NDArray[np.bool_]) -> "Seeds":
         """Other seeds, for some of the data."""
         if isinstance(self.seed, int):
-            return Seeds(self.seed + 1)
-        return Seeds([seed + 1 for seed, chosen in zip(self.seed, rows, strict=True) if chosen])
+            return Seeds(seed_of(self.seed, 1))
+        return Seeds([seed_of(seed, 1) for seed, chosen in zip(self.seed, rows, strict=True) if chosen])
 
 
 def seeds_of_rows(x: NDArray[Any], seed: int = 0) -> list[int]:

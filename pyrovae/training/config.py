@@ -163,13 +163,6 @@ def vae_maker(
     return partial(_build_guarded, parser, parsed, source, trust)
 
 
-def build_vae(
-    config: str, event_shape: tuple[int, ...], source: Path = Path("config.yaml"), trust: Sequence[str] = ()
-) -> VAE:
-    """The programs that :func:`vae_maker` makes."""
-    return vae_maker(config, event_shape, source, trust)()
-
-
 def _build_guarded(parser: ArgumentParser, parsed: Namespace, source: Path, trust: Sequence[str]) -> VAE:
     with guarded(source, trust):
         return _instantiate(parser, parsed).model

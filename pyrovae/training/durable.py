@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.errors import InputError
-from pyrovae.files import opened, parse_json, read_text
+from pyrovae.files import JSON, opened, parse_json, read_text
 
 SEAL = "sha256 of all above"
 """The last entry of a sealed file."""
@@ -91,7 +91,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         InputError: for a file that cannot be read, or has another bit than was written.
     """
-    found = read_text(path, 2**20)
+    found = read_text(path, JSON)
     content = parse_json(found, str(path))
     if SEAL not in content:
         raise InputError(f"{path} is not a file of this library; copy the run again, or train again")

@@ -126,7 +126,7 @@ def fit(
             the pair.
         nonfinite: what becomes of a step whose loss or gradient is not finite: ``stop`` ends the training; ``skip`` leaves
             the step out; ``rewind`` begins the epoch again with half the learning rate, ten times at the most. ``skipped``
-            and ``rewinds`` in the metrics count them.
+            and ``rewinds`` in the metrics count them. With ``rewind``, one goes on from the ends of epochs only.
         patience: stop when the validation bound has not improved for this many epochs.
         compile: record the programs and fuse the step (:mod:`pyrovae.training.steps`), which takes seconds before the
             first step and leaves a run as it would have been but for rounding; if null, where the run has 3,000 steps

@@ -83,7 +83,8 @@ class Keeping:
     def _between(self) -> None:
         """A step is over."""
         if self._is_told() or self._is_due():
-            self._save()
+            if not self._trainer.rewinds:
+                self._save()
             self._stop_if_told()
 
     def _is_told(self) -> bool:
@@ -109,7 +110,7 @@ class Keeping:
 
     def _stop_if_told(self) -> None:
         if self._is_told():
-            epoch, batches = self._trainer.place
+            epoch, batches = self._trainer.place if not self._trainer.rewinds else (self._trainer.finished, 0)
             said = f"stopped after {epoch} epochs" + (f" and {batches} batches" if batches else "")
             remedy = f"go on with `pyrovae train --resume {self._run.path}` (resume=True)"
             raise Interrupted(self._signals.caught or signal.SIGTERM, f"{said}; {remedy}")

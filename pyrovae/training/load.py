@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from pyrovae.errors import InputError
 from pyrovae.files import read_text, require_plain
 from pyrovae.training.budget import Budget
@@ -42,18 +39,16 @@ def load(run: str | Path, which: str = "best", trust: Sequence[str] = ()) -> VAE
     weights = load_weights(run / "checkpoints", which)
     with Budget(weights, run):
         vae = make()
-    _require_usable(weights, run)
     load_into(vae, weights, run)
+    _require_finite(vae, run)
     return vae.eval()
 
 
-def _require_usable(weights: dict[str, Tensor], run: Path) -> None:
-    """Training ends where a number of the pair is no longer one, so that none such is kept."""
-    for name, value in weights.items():
-        if value.is_complex() or not torch.isfinite(value.float()).all():
-            raise InputError(
-                f"{run} has weights {name!r} that are complex or not finite; expected what training keeps: copy it again"
-            )
+def _require_finite(vae: VAE, run: Path) -> None:
+    """Training ends where a parameter is no longer a number, so that none such is kept."""
+    for name, value in vae.named_parameters():
+        if not value.isfinite().all():
+            raise InputError(f"{run} has weights {name!r} that are not finite; expected what training keeps: copy it again")
 
 
 def read_config(run: Path) -> str:

@@ -129,6 +129,6 @@ def _began(process: int) -> str | None:
         os.kill(process, 0)
     except ProcessLookupError:
         return None
-    except OSError:
-        pass
+    except PermissionError:  # there is one, and it is another user's
+        return "unknown"
     return "unknown"

@@ -30,12 +30,10 @@ def writing_results(run: Path) -> Iterator[None]:
 
 def add_results(run: Path, *written: Path) -> None:
     """Seal files that were written into a run, beside those that are sealed already; others are none of its."""
-    place = run / "results.json"
-    digests = dict(read_sealed(place)["sha256"]) if place.exists() else {}
-    names = {str(path.relative_to(run)): path for path in written if path.parent == run}
-    if names:
-        digests |= {name: digest_of_file(path) for name, path in names.items()}
-        write_sealed(place, {"format": format_version, "sha256": digests})
+    results, places = _results(run), {path.resolve() for path in written}
+    new = {str(path.relative_to(run)): digest_of_file(path) for path in results if path.resolve() in places}
+    if new:
+        write_sealed(run / "results.json", {"format": format_version, "sha256": _digests(run) | new})
 
 
 def check_results(run: Path, *names: str) -> None:
@@ -50,9 +48,7 @@ def check_results(run: Path, *names: str) -> None:
     remedy = f"make the results anew: pyrovae evaluate {run}"
     if not (run / "results.json").exists():
         raise InputError(f"{run / 'results.json'} is missing: an evaluation was cut off; {remedy}")
-    known = read_sealed(run / "results.json").get("sha256")
-    if not isinstance(known, dict):
-        raise InputError(f"{run / 'results.json'} is not a file of this library; {remedy}")
+    known = _digests(run)
     for name in sorted(names or {*known, *found}):
         if name not in known or name not in found:
             raise InputError(f"{run / name} is {'missing' if name in known else 'not of the last evaluation'}; {remedy}")
@@ -81,6 +77,15 @@ def verify(run: str | Path) -> int:
         checked_checkpoint(run / "checkpoints", name)
     check_results(run)
     return len(names) + len(_results(run))
+
+
+def _digests(run: Path) -> dict[str, str]:
+    """Those of the results that are sealed."""
+    path = run / "results.json"
+    digests = read_sealed(path).get("sha256") if path.exists() else {}
+    if not isinstance(digests, dict):
+        raise InputError(f"{path} is not a file of this library; make the results anew: pyrovae evaluate {run}")
+    return digests
 
 
 def _results(run: Path) -> list[Path]:

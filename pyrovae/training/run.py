@@ -232,9 +232,12 @@ def _digests(run: Path) -> dict[str, list[str]]:
     manifest = read_sealed(path)
     if manifest.get("format") != format_version:
         raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
-    if set(manifest) != {"format", "sha256"} or not set(manifest["sha256"]) <= set(_asked):
+    digests = manifest.get("sha256")
+    if not isinstance(digests, dict) or not all(
+        name in _asked and isinstance(known, list) for name, known in digests.items()
+    ):
         raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
-    return manifest["sha256"]
+    return digests
 
 
 def _write_manifest(run: Path, digests: dict[str, list[str]]) -> None:

@@ -42,6 +42,7 @@ class Trainer:
 
     Attributes:
         finished: the number of epochs that are over.
+        rewinds: whether an epoch in which a step was not finite is begun again; then one goes on from its beginning only.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Trainer:
         self.device = device
         self.workers = workers
         self.finished = 0
-        self._rewinds = rewinds
+        self.rewinds = rewinds
         self._going_on: dict[str, Any] | None = None
         self._fused = compile_objective(steps.module)
 
@@ -74,9 +75,9 @@ class Trainer:
         Raises:
             NonFiniteError: where steps are not finite, with smaller ones neither, if these are tried.
         """
-        if not self._rewinds:
+        if not self.rewinds:
             return self._epoch()
-        began, kept = self._going_on, _Kept(self.place, copy_of(self.steps.module.state_dict()), deepcopy(self.state()))
+        kept = _Kept(self.place, copy_of(self.steps.module.state_dict()), deepcopy(self.state()))
         for times in count():
             try:
                 return {**self._epoch(), "rewinds": times}
@@ -84,7 +85,6 @@ class Trainer:
                 if times == REWINDS:
                     raise
                 self._go_back(kept)
-                self._going_on = began
                 _shrink(self.steps.optimizer, self.schedule, SHRINK ** (times + 1))
         raise AssertionError
 
@@ -93,7 +93,7 @@ class Trainer:
         rate = float(self.steps.optimizer.param_groups[0]["lr"])
         self._set_random_numbers()
         metrics: dict[str, float] = self._train(self.finished + 1).read("train")
-        if self._rewinds:
+        if self.rewinds:
             self._require_finite()
         if self.held_out is not None:
             with self.steps.averaged():
@@ -240,7 +240,8 @@ class Trainer:
         """Raise a NonFiniteError where the last step of an epoch was too large, which the next epoch could not mend."""
         batch = next(self._read(self.train, torch.arange(min(len(self.train), self.steps.batch_size)), len(self.train)))
         batch = batch.with_tensors(self.train.binarize.draw(batch.x), *batch.given.values())
-        if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
+        finite = bool(self.steps.module.measure(batch.x, **batch.given).loss.isfinite())
+        if self.steps.processes.any(not finite):
             raise NonFiniteError(blame(self.steps.module, batch))
 
     def _find_the_fault(self, held_out: Split) -> None:

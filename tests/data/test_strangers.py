@@ -1,8 +1,6 @@
 """Data files that came from a stranger."""
 
 import os
-import resource
-import signal
 import zipfile
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from strangers import Bomb, payload
+from strangers import Bomb, little_memory, payload, soon
 
 from pyrovae.data import MNIST, Array, Images
 from pyrovae.data.idx import read_idx
@@ -21,22 +19,13 @@ from pyrovae.npz import opened_npz
 
 
 @pytest.fixture(autouse=True)
-def soon():
-    """Fail where something hangs."""
-    former = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, former)
+def _soon():
+    with soon():
+        yield
 
 
 def read_image(path: Path) -> np.ndarray:
     return ImageFiles([path], None, grayscale=False)[np.zeros(1, int)]
-
-
-def grown() -> int:
-    """The most memory that was held so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 class TestNothingIsUnpickled:
@@ -95,9 +84,8 @@ class TestNothingIsAllocatedThatIsNotThere:
 
     @pytest.fixture(autouse=True)
     def little(self):
-        before = grown()
-        yield
-        assert grown() - before < 300
+        with little_memory(300):
+            yield
 
     @pytest.mark.parametrize("shape", [(2**40, 2), (2**62, 4), (2**31, 2**31), (-1, 4), (-2, -2), (2**64, 1)])
     @pytest.mark.parametrize("name", ["x.npy", "x.npz"])

@@ -19,7 +19,7 @@ from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
 from pyrovae.objectives import Objective
 from pyrovae.priors import Prior
-from pyrovae.training.config import _is_same, build, build_vae, experiment_parser
+from pyrovae.training.config import _is_same, build, experiment_parser, vae_maker
 from pyrovae.training.fit import fit
 
 guide_to_contributing = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -100,7 +100,7 @@ def test_every_part_is_one_word_of_the_command_line_and_is_kept_in_the_run(asked
         "objective": made.objective,
     }
     assert all(type(found[name]) is cls for name, cls in asked.items())
-    again = build_vae(_text(parser, config), made.data.event_shape)
+    again = vae_maker(_text(parser, config), made.data.event_shape)()
     assert {name: value.shape for name, value in again.state_dict().items()} == {
         name: value.shape for name, value in made.vae.state_dict().items()
     }

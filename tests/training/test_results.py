@@ -84,3 +84,16 @@ def test_an_evaluation_that_was_cut_off_is_told(run, tmp_path):
     check_results(copy, "samples.npz")
     with pytest.raises(InputError, match=r"summary.json is not of the last evaluation"):
         check_results(copy, "summary.json")
+
+
+def test_files_of_other_names_are_none_of_a_run_s(run, tmp_path, monkeypatch):
+    """Nor does it matter by which path a result is named."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "faces.npz").write_bytes(b"mine")
+    add_results(copy, copy / "faces.npz")
+    verify(copy)
+    monkeypatch.chdir(tmp_path)
+    (copy / "report.html").write_text("another")
+    add_results(Path("copy"), copy / "report.html")
+    verify(copy)

@@ -3,11 +3,9 @@
 import json
 import os
 import pickle
-import resource
 import shutil
-import signal
 import zipfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -16,52 +14,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from strangers import Bomb, checkpoint, make_run, payload, taken_as_sealed
+from strangers import Bomb, checkpoint, little_memory, payload, soon
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.training.checkpoint import load_training
 
-
-@pytest.fixture(autouse=True)
-def _sealed_by_a_stranger():
-    with taken_as_sealed():
-        yield
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("strangers"))
+pytestmark = pytest.mark.usefixtures("sealed_by_a_stranger")
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    return Path(shutil.copytree(trained, tmp_path / "run"))
-
-
-@contextmanager
-def soon(seconds: int = 60):
-    """Fail where something hangs."""
-
-    def late(*_):
-        raise TimeoutError
-
-    former = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, former)
-
-
-@contextmanager
-def little_memory(megabytes: int = 600):
-    """Fail where much is allocated."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    yield
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < megabytes * 1024
+def run(strangers_run):
+    return strangers_run
 
 
 def try_everything(run: Path, capsys, *more: str) -> str:
@@ -311,7 +276,7 @@ def test_weights_whose_header_is_none(name, run):
     if content.startswith(b"{"):
         content = len(content).to_bytes(8, "little") + content
     (checkpoint(run) / "weights.safetensors").write_bytes(content)
-    with little_memory(), pytest.raises(InputError):
+    with little_memory(600), pytest.raises(InputError):
         load(run)
 
 
@@ -419,7 +384,7 @@ def test_estimates_of_other_things_are_refused(name, tmp_path):
     estimates(tmp_path / "plain.nc", lambda group: None)
     assert len(LogLikelihood.from_netcdf(tmp_path / "plain.nc").log_p) == 6
     estimates(tmp_path / "e.nc", files[name])
-    with little_memory(), pytest.raises(InputError, match=r"e.nc cannot be read"):
+    with little_memory(600), pytest.raises(InputError, match=r"e.nc cannot be read"):
         LogLikelihood.from_netcdf(tmp_path / "e.nc")
 
 

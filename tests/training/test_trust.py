@@ -1,12 +1,10 @@
 """What the configuration of a run may name: our classes, torch's, and those of modules that the caller trusts."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from strangers import make_run, taken_as_sealed
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
@@ -56,22 +54,13 @@ def make(latent_dim) -> StandardNormal:
 """
 
 
-@pytest.fixture(autouse=True)
-def _sealed_by_a_stranger():
-    with taken_as_sealed():
-        yield
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("trusted"))
-    load(run)  # imports what it needs
-    return run
+pytestmark = pytest.mark.usefixtures("sealed_by_a_stranger")
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+def run(strangers_run):
+    load(strangers_run)  # imports what it needs
+    return strangers_run
 
 
 @pytest.fixture
