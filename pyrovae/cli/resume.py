@@ -17,7 +17,7 @@ from pyrovae.training.run import check_settings
 from pyrovae.training.trust import parse_settings, read_settings
 
 may_change = (
-    *("data.*", "evaluation.*", "run", "overwrite", "resume", "trust"),
+    *("data.*", "evaluation.*", "overwrite", "resume", "trust"),
     *(f"training.{name}" for name in ("epochs", "patience", "device", "workers", "keep_every", "keep_minutes")),
 )
 """What may be said anew, as patterns of names."""

@@ -24,6 +24,7 @@ from pyrovae.errors import InputError
 from pyrovae.priors import Prior, Vamp
 from pyrovae.training import Run, fit
 from pyrovae.training.config import Experiment, build, experiment_parser
+from pyrovae.training.load import read_config
 from pyrovae.training.processes import Processes
 from pyrovae.training.split_record import check_same
 
@@ -48,7 +49,7 @@ def _run(parser: ArgumentParser, config: Namespace, device: str, writes: bool) -
         experiment.vae.start_at_mean(_mean(experiment.data.train))
     if config.start_prior_at_data:
         _start_prior(experiment.vae.model.prior, experiment.data.train, config.training.seed)
-    run = Run(config.run, **options, config=_text(parser, config), split=_split(experiment))
+    run = Run(config.run, **options, config=_text_to_keep(parser, config), split=_split(experiment))
     _train(experiment, run, device)
     report(experiment.vae, experiment.data, run.path, **vars(config.evaluation), device=device, writes=writes)
 
@@ -65,8 +66,10 @@ def _settings(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
 
 
 def _of_restart(parser: ArgumentParser, config: Namespace) -> Namespace:
-    """The settings with which ``torchrun``, after it lost a process, starts all of them anew: to go on."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and (Path(config.run) / "config.yaml").is_file():
+    """The settings with which ``torchrun``, after it lost a process, starts all of them anew: to go on with their run."""
+    begun = Path(config.run) / "config.yaml"
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if again and begun.is_file() and begun.read_text() == _text(parser, config):
         return settings_to_resume(parser, Path(config.run), ["--resume", config.run], config.trust)
     return config
 
@@ -122,6 +125,15 @@ def _text(parser: ArgumentParser, config: Namespace) -> str:
         kept.pop(name, None)
     kept.overwrite = False
     return parser.dump(kept, skip_unset=False)
+
+
+def _text_to_keep(parser: ArgumentParser, config: Namespace) -> str:
+    """That of ``config.yaml``, which stays what it is where a run goes on as it began."""
+    if config.resume is None:
+        return _text(parser, config)
+    former = settings_to_resume(parser, Path(config.run), [], config.trust)
+    same = _text(parser, former) == _text(parser, config)
+    return read_config(Path(config.run)) if same else _text(parser, config)
 
 
 def _split(experiment: Experiment) -> dict[str, np.ndarray]:

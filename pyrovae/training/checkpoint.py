@@ -86,7 +86,6 @@ def save_checkpoint(
         "sha256": {name: digest(content) for name, content in files.items()},
         "metrics": metrics._asdict() if metrics else None,
     }
-    _drop_unnamed(folder, index)
     name = next(
         name for number in count() if not (folder / (name := place.name + (f".{number}" if number else ""))).exists()
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -70,10 +71,7 @@ class History:
 
     def last_is_best(self) -> bool:
         """Whether the last epoch has the best validation bound so far; without validation the last is the best."""
-        if "validation_bound" not in self.metrics[-1]:
-            return True
-        gains = [self.module.elbo.sign * epoch["validation_bound"] for epoch in self.metrics]
-        return gains[-1] > max(gains[:-1], default=-math.inf)
+        return self.best_of_all() == len(self.metrics)
 
 
 def fit(
@@ -97,7 +95,7 @@ def fit(
     seed: int = 0,
     device: str | None = None,
     workers: int = 0,
-    run: Run | str | None = None,
+    run: Run | str | Path | None = None,
     resume: bool = False,
     keep_every: int | None = None,
     keep_minutes: float | None = 10.0,
@@ -139,7 +137,8 @@ def fit(
         workers: processes that read ahead, for data that are not held in memory.
         run: a folder to keep metrics and checkpoints in. SIGTERM or Ctrl-C then end the step, and a checkpoint is kept.
         resume: go on from the last checkpoint in that folder, as if nothing had happened, or begin where there is none; all
-            else must be as it was, but for ``epochs``, ``patience`` and where it is trained.
+            else must be as it was, but for ``epochs``, ``patience`` and where it is trained. What a ``Dataset`` draws by
+            itself goes on within an epoch only without ``workers``, and on a CPU.
         keep_every: of so many epochs one checkpoint is kept for ever, beside the best and the last one.
         keep_minutes: a checkpoint is kept within an epoch too, after so many minutes.
         progress: show a progress bar.
@@ -182,9 +181,10 @@ def fit(
         made, schedule = _optimizer(module, optimizer, scheduler)
         fuse = epochs * (len(train) // batch_size) >= WORTHWHILE if compile is None else compile
         options = {"clip_norm": clip_norm, "accumulate": accumulate, "ema": ema, "compile": fuse}
+        also = {"clip_norm": clip_norm, "nonfinite": nonfinite, "precision": precision}
         rewinds, leaves = nonfinite == "rewind", "stop" if nonfinite == "rewind" else nonfinite
         steps = Steps(module, made, batch_size=batch_size, draw=train.binarize.draw, nonfinite=leaves, **options)
-        trainer = Trainer(steps, schedule, *parts, seed=seed, device=place, workers=workers, rewinds=rewinds)
+        trainer = Trainer(steps, schedule, *parts, seed=seed, device=place, workers=workers, rewinds=rewinds, also=also)
         if run is None:
             return _loop(trainer, epochs=epochs, patience=patience, progress=progress)
         with Signals() as signals, opened(run, steps.processes) as former:
@@ -248,8 +248,8 @@ def _optimizer(
     return made, schedule
 
 
-def _run(run: Run | str | None, resume: bool) -> Run | None:
-    if isinstance(run, str):
+def _run(run: Run | str | Path | None, resume: bool) -> Run | None:
+    if isinstance(run, str | Path):
         return Run(run, resume=resume)
     if resume and not (isinstance(run, Run) and run.resumes):
         raise InputError("resume is set, and run is not one to be resumed; pass its folder, or Run(path, resume=True)")

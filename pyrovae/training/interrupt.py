@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -43,11 +44,9 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.caught = number
         self._restore()
-        print(
-            f"\n{signal.Signals(number).name}: this step is ended and a checkpoint is kept; once more to end at once",
-            file=sys.stderr,
-            flush=True,
-        )
+        said = f"\n{signal.Signals(number).name}: this step is ended and a checkpoint is kept; once more to end at once"
+        with suppress(OSError, RuntimeError):  # no terminal any more, or in the midst of another line
+            print(said, file=sys.stderr, flush=True)
 
     def _restore(self) -> None:
         for number, former in self._former.items():

@@ -4,7 +4,7 @@ import io
 import math
 import pickle
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import Any
@@ -65,6 +65,7 @@ class Keeping:
         self._saved = monotonic()
         self._steps = 0
         self._writes = trainer.steps.processes.rank == 0
+        self._first = True
         _require_plain(trainer.state())
         trainer.steps.between = self._between
 
@@ -74,8 +75,7 @@ class Keeping:
         Raises:
             Interrupted: where the process was told to stop.
         """
-        if self._writes:
-            self._run.log(metrics)
+        self._write(lambda: self._run.log(metrics))
         keep = self._every is not None and self._trainer.finished % self._every == 0
         self._save(best=best, keep=keep)
         self._stop_if_told()
@@ -104,9 +104,23 @@ class Keeping:
     def _save(self, **flags: bool) -> None:
         trainer = self._trainer
         weights, state = trainer.weights(), trainer.state()
-        if self._writes:
-            self._run.save(trainer.place, weights, state, **flags)
+        if self._first:
+            _require_plain(state)  # most optimisers have a state only after a step
+        self._first = False
+        self._write(lambda: self._run.save(trainer.place, weights, state, **flags))
         self._saved = monotonic()
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Let process 0 write, and all know where it could not."""
+        failed = None
+        if self._writes:
+            try:
+                write()
+            except InputError as error:
+                failed = error
+        failed = self._trainer.steps.processes.gather(failed)[0]
+        if failed is not None:
+            raise failed
 
     def _stop_if_told(self) -> None:
         if self._is_told():

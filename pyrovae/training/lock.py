@@ -99,7 +99,9 @@ class Lock:
             if _read(aside) == holder:
                 aside.unlink()
             else:
-                aside.rename(self.path)
+                with suppress(OSError):  # there is another by now
+                    os.link(aside, self.path)
+                aside.unlink()
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT):

@@ -95,6 +95,7 @@ class Run:
         self._metrics = hashlib.sha256()
         self._length = 0
         self._lock: Lock | None = None
+        self._asks_anew = False
         _check_free(self.path, overwrite or resume)
 
     @property
@@ -122,10 +123,22 @@ class Run:
         lock.acquire()
         try:
             self._lock = lock
-            yield self._go_on() if self._resume and has_checkpoint(self.checkpoints) else self._begin()
+            yield self._go_on() if self._resume and self._was_begun() else self._begin()
         finally:
             self._lock = None
             lock.release()
+
+    def _was_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from; where there must have been one there must be one still."""
+        if has_checkpoint(self.checkpoints):
+            return True
+        metrics = self.path / "metrics.jsonl"
+        if (self.path / "results.json").exists() or (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
+            raise InputError(
+                f"{self.path} was trained, and has no checkpoint any more: put its checkpoints back, or replace it with "
+                "--overwrite (overwrite=True)"
+            )
+        return False
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``."""
@@ -135,6 +148,8 @@ class Run:
     def save(self, place: Place, weights: dict[str, Tensor], training: dict[str, Any], **flags: bool) -> None:
         """Keep a checkpoint, ``best`` or to ``keep`` for ever, with the metrics up to here."""
         self._check_lock()
+        if self._asks_anew:
+            self._take_over_settings()
         metrics = Prefix(self._length, self._metrics.hexdigest())
         save_checkpoint(self.checkpoints, place, weights, training, metrics=metrics, **flags)
 
@@ -145,9 +160,10 @@ class Run:
 
     def _begin(self) -> None:
         """Make the folder's content, in place of a former run where that was asked for."""
-        _clear(self.path)
-        self._overwrite = False
+        self._overwrite = self._asks_anew = False
+        self._metrics, self._length = hashlib.sha256(), 0
         with told(self.path):
+            _clear(self.path)
             self.checkpoints.mkdir(exist_ok=True)
         write_file(self.path / "metrics.jsonl", b"")
         for name, content in self._asked.items():
@@ -157,7 +173,8 @@ class Run:
     def _go_on(self) -> Former:
         """The last checkpoint, after the metrics are cut back to it."""
         checkpoints, manifest = self.checkpoints, read_manifest(self.checkpoints, "last")
-        self._take_over_settings()
+        check_settings(self.path)
+        self._asks_anew = True
         metrics = _prefix(self.path / "metrics.jsonl", manifest)
         write_file(self.path / "metrics.jsonl", metrics)
         self._metrics, self._length = hashlib.sha256(metrics), len(metrics)
@@ -171,7 +188,7 @@ class Run:
 
     def _take_over_settings(self) -> None:
         """Replace what was asked for by what is asked for now; between the writes either is right."""
-        check_settings(self.path)
+        self._asks_anew = False
         former, now = _digests(self.path), {name: digest(content) for name, content in self._asked.items()}
         if any(former.get(name) != [value] for name, value in now.items()):
             _write_manifest(self.path, former | {name: [*former.get(name, []), value] for name, value in now.items()})
@@ -277,8 +294,8 @@ def _is_ours(name: str) -> bool:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run writes but its lock, and leave the folder itself, which may be a link."""
-    for entry in path.iterdir():
+    """Remove what a run writes but its lock, last of all what it is known by, and leave the folder, which may be a link."""
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name in _marks):
         if entry.name == "lock.json" or not _is_ours(entry.name):
             continue
         if entry.is_dir():

@@ -1,5 +1,6 @@
 """A training, epoch after epoch, and all that is needed to go on with it as if nothing had happened."""
 
+import inspect
 import random
 from collections.abc import Iterator
 from copy import deepcopy
@@ -18,8 +19,9 @@ from pyrovae.batches import Batch, as_batch, batches, prefetched
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError
 from pyrovae.evaluation.noise import set_seed
+from pyrovae.objectives import Objective
 from pyrovae.training.checkpoint import Place, load_into
-from pyrovae.training.checks import Noise, NonFiniteError, blame
+from pyrovae.training.checks import Copies, Noise, NonFiniteError, blame
 from pyrovae.training.compiled import compile as compile_objective
 from pyrovae.training.metrics import Means
 from pyrovae.training.run import Former
@@ -56,6 +58,7 @@ class Trainer:
         device: torch.device,
         workers: int,
         rewinds: bool = False,
+        also: dict[str, Any] | None = None,
     ) -> None:
         self.steps = steps
         self.schedule = schedule
@@ -66,6 +69,7 @@ class Trainer:
         self.workers = workers
         self.finished = 0
         self.rewinds = rewinds
+        self._also = also or {}
         self._going_on: dict[str, Any] | None = None
         self._fused = compile_objective(steps.module)
 
@@ -149,15 +153,15 @@ class Trainer:
             for name, value in (*self.steps.module.named_parameters(), *self.steps.module.named_buffers()):
                 if name in raw:
                     value.copy_(raw[name])
-        _restore_optimizer(self.steps.optimizer, state["optimizer"], going_on=sum(kept.place) > 0)
+        _restore_optimizer(self.steps.optimizer, deepcopy(state["optimizer"]), going_on=sum(kept.place) > 0)
         if self.schedule is not None:
             self.schedule.load_state_dict(state["scheduler"])
         self.finished = kept.place.epoch
+        everyones = state["random"]
+        same_number = len(everyones) == self.steps.processes.number
+        self._going_on = everyones[self.steps.processes.rank] if same_number else None
         if kept.place.batches:
             self.steps.restore(state["steps"])
-            everyones = state["random"]
-            same_number = len(everyones) == self.steps.processes.number
-            self._going_on = everyones[self.steps.processes.rank] if same_number else {}
         else:
             self.steps.restore_averages(state["steps"])
 
@@ -170,9 +174,10 @@ class Trainer:
             "accumulate": self.steps.accumulate,
             "ema": self.steps.averages.decay if self.steps.averages else None,
             "seed": self.seed,
-            "the objective": type(self.steps.module.elbo).__name__,
+            "the objective": _described(self.steps.module.elbo),
             "the optimiser": type(self.steps.optimizer).__name__,
             "the schedule": type(self.schedule).__name__,
+            **self._also,
         }
 
     def _require_the_same(self, former: dict[str, Any]) -> None:
@@ -190,13 +195,12 @@ class Trainer:
 
     def _set_random_numbers(self) -> None:
         """As they are at the beginning of this epoch, or at the step where we go on; of each process its own."""
-        others = [1 + self.steps.processes.rank] if self.steps.processes.rank else []
-        if self._going_on is None:
-            set_seed(seed_of_all(self.seed, self.finished + 1, *others), self.device)
-        elif self._going_on:
+        rank, within = self.steps.processes.rank, self.steps.next_batch
+        if self._going_on is not None:
             restore_random_states(self._going_on, self.device)
-        else:  # there was another number of processes
-            set_seed(seed_of_all(self.seed, self.finished + 1, self.steps.next_batch, *others), self.device)
+        if self._going_on is None or not within:  # torch's generators are those of an epoch, NumPy's and Python's go on
+            numbers = [self.seed, self.finished + 1, *([1 + rank] if rank else []), *([within] if within else [])]
+            set_seed(seed_of_all(*numbers), self.device)
         self._going_on = None
 
     def _train(self, epoch: int) -> Means:
@@ -240,7 +244,9 @@ class Trainer:
         """Raise a NonFiniteError where the last step of an epoch was too large, which the next epoch could not mend."""
         batch = next(self._read(self.train, torch.arange(min(len(self.train), self.steps.batch_size)), len(self.train)))
         batch = batch.with_tensors(self.train.binarize.draw(batch.x), *batch.given.values())
+        kept = Copies(self.steps.module.buffers())
         finite = bool(self.steps.module.measure(batch.x, **batch.given).loss.isfinite())
+        kept.restore()
         if self.steps.processes.any(not finite):
             raise NonFiniteError(blame(self.steps.module, batch))
 
@@ -255,6 +261,13 @@ class Trainer:
         raise NonFiniteError(
             "the validation bound is not finite, and was when it was computed again; train with compile=False"
         )
+
+
+def _described(objective: Objective) -> str:
+    """Its class, and what it was made with, as far as that is numbers and words."""
+    made_with = {name: getattr(objective, name, None) for name in inspect.signature(type(objective)).parameters}
+    plain = [f"{name}={value}" for name, value in made_with.items() if isinstance(value, int | float | str)]
+    return f"{type(objective).__name__}({', '.join(plain)})"
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -303,10 +316,13 @@ def _restore_optimizer(optimizer: Optimizer, state: dict[str, Any], *, going_on:
 def _shrink(optimizer: Optimizer, schedule: Any, factor: float) -> None:
     """Make all steps from here on smaller."""
     for group in optimizer.param_groups:
-        group["lr"] *= factor
+        for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+            if name in group:
+                group[name] = group[name] * factor
     for each in (schedule, *getattr(schedule, "_schedulers", ())):
-        if hasattr(each, "base_lrs"):
-            each.base_lrs = [rate * factor for rate in each.base_lrs]
+        for name in ("base_lrs", "max_lrs"):
+            if hasattr(each, name):
+                setattr(each, name, [rate * factor for rate in getattr(each, name)])
 
 
 def copy_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,8 +17,10 @@ from pyrovae.training.checkpoint import load_training, load_weights
 script = """
 import os, signal, sys
 from pyrovae.cli import main
+from pyrovae.training import keeping
 from pyrovae.training.steps import Steps
 
+keeping.ASK_EVERY = 1
 if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (sys.argv[1], "0"):
     over, done = Steps._over, []
 
@@ -100,6 +102,14 @@ def test_goes_on_with_another_number_of_processes(torchrun, tmp_path, capsys):
     by_two = LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p
     assert main(["evaluate", str(run)]) == 0
     assert LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p == pytest.approx(by_two, abs=1e-4)
+
+
+def test_a_restart_does_not_go_on_with_another_run(torchrun, tmp_path):
+    assert main(["train", *settings, "--training.epochs", "1", "--run", str(tmp_path / "run")]) == 0
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(AssertionError, match=r"run folder .* exists; name another"):
+        torchrun("train", *settings, "--training.seed", "1", "--run", str(tmp_path / "run"))
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
 def test_an_error_of_the_input_is_said_by_all(torchrun, tmp_path):

@@ -1,5 +1,6 @@
 """A training that was stopped and went on is the training that was not."""
 
+import itertools
 import json
 import random
 import shutil
@@ -13,10 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, St
 
 import pyrovae
 from pyrovae import VAE, InputError
-from pyrovae.objectives import BetaELBO
+from pyrovae.objectives import ELBO, BetaELBO
 from pyrovae.training import Interrupted, Run
 from pyrovae.training.checkpoint import checkpoints, load_training, load_weights
 from pyrovae.training.interrupt import Signals
+from pyrovae.training.keeping import Keeping
 from pyrovae.training.steps import Steps
 
 settings = {"epochs": 4, "batch_size": 16, "seed": 3, "progress": False}
@@ -27,14 +29,14 @@ def data(number=70) -> torch.Tensor:
 
 
 class Jittered(torch.utils.data.Dataset):
-    """Data that are moved a little at each use, by all random generators there are."""
+    """Data that are turned over now and then, by all random generators there are."""
 
     def __len__(self):
         return 70
 
     def __getitem__(self, index):
         noise = torch.rand(4) + np.random.rand() + random.random()  # noqa: NPY002
-        return (data()[index] + 0.01 * noise).clamp(0.0, 1.0).round()
+        return torch.where(noise > 1.5, 1.0 - data()[index], data()[index])
 
 
 def train_once(folder, *, resume=False, x=None, objective=None, **options):
@@ -168,7 +170,9 @@ def test_early_stopping_goes_on(tmp_path):
         ({"batch_size": 8}, "batch_size is 8, and was 16"),
         ({"seed": 4}, "seed is 4, and was 3"),
         ({"x": data(80)}, "the number of training data is 80, and was 70"),
-        ({"objective": BetaELBO}, "the objective is 'BetaELBO', and was 'ELBO'"),
+        ({"objective": BetaELBO}, r"the objective is 'BetaELBO\(.*, and was 'ELBO\("),
+        ({"objective": partial(ELBO, 2)}, r"num_particles=2.*, and was .*num_particles=1"),
+        ({"clip_norm": 1.0}, "clip_norm is 1.0, and was None"),
         ({"optimizer": torch.optim.RMSprop}, "the optimiser is 'RMSprop', and was 'Adam'"),
         ({"scheduler": partial(StepLR, step_size=1)}, "the schedule is 'StepLR', and was 'NoneType'"),
     ],
@@ -254,3 +258,42 @@ def test_goes_on_with_what_fit_may_be_told(options, tmp_path):
         again = train(folder, resume=True, **options)
         assert_same(tmp_path / "whole", folder)
         assert same(dict(again.state_dict()), dict(whole.state_dict()))
+
+
+def test_data_that_draw_by_themselves_go_on_from_the_end_of_an_epoch(tmp_path):
+    """Where torch's numbers begin anew, and NumPy's and Python's do not."""
+    options = {"x": Jittered(), "keep_minutes": None}
+    train(tmp_path / "whole", **options)
+    kept, epoch = [], Keeping.epoch
+
+    def copied(self, *args, **flags):
+        epoch(self, *args, **flags)
+        kept.append(shutil.copytree(tmp_path / "killed", tmp_path / f"copy-{len(kept)}"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Keeping, "epoch", copied)
+        train_once(tmp_path / "killed", **options)
+    for folder in kept[:3]:
+        train(folder, resume=True, **options)
+        assert_same(tmp_path / "whole", folder)
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_begun_anew(tmp_path):
+    train(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    with pytest.raises(InputError, match="was trained, and has no checkpoint any more"):
+        train(tmp_path / "run", resume=True)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_minutes_between_checkpoints(tmp_path, monkeypatch):
+    """At a clock that goes on by a minute whenever it is looked at: every third step or so, and not every one."""
+    now = itertools.count(0.0, 60.0)
+    monkeypatch.setattr("pyrovae.training.keeping.monotonic", lambda: next(now))
+    saved, save = [], Run.save
+    monkeypatch.setattr(
+        Run, "save", lambda self, place, *args, **flags: saved.append(place) or save(self, place, *args, **flags)
+    )
+    train(tmp_path / "run", epochs=2, keep_minutes=3.0)
+    assert [place.batches for place in saved] == [3, 0, 3, 0]
