@@ -37,6 +37,7 @@ def settings_to_resume(parser: ArgumentParser, run: Path, argv: Sequence[str], t
     except ArgumentError as error:
         raise InputError(explain(str(error), parser)) from error
     _require_the_same(parse_settings(parser, settings, source, trust), config, run)
+    config.trust = [*trust]
     return config
 
 

@@ -61,16 +61,16 @@ def _settings(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
     resumed.add_argument("--trust", action="append", default=[])
     asked, _ = resumed.parse_known_args(argv)
     if asked.resume is None:
-        return _of_restart(parser, parse(parser, argv))
+        return _of_restart(parser, parse(parser, argv), asked.trust)
     return settings_to_resume(parser, Path(asked.resume), argv, asked.trust)
 
 
-def _of_restart(parser: ArgumentParser, config: Namespace) -> Namespace:
+def _of_restart(parser: ArgumentParser, config: Namespace, trust: Sequence[str]) -> Namespace:
     """The settings with which ``torchrun``, after it lost a process, starts all of them anew: to go on with their run."""
     begun = Path(config.run) / "config.yaml"
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if again and begun.is_file() and begun.read_text() == _text(parser, config):
-        return settings_to_resume(parser, Path(config.run), ["--resume", config.run], config.trust)
+        return settings_to_resume(parser, Path(config.run), ["--resume", config.run], trust)
     return config
 
 
