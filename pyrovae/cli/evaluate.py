@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     run = Path(asked.run)
     vae, data, config = reopen(run, moved, asked.trust)
     device = own_device(_device(asked.device, default_device(config)))
-    with joined(device) as first:
+    with joined(device) as group:
         report(
             vae,
             data,
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
             proposal=asked.proposal,
             chains=asked.chains,
             temperatures=asked.temperatures,
-            writes=first,
+            writes=group.first,
         )
     return 0
 

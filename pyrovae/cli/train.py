@@ -4,7 +4,6 @@
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -32,10 +31,13 @@ from pyrovae.training.split_record import check_same
 def main(argv: Sequence[str]) -> int:
     """Train and evaluate; every error of the input comes before the first write."""
     parser = experiment_parser()
-    config = _settings(parser, argv)
+    resume, trust = _asked(argv)
+    config = settings_to_resume(parser, Path(resume), argv, trust) if resume else parse(parser, argv)
     device = own_device(default_device(config))
-    with joined(device) as first:
-        _run(parser, config, device, writes=first)
+    with joined(device) as group:
+        if group.restarted and _is_begun(parser, config):
+            config = settings_to_resume(parser, Path(config.run), ["--resume", config.run], trust)
+        _run(parser, config, device, writes=group.first)
     return 0
 
 
@@ -54,24 +56,20 @@ def _run(parser: ArgumentParser, config: Namespace, device: str, writes: bool) -
     report(experiment.vae, experiment.data, run.path, **vars(config.evaluation), device=device, writes=writes)
 
 
-def _settings(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """What is asked for; of a run to go on with, what was."""
-    resumed = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    resumed.add_argument("--resume")
-    resumed.add_argument("--trust", action="append", default=[])
-    asked, _ = resumed.parse_known_args(argv)
-    if asked.resume is None:
-        return _of_restart(parser, parse(parser, argv), asked.trust)
-    return settings_to_resume(parser, Path(asked.resume), argv, asked.trust)
+def _asked(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The run to go on with, if one is named, and the modules to trust."""
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    words.add_argument("--resume")
+    words.add_argument("--trust", action="append", default=[])
+    asked, _ = words.parse_known_args(argv)
+    return asked.resume, asked.trust
 
 
-def _of_restart(parser: ArgumentParser, config: Namespace, trust: Sequence[str]) -> Namespace:
-    """The settings with which ``torchrun``, after it lost a process, starts all of them anew: to go on with their run."""
+def _is_begun(parser: ArgumentParser, config: Namespace) -> bool:
+    """Whether the run folder is of a training with these settings; what the first process found there is said by all."""
     begun = Path(config.run) / "config.yaml"
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if again and begun.is_file() and begun.read_text() == _text(parser, config):
-        return settings_to_resume(parser, Path(config.run), ["--resume", config.run], trust)
-    return config
+    found = config.resume is None and begun.is_file() and begun.read_text() == _text(parser, config)
+    return Processes().gather(found)[0]
 
 
 def _train(experiment: Experiment, run: Run, device: str) -> None:

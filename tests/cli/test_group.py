@@ -2,14 +2,20 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from pyrovae.cli import main
+from pyrovae.cli.group import meet
+from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.training import verify
 from pyrovae.training.checkpoint import load_training, load_weights
@@ -35,38 +41,32 @@ sys.exit(main(sys.argv[2:]))
 """
 settings = [
     *("--data", "Digits", "--data.binarize", "dynamic", "--model.latent_dim", "2", "--training.batch_size", "150"),
-    *(
-        "--training.epochs",
-        "3",
-        "--training.keep_minutes",
-        "0",
-        "--evaluation.num_samples",
-        "20",
-        "--evaluation.limit",
-        "10",
-    ),
+    *("--training.epochs", "3", "--training.keep_minutes", "0"),
+    *("--evaluation.num_samples", "20", "--evaluation.limit", "10"),
 ]
 
 
 @pytest.fixture
 def torchrun(tmp_path):
-    """Run the command line in two processes, of which one is lost, once."""
+    """Run the command line in two processes, of one machine or of two, of which one is lost, once."""
     (tmp_path / "script.py").write_text(script)
 
-    def run(*argv: str, lost: str = "none", processes: int = 2) -> str:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--max-restarts", "1"]
-        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--monitor-interval", "0.1"]
+    def run(*argv: str, lost: str = "none", machines: int = 1) -> str:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1", "--monitor-interval", "0.1"]
+        command += ["--nnodes", str(machines), "--nproc-per-node", str(2 // machines)]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "a run"]
+        command += ["--", str(tmp_path / "script.py"), lost, *argv]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(
-            [*command, "--", str(tmp_path / "script.py"), lost, *argv],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        started = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(machines)
+        ]
+        said = [process.communicate(timeout=600) for process in started]
+        assert all(process.returncode == 0 for process in started), "".join(errors for _, errors in said)
+        return "".join(printed for printed, _ in said)
 
     return run
 
@@ -76,11 +76,12 @@ def metrics(run: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
-def test_a_lost_process_ends_nothing(torchrun, tmp_path):
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_lost_process_ends_nothing(machines, torchrun, tmp_path):
     """Two processes, the second of which is killed in the second of three epochs, have the run of two that were not."""
     said = torchrun("train", *settings, "--run", str(tmp_path / "whole"))
     assert said.count("log p(x) of 10 data by 20 draws each") == 1
-    torchrun("train", *settings, "--run", str(tmp_path / "lost"), lost="1")
+    torchrun("train", *settings, "--run", str(tmp_path / "lost"), lost="1", machines=machines)
     assert verify(tmp_path / "lost") == verify(tmp_path / "whole")
     assert metrics(tmp_path / "lost") == metrics(tmp_path / "whole")
     for which in ("best", "last"):
@@ -110,6 +111,26 @@ def test_a_restart_does_not_go_on_with_another_run(torchrun, tmp_path):
     with pytest.raises(AssertionError, match=r"run folder .* exists; name another"):
         torchrun("train", *settings, "--training.seed", "1", "--run", str(tmp_path / "run"))
     assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_processes_meet_where_others_left_their_names():
+    """Three processes, after others that had the same store and are gone, have a part of it of their own."""
+    store = HashStore()
+    parts = []
+    for _ in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            met = list(pool.map(lambda rank: meet(store, rank, 3), range(3)))
+        met[1].set("address", str(len(parts)))
+        assert [part.get("address").decode() for part in met] == [str(len(parts))] * 3
+        assert not any(former.get("address") == met[0].get("address") for former in parts)
+        parts.append(met[2])
+
+
+def test_a_process_that_does_not_come_is_waited_for_no_longer_than_the_timeout():
+    store = HashStore()
+    store.set_timeout(timedelta(seconds=1))
+    with pytest.raises(InputError, match=r"^1 of 2 processes met within 1 s"):
+        meet(store, 0, 2)
 
 
 def test_an_error_of_the_input_is_said_by_all(torchrun, tmp_path):
