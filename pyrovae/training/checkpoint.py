@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
+from pyrovae.files import remedy
 from pyrovae.training.durable import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder, write_sealed
 from pyrovae.training.state_file import read_state
 from pyrovae.training.weights_file import read_weights
@@ -118,9 +119,10 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> No
     """Set a module's parameters and buffers.
 
     Raises:
-        InputError: where names or shapes differ; nothing is set then.
+        InputError: where names or shapes differ, or complex numbers stand for real ones; nothing is set then.
     """
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    state = module.state_dict()
+    expected = {name: tuple(value.shape) for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if found != expected:
         name = sorted({*expected.items()} ^ {*found.items()})[0][0]
@@ -128,6 +130,9 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> No
             f"{source} does not fit the programs: {name!r} has shape {found.get(name, 'none: it is missing')} there and "
             f"{expected.get(name, 'none: it is missing')} here; build the programs as they were when trained"
         )
+    for name, value in weights.items():
+        if value.is_complex() and not state[name].is_complex():
+            raise InputError(f"{source} does not fit the programs: {name!r} holds complex numbers; {remedy}")
     module.load_state_dict(weights)
 
 

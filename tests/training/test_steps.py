@@ -75,13 +75,13 @@ def grey(number: int = 11) -> Tensor:
 def trained(
     pair: VAE, data: Tensor, objective: Objective, *, compile: bool, optimizer=adam, draw=dynamic, **settings
 ) -> dict[str, Tensor]:
-    """What two batches of four and a short one make of the pair's state, with the means that they report."""
+    """What two batches of four and a short one make of the pair's state, with the means that they report a datum."""
     module = objective(pair.model, pair.guide)
     module.start(draw(data[:4]))
     pyro.set_rng_seed(2)
     steps = Steps(module, optimizer(module.parameters()), batch_size=4, compile=compile, draw=draw, **settings)
     means = steps.walk(Columns(data), torch.randperm(len(data)))
-    return {**module.state_dict(), "sums": means.sums, "state": torch.get_rng_state()}
+    return {**module.state_dict(), "means": means.sums / means.count, "state": torch.get_rng_state()}
 
 
 def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 1e-10) -> None:

@@ -292,6 +292,9 @@ def test_weights_of_any_type_end_in_a_message(dtype, run, capsys):
     weights = {name: torch.zeros(tensor.shape, dtype=dtype) for name, tensor in load(run).state_dict().items()}
     save_file(weights, checkpoint(run) / "weights.safetensors")
     try_everything(run, capsys, "evaluate", "sample")
+    if dtype == torch.complex64:
+        with pytest.raises(InputError, match="holds complex numbers; "):
+            load(run)
 
 
 def test_a_state_that_unfolds_without_end(run):

@@ -48,6 +48,12 @@ class Optimizer(torch.optim.SGD):
     pass
 
 
+class Numbered(StandardNormal):
+    def __init__(self, latent_dim, numbers: dict[int, float]):
+        assert numbers == {0: 1.5, -3: 2.0}
+        super().__init__(latent_dim)
+
+
 def make(latent_dim) -> StandardNormal:
     Path(__file__).with_suffix(".called").touch()
     return StandardNormal(latent_dim)
@@ -193,6 +199,8 @@ def test_what_is_trusted_is_built(run, module):
     assert type(load(run, trust=["stranger_module"]).model.prior).__module__ == "stranger_module"
     change(run, "model/prior", "stranger_module.make")
     assert type(load(run, trust=["stranger_module"]).model.prior).__module__ == "pyrovae.priors.standard_normal"
+    change(run, "model/prior", spec("stranger_module.Numbered", numbers={0: 1.5, -3: 2.0}))
+    assert type(load(run, trust=["stranger_module"]).model.prior).__name__ == "Numbered"
     assert main(["sample", str(run), "--trust", "stranger_module", "--number", "2"]) == 0
     assert main(["evaluate", str(run), "--trust", "other", "--trust", "stranger_module", "--num_samples", "60"]) == 0
     assert main(["report", str(run), "--trust=stranger_module"]) == 0
@@ -293,9 +301,9 @@ def test_aliases_that_stand_for_little_are_read(run):
     load(run)
 
 
-def test_what_the_user_names_is_free(trained, module, tmp_path):
+def test_what_the_user_names_is_free(run, module, tmp_path):
     """A configuration that is handed to ``train`` is the user's own."""
-    argv = ["train", "--config", str(trained / "config.yaml"), "--run", str(tmp_path / "again")]
+    argv = ["train", "--config", str(run / "config.yaml"), "--run", str(tmp_path / "again")]
     assert main([*argv, "--model.prior", "stranger_module.Mine"]) == 0
     assert module.with_suffix(".called").exists()
 
