@@ -58,7 +58,7 @@ def measured(settings: Settings, task: Task, x: Tensor, samples: int) -> None:
     estimate = whole(vae, drawn(vae, x, samples, compile=not settings.quick))
     estimate()
     floor = f"{products}, {at_once} rows at once"
-    times = interleaved({ours: repeated(estimate), floor: multiply}, rounds=3 if settings.quick else 5, steps=1)
+    times = interleaved({ours: repeated(estimate), floor: multiply}, rounds=3 if settings.quick else 9, steps=1)
     title = f"log p(x) of {len(x)} data from {samples} draws each, {task.name.partition(',')[0]}"
     notes = {"MiB at the peak": {ours: peak()}}
     compare(settings, title, per_unit(times, rows), unit=f"per {unit_rows:,} rows", notes=notes)

@@ -6,8 +6,8 @@ import torch
 
 MAX_ROWS = 2**12
 """Draws times data of one run of the programs on a CPU: more of them leave its caches."""
-MAX_NUMBERS = 2**21
-"""Numbers of the data, repeated for each draw, in one run of the programs on a CPU, for the same reason."""
+MAX_NUMBERS = 3 * 2**19
+"""Numbers of the data, repeated for each draw, in one run of the programs on a CPU, for the same reason: 2,000 of MNIST."""
 MAX_WEIGHTS = 2**20
 """Log weights held at a time, of 8 bytes and a few copies each: as many data are taken together as this allows."""
 TOGETHER = 100
