@@ -135,6 +135,18 @@ def test_loss_and_gradient_are_those_of_the_programs(shape):
     torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
 
 
+def test_what_is_fused_was_rewritten(monkeypatch):
+    graphs = []
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graphs.append(graph) or graph)
+    inputs = [*pixels(3.0, torch.float32)]
+
+    def density(logits: Tensor, x: Tensor) -> list[Tensor]:
+        return [dist.Bernoulli(logits=logits, validate_args=False).to_event(1).log_prob(x)]
+
+    torch.testing.assert_close(fuse(density, inputs)(*inputs), density(*inputs))
+    assert len(graphs[0].graph.find_nodes(op="call_function", target=log_bernoulli)) == 1
+
+
 def test_tanh_is_right_but_for_rounding():
     """Seven roundings, of 6e-8 each, to which the quotient adds a third of one."""
     x = torch.cat([torch.linspace(-12, 12, 400_001), torch.logspace(-38, 1, 10_000)])
