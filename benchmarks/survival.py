@@ -6,6 +6,7 @@ bit, with the run that was left alone. SIGTERM must end with 143 after a checkpo
 """
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def run(settings: Settings) -> None:
 def killed(folder: Path, kills: int, compiled: bool) -> list[str]:
     """Of so many kills, what is counted."""
     whole, seconds = folder / f"whole-{compiled}", time.perf_counter()
-    assert wait(child(whole, compiled)) == 0
+    assert wait(started(whole, compiled)) == 0
     seconds, chance, seen = time.perf_counter() - seconds, random.Random(0), Counter()
     while seen["signals"] < kills:
         run = folder / "run"
@@ -72,11 +74,11 @@ def stopped(folder: Path, stops: int) -> list[str]:
 def ended(run: Path, compiled: bool, after: float, number: int, seen: Counter) -> bool:
     """Whether the training came to its end before a signal after so many seconds; what the signal left is counted."""
     before = batches(run)
-    process = child(run, compiled)
+    process = started(run, compiled)
     while number == signal.SIGTERM and not has_begun(run, process):
         time.sleep(0.01)
     time.sleep(after)
-    os.kill(process, number)
+    send(number, process)
     status = wait(process)
     if status == 0:
         return True
@@ -95,12 +97,12 @@ def ended(run: Path, compiled: bool, after: float, number: int, seen: Counter) -
     return False
 
 
-def has_begun(run: Path, process: int) -> bool:
+def has_begun(run: Path, process: BaseProcess) -> bool:
     """Whether this process trains; before that a signal ends it as any program."""
     try:
-        return json.loads((run / "lock.json").read_text())["process"] == process
+        return json.loads((run / "lock.json").read_text())["process"] == process.pid
     except (OSError, ValueError):
-        return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return process.exitcode is not None
 
 
 def batches(run: Path) -> int:
@@ -111,11 +113,23 @@ def batches(run: Path) -> int:
     return 5 * manifest["epoch"] + manifest["batches"]
 
 
-def child(run: Path, compiled: bool) -> int:
-    """A process that trains, or goes on training, and ends as the command line does."""
-    process = os.fork()
-    if process:
-        return process
+def started(run: Path, compiled: bool) -> BaseProcess:
+    """A process that trains, or goes on training; it is forked from one that has imported all and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=child, args=(run, compiled))
+    process.start()
+    return process
+
+
+def send(number: int, process: BaseProcess) -> None:
+    """Send a signal to a process that may have ended."""
+    if process.exitcode is None and process.pid is not None:
+        os.kill(process.pid, number)
+
+
+def child(run: Path, compiled: bool) -> None:
+    """Train, and end as the command line does."""
     sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         train(run, compiled)
@@ -135,9 +149,10 @@ def train(run: Path, compiled: bool) -> None:
     pyrovae.fit(pair.model, pair.guide, x[:70], x[70:], run=str(run), resume=True, **options)
 
 
-def wait(process: int) -> int:
+def wait(process: BaseProcess) -> int | None:
     """The exit status; minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    process.join()
+    return process.exitcode
 
 
 def outcome(run: Path) -> Any:
