@@ -25,14 +25,8 @@ SIDE_BY_SIDE = 16
 MOST_FACTORS = 16
 """Of a product: more take longer to compile than they save, and 2 to this power is far from the largest float."""
 
-TANH = (
-    (1.3335192898645414e-08, 2.0595080267714362e-05, 3.494738482232739e-03, 1.338031046160209e-01, 9.99999979209435e-01),
-    (7.768605947773317e-07, 3.2842445858632604e-04, 2.5873750584930168e-02, 4.6713625860124103e-01, 1.0),
-)
-"""Coefficients in :math:`a^2`, the highest first, of the polynomials whose quotient is tanh(a) / a within 2.1e-8 for a up to
-9, where tanh is 1 in float32; their largest relative error is the least (Lawson's algorithm)."""
-SATURATED = 9.7
-"""Where the quotient has outgrown 1 by more than it can lose by rounding."""
+TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+"""Coefficients of tanh(a) / a - 1 in a squared, the highest first, for a up to 0.625."""
 
 
 def biased(bias: Tensor, left: Tensor, right: Tensor, **scales: float) -> Tensor:
@@ -44,13 +38,17 @@ def biased(bias: Tensor, left: Tensor, right: Tensor, **scales: float) -> Tensor
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Of float32 on a CPU in less than half the time, within 4e-7 of itself: a quotient of polynomials, never beyond 1."""
+    """Of float32 on a CPU in half the time, but for the last bit: a polynomial where :math:`1 - 2 / (e^{2a} + 1)` cancels.
+
+    Source: Moshier, Cephes Mathematical Library, tanhf.
+    """
     if x.dtype != torch.float32 or x.device.type != "cpu":
         return NotImplemented
-    inner = x.clamp(-SATURATED, SATURATED)
-    square = inner * inner
-    above, below = (reduce(lambda value, coefficient: value * square + coefficient, each) for each in TANH)
-    return (inner * above / below).clamp(-1.0, 1.0)
+    size = x.abs()
+    square = size * size
+    small = reduce(lambda value, coefficient: value * square + coefficient, TANH)
+    large = 1.0 - 2.0 / ((2.0 * size).exp() + 1.0)
+    return torch.where(size < 0.625, small * square * size + size, large).copysign(x)
 
 
 def rewrite(graph: GraphModule) -> None:
