@@ -161,19 +161,18 @@ def _trusted(name: str, source: Path, trust: Sequence[str]) -> Any:
     return found
 
 
-def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = True, argument: bool = False) -> None:
-    """Look up every class that is named, and refuse words and numbers that settings, or a class's arguments, do not have."""
+def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = True) -> None:
+    """Look up every class that is named, and refuse words and numbers that settings do not have."""
     if isinstance(value, dict):
         spec = "class_path" in value
         for key, inner in value.items():
-            _look_at_key(key, source, setting or spec, argument)
-            named = (setting or spec) and (spec or "init_args" not in value)
-            _look_at(inner, source, trust, named, argument or key == "init_args")
+            _look_at_key(key, source, setting or spec)
+            _look_at(inner, source, trust, (setting or spec) and (spec or "init_args" not in value))
         if spec:
             _look_up(value["class_path"], source, trust)
     elif isinstance(value, list):
         for inner in value:
-            _look_at(inner, source, trust, setting, argument)
+            _look_at(inner, source, trust, setting)
     elif isinstance(value, int) and abs(value) >= 2**64:
         raise InputError(
             f"{source} holds a number of {value.bit_length()} bits; expected 64 at the most: copy the run again"
@@ -188,9 +187,9 @@ def _look_up(name: Any, source: Path, trust: Sequence[str]) -> None:
         find(name, source, trust)
 
 
-def _look_at_key(key: Any, source: Path, setting: bool, argument: bool) -> None:
+def _look_at_key(key: Any, source: Path, setting: bool) -> None:
     word = isinstance(key, str) and not key.startswith("__") and (key.isidentifier() or not setting)
-    number = argument and isinstance(key, int) and abs(key) < 2**64
+    number = isinstance(key, int) and abs(key) < 2**64  # of a mapping; in the place of a name the parser refuses it
     if not (word or number):
         raise InputError(
             f"{source} has {str(key)[:200]!r} in the place of a setting's name; expected what `pyrovae train` wrote: copy "
