@@ -101,7 +101,7 @@ class RowNoise:
     def __call__(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
         particles, rows, _ = shape
         here, self._index = self._index[:rows], self._index[rows:]
-        return self._noise[:particles, here].to(dtype)
+        return self._noise[:particles, here].to(device, dtype)
 
     @contextmanager
     def drawn(self) -> Iterator[None]:

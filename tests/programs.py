@@ -41,7 +41,7 @@ class LinearGaussian(PyroModule):
             return self.observe(self.latent(), x)
 
     def latent(self) -> Tensor:
-        return pyro.sample("z", dist.Normal(torch.zeros(self.latent_dim), 1.0).to_event(1))
+        return pyro.sample("z", dist.Normal(self.bias.new_zeros(self.latent_dim), 1.0).to_event(1))
 
     def observe(self, z: Tensor, x: Tensor) -> Tensor:
         return pyro.sample("x", dist.Normal(self.mean(z), self.noise).to_event(1), obs=x)

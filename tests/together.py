@@ -1,5 +1,9 @@
-"""Two processes that train together; run as ``python together.py FOLDER RANK``, or, for what one process finds, imported."""
+"""Two processes that train together; run as ``python together.py FOLDER RANK``, or, for what one process finds, imported.
 
+The environment variable TOGETHER_ON says what they compute on, a CPU by gloo or CUDA devices by NCCL.
+"""
+
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +25,9 @@ from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import BetaELBO, Objective
 from pyrovae.training.steps import Steps
+from pyrovae.training.trainer import random_states, restore_random_states
 
+device = torch.device(os.environ.get("TOGETHER_ON", "cpu"))
 SIZE, BATCH = 11, 4
 """The last batch has three data, of which the first process has two."""
 adam = partial(torch.optim.Adam, lr=1e-2)
@@ -34,7 +40,8 @@ def linear(objective: Objective, optimizer: Callable = adam, seed: int = 0, **se
     model = LinearGaussian()
     with torch.no_grad():
         model.bias.add_(seed)
-    module, x = objective(model, GaussianGuide(model, shift=0.3)), model.data(25)
+    guide, x = GaussianGuide(model, shift=0.3), model.data(25).to(device)
+    module = objective(model.to(device), guide.to(device))
     module.start(x)
     return Steps(module, optimizer(module.parameters()), **settings), x
 
@@ -77,8 +84,8 @@ def hundred(compile: bool, rank: int) -> dict[str, Any]:
 def statistics(rank: int) -> dict[str, Any]:
     """Batches of different numbers, normalised."""
     pyro.set_rng_seed(0)
-    vae = VAE((4,), 2, encoder=Normalised, decoder=partial(MLP, hidden=(3,)), likelihood=Normal)
-    module, x = BetaELBO(warmup=9)(vae.model, vae.guide), torch.randn(9, 4)
+    vae = VAE((4,), 2, encoder=Normalised, decoder=partial(MLP, hidden=(3,)), likelihood=Normal).to(device)
+    module, x = BetaELBO(warmup=9)(vae.model, vae.guide), torch.randn(9, 4).to(device)
     module.start(x)
     steps = Steps(module, adam(module.parameters()), batch_size=5, compile=False)
     pyro.set_rng_seed(10 + rank)
@@ -154,7 +161,7 @@ def interrupted(rank: int) -> bool:
 
     def interrupt() -> None:
         if steps.done == 3:
-            kept.extend([steps.state(), steps.optimizer.state_dict(), torch.get_rng_state()])
+            kept.extend([steps.state(), steps.optimizer.state_dict(), random_states(device)])
             raise Interrupted
 
     kept: list[Any] = []
@@ -169,7 +176,7 @@ def interrupted(rank: int) -> bool:
     again.module.load_state_dict(steps.module.state_dict())
     again.optimizer.load_state_dict(kept[1])
     again.restore(kept[0])
-    torch.set_rng_state(kept[2])
+    restore_random_states(kept[2], device)
     means = again.walk(Columns(x))
     return torch.equal(means.sums, sums) and all(torch.equal(v, state(whole)[n]) for n, v in state(again).items())
 
@@ -192,8 +199,19 @@ def by_steps() -> dict[str, Tensor]:
     return {name: value.grad for name, value in steps.module.named_parameters()}
 
 
+def join(folder: str, rank: int) -> None:
+    """Have a group of two; where there is one CUDA device for both, NCCL takes them for processes of two machines."""
+    if device.type == "cuda":
+        devices = torch.cuda.device_count()
+        torch.cuda.set_device(rank % devices)
+        if devices == 1:
+            os.environ["NCCL_HOSTID"] = str(rank)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=2)
+
+
 def main(folder: str, rank: int) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    join(folder, rank)
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     found = {

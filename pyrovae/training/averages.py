@@ -52,8 +52,8 @@ class Averages:
         self._gaps = self._gaps or [torch.empty_like(value) for value in values]
         _on_lists._foreach_copy_(self._gaps, values)
         _on_lists._foreach_sub_(self._gaps, averages)
-        _on_lists._foreach_mul_(self._gaps, (1.0 - self.decay) * (1.0 - failed))
-        _on_lists._foreach_add_(averages, self._gaps)
+        _on_lists._foreach_mul_(self._gaps, 1.0 - failed)
+        _on_lists._foreach_add_(averages, self._gaps, alpha=1.0 - self.decay)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from user_network import Normalised
 from pyrovae import IWAE, VAE, InputError
 from pyrovae.batches import Columns
 from pyrovae.networks import MLP
+from pyrovae.training.averages import Averages
 from pyrovae.training.steps import Steps
 
 adam = partial(torch.optim.Adam, lr=1e-2)
@@ -58,6 +59,20 @@ def test_they_are_the_exponential_moving_average(mode, unfused, running, monkeyp
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-6)
         assert not torch.equal(value, now[name])
+
+
+@pytest.mark.parametrize("failed", [0.0, 1.0])
+def test_a_flag_on_the_device_lets_them_follow_or_not(failed, float64):
+    """The flag has the type that fused optimisers take it in, and the averages that of the parameters."""
+    parameters = {"weight": nn.Parameter(torch.linspace(1.0, 2.0, 7))}
+    plain, told = (Averages(0.7, parameters) for _ in "ab")
+    with torch.no_grad():
+        parameters["weight"].mul_(3.0)
+    before = told.state()["weight"]
+    plain.follow()
+    told.follow(torch.tensor(failed, dtype=torch.float32))
+    expected = before if failed else plain.state()["weight"]
+    torch.testing.assert_close(told.state()["weight"], expected, rtol=0, atol=1e-15)
 
 
 def test_parameters_hold_them_in_their_own_memory_and_are_put_back(float64):

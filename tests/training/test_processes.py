@@ -14,19 +14,19 @@ from pyrovae.training.processes import Processes
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def found(request, tmp_path_factory):
     """What each of two processes finds."""
     folder = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-W", "ignore", str(Path(together.__file__)), str(folder)]
-    paths = {"PYTHONPATH": ":".join(sys.path)}
+    paths = {"PYTHONPATH": ":".join(sys.path), "TOGETHER_ON": request.param}
     both = [
         subprocess.Popen([*command, rank], env=os.environ | paths, stderr=subprocess.PIPE, text=True) for rank in ("0", "1")
     ]
     for process in both:
         said = process.communicate(timeout=500)[1]
         assert process.returncode == 0, said
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return [torch.load(folder / f"{rank}.pt", map_location="cpu", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("case", together.CASES, ids=str)

@@ -102,15 +102,19 @@ cases = {
     "random data": {"x": Jittered()},
     "clipped, RMSprop": {"clip_norm": 0.5, "optimizer": partial(torch.optim.RMSprop, lr=0.01)},
     "all at once": {"batch_size": 100},
+    "on CUDA": {"device": "cuda", "compile": False},
+    "on CUDA, compiled": {"device": "cuda"},
 }
 
 
-@pytest.mark.parametrize("name", cases)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.cuda] * ("device" in options)) for name, options in cases.items()]
+)
 def test_goes_on_bit_for_bit(name, tmp_path):
     """Five steps an epoch; stopped within one, after the last step of one, and within the last."""
     options = cases[name]
     whole = train(tmp_path / "whole", **options)
-    stops = {"all at once": (1, 2), "compiled": (7,)}.get(name, (2, 5, 13))
+    stops = {"all at once": (1, 2), "compiled": (7,), "on CUDA, compiled": (7,)}.get(name, (2, 5, 13))
     for stop in stops:
         folder = tmp_path / str(stop)
         with pytest.raises(Interrupted, match="; go on with `pyrovae train --resume"):

@@ -1,0 +1,44 @@
+"""Two processes that evaluate together; run as ``python sharded.py FOLDER RANK``, or, for what one process finds, imported.
+
+A third word, ``broken``, spoils the data of the second.
+"""
+
+import sys
+
+import numpy as np
+import torch
+from programs import GaussianGuide, LinearGaussian
+from together import device, join
+from torch import distributed
+
+import pyrovae
+from pyrovae.evaluation.shards import in_shards
+
+
+def estimates(device: torch.device, broken: bool = False) -> list[np.ndarray]:
+    """Of log p(x), in five pieces."""
+    torch.manual_seed(0)
+    model = LinearGaussian()
+    guide, x = GaussianGuide(model, shift=0.1).to(device), model.data(21).to(device)
+    model.to(device)
+    if broken:
+        x[6:8] = torch.nan
+    found = pyrovae.log_likelihood(model, guide, x, 50, max_weights=250, max_rows=200)
+    chains = pyrovae.annealed_importance_sampling(model, guide, x, 4, 5, steps=2, max_rows=20)
+    bounds = pyrovae.bidirectional(model, guide, x, 4, 5, steps=2, max_rows=20)
+    return [found.log_p, found.k_hat, chains.log_weights, bounds.reverse]
+
+
+def main(folder: str, rank: int, broken: bool) -> None:
+    join(folder, rank)
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    found = estimates(device, broken and rank == 1)
+    mine: list[int] = []
+    assert in_shards("abcde", lambda index, item: mine.append(index) or item) == list("abcde")
+    np.savez(f"{folder}/{rank}.npz", np.array(mine), *found)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] == ["broken"])
