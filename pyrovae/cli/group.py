@@ -42,6 +42,8 @@ def joined(device: str) -> Iterator[Group]:
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
+        # A lost process leaves in the store the wish for a dump, after which torch ends those that are started in its place.
+        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
     store, rank, size = next(rendezvous("env://"))
     distributed.init_process_group("nccl" if on_cuda else "gloo", store=meet(store, rank, size), rank=rank, world_size=size)
     first, printed = rank == 0, sys.stdout

@@ -199,11 +199,13 @@ def _look_at_key(key: Any, source: Path, setting: bool) -> None:
 
 def _importers() -> list[Any]:
     """The modules that import what a configuration names."""
-    names = [name for name in sys.modules if is_within(name, ("jsonargparse", "pyrovae.training"))]
+    imported = [*sys.modules.items()]  # at once: another thread may be importing
     return [
-        sys.modules[name]
-        for name in names
-        if name != __name__ and vars(sys.modules[name]).get("import_object") is import_object
+        module
+        for name, module in imported
+        if is_within(name, ("jsonargparse", "pyrovae.training"))
+        and name != __name__
+        and vars(module).get("import_object") is import_object
     ]
 
 

@@ -2,6 +2,8 @@
 
 import sys
 from pathlib import Path
+from threading import Event, Thread
+from time import sleep
 
 import pytest
 import yaml
@@ -226,6 +228,29 @@ def test_a_short_name_does_not_find_a_foreign_class_that_is_already_imported(run
     with pytest.raises(InputError, match=r"names 'stranger_module.Mine'"):
         load(run)
     assert not module.with_suffix(".called").exists()
+
+
+def test_another_thread_may_import_meanwhile(run):
+    """As torch does when a process of a group was lost."""
+    done, interval = Event(), sys.getswitchinterval()
+
+    def importing():
+        while not done.is_set():
+            sys.modules["imported"] = sys
+            sleep(0)
+            del sys.modules["imported"]
+
+    thread = Thread(target=importing)
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(400):
+            with guarded(run):
+                pass
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 laughs = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
