@@ -22,8 +22,8 @@ def training(page: Page) -> figure:
     drawn = {"bound, training": (curve(page.metrics, "train_bound"), FIRST)}
     drawn["bound, validation"] = (curve(page.metrics, "validation_bound"), SECOND)
     if len(top[0]) and np.array_equal(top[0], depth[0]):
-        made.varea(top[0], top[1] - depth[1], top[1], color=ASIDE, alpha=0.2, legend_label="KL, training")
-        drawn = {"reconstruction, training": (top, ASIDE)} | drawn
+        made.varea(top[0], top[1] - depth[1], top[1], color=ASIDE, alpha=0.2, legend_label="KL")
+        drawn = {"reconstruction": (top, ASIDE)} | drawn
     lines = [_line(made, name, *found) for name, found in drawn.items() if len(found[0][0])]
     made.add_tools(HoverTool(renderers=[*lines], tooltips=[("", "@name"), ("epoch", "@epoch"), ("nats", "@said")]))
     if limits := without_the_plunge([found[1] for found, _ in drawn.values()]):
