@@ -41,19 +41,8 @@ if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (sys.argv[1
 sys.exit(main(sys.argv[2:]))
 """
 settings = [
-    *(
-        "--training.device",
-        "cpu",
-        "--data",
-        "Digits",
-        "--data.binarize",
-        "dynamic",
-        "--model.latent_dim",
-        "2",
-        "--training.batch_size",
-        "150",
-    ),
-    *("--training.epochs", "3", "--training.keep_minutes", "0"),
+    *("--data", "Digits", "--data.binarize", "dynamic", "--model.latent_dim", "2", "--training.batch_size", "150"),
+    *("--training.epochs", "3", "--training.keep_minutes", "0", "--training.device", "cpu"),
     *("--evaluation.num_samples", "20", "--evaluation.limit", "10"),
 ]
 
