@@ -16,10 +16,10 @@ simulated = 100
 
 
 def anneal(
-    vae: VAE, tested: Columns, *, chains: int, temperatures: int, device: str, seed: int
+    vae: VAE, tested: Columns, *, chains: int, temperatures: int, device: str, seed: int, progress: bool
 ) -> tuple[AnnealedLikelihood, Bidirectional]:
     """Anneal chains for all data that were evaluated, and for some that the model draws."""
-    settings = {"seed": seed, "device": device, "progress": True}
+    settings = {"seed": seed, "device": device, "progress": progress}
     found = annealed_importance_sampling(vae.model, vae.guide, tested.plain(), chains, temperatures, **settings)
     some = tested.rows(slice(simulated)) if len(tested) > simulated else tested
     bounds = bidirectional(vae.model, vae.guide, some.plain(), chains, temperatures, **settings)

@@ -71,9 +71,9 @@ def report(
             seed=seed,
             device=device,
             proposal=proposal,
-            progress=True,
+            progress=writes,
         )
-    annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed}
+    annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed, "progress": writes}
     if not writes:
         if temperatures is not None:
             anneal(vae, tested, **annealing)
