@@ -4,10 +4,12 @@ The environment variable TOGETHER_ON says what they compute on, a CPU by gloo or
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -197,6 +199,16 @@ def by_steps() -> dict[str, Tensor]:
     with RowNoise(10, torch.arange(10)[steps.share(10)]).drawn():
         steps.walk(Columns(x[:10]))
     return {name: value.grad for name, value in steps.module.named_parameters()}
+
+
+def run_two(script: str, folder: Path, on: str, *words: str) -> list[tuple[str, int]]:
+    """What each of two processes of a script said, and its exit status."""
+    command = [sys.executable, "-W", "ignore", script, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "TOGETHER_ON": on}
+    both = [
+        subprocess.Popen([*command, rank, *words], env=environment, stderr=subprocess.PIPE, text=True) for rank in ("0", "1")
+    ]
+    return [(process.communicate(timeout=500)[1], process.returncode) for process in both]
 
 
 def join(folder: str, rank: int) -> None:

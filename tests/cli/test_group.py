@@ -13,8 +13,11 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
+from pyrovae import VAE
 from pyrovae.cli import main
+from pyrovae.cli.evaluation import report
 from pyrovae.cli.group import meet
+from pyrovae.data import Digits
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.training import verify
@@ -135,6 +138,14 @@ def test_a_process_that_does_not_come_is_waited_for_no_longer_than_the_timeout()
     store.set_timeout(timedelta(seconds=1))
     with pytest.raises(InputError, match=r"^1 of 2 processes met within 1 s"):
         meet(store, 0, 2)
+
+
+def test_a_process_that_does_not_write_shows_nothing(tmp_path, capsys):
+    data = Digits(binarize="dynamic")
+    vae = VAE(data.event_shape, latent_dim=2)
+    report(vae, data, tmp_path, num_samples=20, limit=3, device="cpu", chains=2, temperatures=4, writes=False)
+    assert capsys.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_the_input_is_said_by_all(torchrun, tmp_path):

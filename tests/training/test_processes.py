@@ -1,10 +1,5 @@
 """Processes that train together have the steps of one, and the same parameters in each."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import together
 import torch
@@ -18,14 +13,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 def found(request, tmp_path_factory):
     """What each of two processes finds."""
     folder = tmp_path_factory.mktemp("together")
-    command = [sys.executable, "-W", "ignore", str(Path(together.__file__)), str(folder)]
-    paths = {"PYTHONPATH": ":".join(sys.path), "TOGETHER_ON": request.param}
-    both = [
-        subprocess.Popen([*command, rank], env=os.environ | paths, stderr=subprocess.PIPE, text=True) for rank in ("0", "1")
-    ]
-    for process in both:
-        said = process.communicate(timeout=500)[1]
-        assert process.returncode == 0, said
+    for said, code in together.run_two(together.__file__, folder, request.param):
+        assert code == 0, said
     return [torch.load(folder / f"{rank}.pt", map_location="cpu", weights_only=True) for rank in (0, 1)]
 
 
