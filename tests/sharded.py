@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import torch
 from programs import GaussianGuide, LinearGaussian
-from together import device, join
-from torch import distributed
+from together import device, joined
 
 import pyrovae
 from pyrovae.evaluation.shards import in_shards
@@ -30,14 +29,11 @@ def estimates(device: torch.device, broken: bool = False) -> list[np.ndarray]:
 
 
 def main(folder: str, rank: int, broken: bool) -> None:
-    join(folder, rank)
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    found = estimates(device, broken and rank == 1)
-    mine: list[int] = []
-    assert in_shards("abcde", lambda index, item: mine.append(index) or item) == list("abcde")
-    np.savez(f"{folder}/{rank}.npz", np.array(mine), *found)
-    distributed.destroy_process_group()
+    with joined(folder, rank):
+        found = estimates(device, broken and rank == 1)
+        mine: list[int] = []
+        assert in_shards("abcde", lambda index, item: mine.append(index) or item) == list("abcde")
+        np.savez(f"{folder}/{rank}.npz", np.array(mine), *found)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ The environment variable TOGETHER_ON says what they compute on, a CPU by gloo or
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -211,8 +211,9 @@ def run_two(script: str, folder: Path, on: str, *words: str) -> list[tuple[str, 
     return [(process.communicate(timeout=500)[1], process.returncode) for process in both]
 
 
-def join(folder: str, rank: int) -> None:
-    """Have a group of two; where there is one CUDA device for both, NCCL takes them for processes of two machines."""
+@contextmanager
+def joined(folder: str, rank: int) -> Iterator[None]:
+    """Within it there is a group of two, which NCCL takes for processes of two machines where there is but one CUDA device."""
     if device.type == "cuda":
         devices = torch.cuda.device_count()
         torch.cuda.set_device(rank % devices)
@@ -220,13 +221,22 @@ def join(folder: str, rank: int) -> None:
             os.environ["NCCL_HOSTID"] = str(rank)
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 def main(folder: str, rank: int) -> None:
-    join(folder, rank)
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    found = {
+    with joined(folder, rank):
+        torch.save(findings(rank), f"{folder}/{rank}.pt")
+
+
+def findings(rank: int) -> dict[Any, Any]:
+    """All that is looked at."""
+    return {
         **{("gradients", *case): same_noise(*case) for case in CASES},
         "eager": hundred(False, rank),
         "compiled": hundred(True, rank),
@@ -238,8 +248,6 @@ def main(folder: str, rank: int) -> None:
         "torch": by_torch(rank),
         "steps": by_steps(),
     }
-    torch.save(found, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
 CASES = [(name, batches, norm) for name in objectives for batches in (1, 2) for norm in (None, 0.05)]
