@@ -213,7 +213,7 @@ def run_two(script: str, folder: Path, on: str, *words: str) -> list[tuple[str, 
 
 @contextmanager
 def joined(folder: str, rank: int) -> Iterator[None]:
-    """Within it there is a group of two, which NCCL takes for processes of two machines where there is but one CUDA device."""
+    """Within it there is a group of two, which NCCL takes for processes of two machines where it has but one device."""
     if device.type == "cuda":
         devices = torch.cuda.device_count()
         torch.cuda.set_device(rank % devices)
