@@ -22,7 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.errors import InputError
 from pyrovae.parameters import same_random_numbers
-from pyrovae.rewriting import biased, rewrite, tanh
+from pyrovae.rewriting import biased, onednn_products, product, rewrite, tanh
 
 _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
 _talkative = ("torch.utils.cpp_extension", "torch._inductor.ir")
@@ -38,6 +38,7 @@ def _bernoulli(probabilities: Tensor, **_: Any) -> Tensor:
 decompositions: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.bernoulli.default: _bernoulli,
     torch.ops.aten.addmm.default: biased,
+    torch.ops.aten.mm.default: product,
     torch.ops.aten.tanh.default: tanh,
 }
 """What operators are made of where they are fused; those of this library are added where they are defined."""
@@ -84,14 +85,15 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
         graph = make_fx(function, decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         if inputs[0].device.type == "cpu":
             rewrite(graph)
-        fused: Any = torch._inductor.compile(graph, [*inputs], options=_options(inputs[0].device))
+        with onednn_products():
+            fused: Any = torch._inductor.compile(graph, [*inputs], options=_options(inputs[0].device))
     return torch.no_grad()(fused)
 
 
 def _options(device: torch.device) -> dict[str, Any]:
-    """Inductor's: torch's own random numbers, and on a CPU no Python between the kernels."""
+    """Inductor's: torch's own random numbers, sums whose order no timing decides, and on a CPU no Python between kernels."""
     in_order = {"reorder_for_peak_memory": False, "reorder_for_locality": False}  # random numbers must be drawn in theirs
-    return {"fallback_random": True, "cpp_wrapper": device.type == "cpu", **in_order}
+    return {"fallback_random": True, "deterministic": True, "cpp_wrapper": device.type == "cpu", **in_order}
 
 
 @contextmanager

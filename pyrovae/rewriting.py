@@ -1,4 +1,4 @@
-r"""Recorded graphs in fewer operations on a CPU: what costs most there beside the products, the same but for rounding.
+r"""Recorded graphs in fewer operations on a CPU, the same but for rounding: products, tanh and the density of pixels.
 
 The log density of independent binary pixels with logits l,
 
@@ -10,10 +10,14 @@ so that small excesses are kept, :math:`(1 + a)(1 + b) = 1 + (a + b + a b)`. Gra
 they have been recorded, and they need no logarithm.
 """
 
-from collections.abc import Sequence
-from functools import reduce
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, reduce
 from operator import add
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -22,6 +26,10 @@ from torch.fx import GraphModule, Node
 aten = torch.ops.aten
 SIDE_BY_SIDE = 16
 """Products that are made together: as many as the widest register has numbers of float32."""
+ONEDNN_ROWS = 1000
+"""Of a product, from which on oneDNN can be the faster: it needs more time to begin."""
+PROCESSOR = Path("/proc/cpuinfo")
+"""What Linux says of it."""
 MOST_FACTORS = 16
 """Of a product: more take longer to compile than they save, and 2 to this power is far from the largest float."""
 
@@ -35,6 +43,39 @@ def biased(bias: Tensor, left: Tensor, right: Tensor, **scales: float) -> Tensor
     if scales or narrow or bias.dim() != 1 or bias.device.type != "cpu":
         return NotImplemented
     return torch.mm(left, right) - (-bias)  # inductor would make an addmm of a sum
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``mm`` on a CPU, by oneDNN where that is the faster."""
+    taken = left.dtype == torch.float32 and left.device.type == "cpu" and left.is_contiguous() and len(left) >= ONEDNN_ROWS
+    if not taken or not onednn_is_faster():
+        return NotImplemented
+    return torch.ops.mkldnn._linear_pointwise(left, right.t(), None, "none", [], "")
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether this is a processor of AMD with AVX-512: what torch takes, MKL, is written for those of Intel."""
+    vendor = PROCESSOR.read_text() if PROCESSOR.exists() else platform.processor()
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return wide and "AuthenticAMD" in vendor and torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
+
+
+@contextmanager
+def onednn_products() -> Iterator[None]:
+    """Let inductor call oneDNN for matrices that are inputs of a graph, where its own lowering takes only constants."""
+    if not onednn_is_faster():
+        yield
+        return
+    from torch._inductor.ir import TensorBox  # takes two seconds to import
+    from torch._inductor.lowering import lowerings
+    from torch._inductor.mkldnn_ir import LinearUnary
+
+    def lowering(*args: Any) -> Any:
+        return TensorBox.create(LinearUnary.create(*args))
+
+    with mock.patch.dict(lowerings, {torch.ops.mkldnn._linear_pointwise.default: lowering}):
+        yield
 
 
 def tanh(x: Tensor) -> Tensor:

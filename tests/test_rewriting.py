@@ -1,6 +1,7 @@
 """Rewritten graphs give the numbers of what was recorded, but for rounding."""
 
 import math
+import platform
 
 import pyro.distributions as dist
 import pytest
@@ -10,8 +11,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 import pyrovae
+from pyrovae import rewriting
 from pyrovae.recording import decompositions, fuse
-from pyrovae.rewriting import biased, factors, log_bernoulli, log_of_one_more, rewrite, tanh
+from pyrovae.rewriting import ONEDNN_ROWS, biased, factors, log_bernoulli, log_of_one_more, onednn_is_faster, rewrite, tanh
 
 PIXELS = 112
 """Seven factors a product."""
@@ -185,3 +187,72 @@ def test_a_bias_is_added_after_the_product():
     assert torch.ops.aten.mm.default in targets
     assert torch.ops.aten.addmm.default not in targets
     torch.testing.assert_close(graph(*inputs), torch.addmm(*inputs))
+
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+
+
+def by_onednn(left: Tensor, right: Tensor) -> bool:
+    """Whether the recorded product is one of oneDNN's."""
+    graph = make_fx(torch.mm, decompositions, tracing_mode="fake")(left, right)
+    targets = [node.target for node in graph.graph.nodes]
+    taken = torch.ops.mkldnn._linear_pointwise.default in targets
+    assert taken != (torch.ops.aten.mm.default in targets)
+    return taken
+
+
+@needs_onednn
+def test_products_of_many_rows_are_onednns_where_it_is_faster(monkeypatch):
+    many, right = torch.ones(ONEDNN_ROWS, 20), torch.ones(20, 30)
+    monkeypatch.setattr(rewriting, "onednn_is_faster", lambda: False)
+    assert not by_onednn(many, right)
+    monkeypatch.setattr(rewriting, "onednn_is_faster", lambda: True)
+    assert by_onednn(many, right)
+    assert by_onednn(many, torch.ones(30, 20).t())
+    assert not by_onednn(many[1:], right)
+    assert not by_onednn(torch.ones(20, ONEDNN_ROWS).t(), right)
+    for dtype in (torch.float64, torch.bfloat16):
+        assert not by_onednn(many.to(dtype), right.to(dtype))
+
+
+@needs_onednn
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_onednn_fused(transposed, monkeypatch):
+    """With weights that change from call to call, as inputs of the graph; and inductor is left as it was found."""
+    from torch._inductor.lowering import lowerings
+    from torch._inductor.utils import fresh_cache
+
+    before = lowerings[torch.ops.mkldnn._linear_pointwise.default]
+    monkeypatch.setattr(rewriting, "onednn_is_faster", lambda: True)
+    torch.manual_seed(0)
+    x, bias = torch.randn(3, ONEDNN_ROWS, 20), torch.randn(30)
+    weights = [torch.randn(30, 20).t() if transposed else torch.randn(20, 30) for _ in range(2)]
+
+    def layer(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        return [(x @ weight + bias).tanh()]
+
+    with fresh_cache():
+        fused = fuse(layer, [x, weights[0], bias])
+    for weight in weights:
+        exact = layer(x.double(), weight.double(), bias.double())[0]
+        torch.testing.assert_close(fused(x, weight, bias)[0].double(), exact, rtol=1e-5, atol=1e-5)
+    assert lowerings[torch.ops.mkldnn._linear_pointwise.default] is before
+
+
+@pytest.mark.parametrize(
+    ("said", "capability", "expected"),
+    [("AuthenticAMD", "AVX512", True), ("AuthenticAMD", "AVX2", False), ("GenuineIntel", "AVX512", False)],
+)
+@pytest.mark.parametrize("linux", [True, False])
+def test_which_processors_onednn_is_faster_on(said, capability, expected, linux, monkeypatch, tmp_path):
+    information = tmp_path / "cpuinfo"
+    if linux:
+        information.write_text(f"processor\t: 0\nvendor_id\t: {said}\n")
+    monkeypatch.setattr(rewriting, "PROCESSOR", information)
+    monkeypatch.setattr(platform, "processor", lambda: f"AMD64 Family 25 Model 17 Stepping 1, {said}")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    for library in (torch.backends.mkl, torch.backends.mkldnn):
+        monkeypatch.setattr(library, "is_available", lambda: True)
+    assert onednn_is_faster.__wrapped__() == expected
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert not onednn_is_faster.__wrapped__()
