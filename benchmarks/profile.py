@@ -50,7 +50,7 @@ def _seconds(task: Task, steps: int) -> float:
 
 def _profiled(task: Task, steps: int) -> list[float]:
     """The seconds of each kind in a step, what is left, and their sum."""
-    by_blas = mock.patch.object(rewriting, "onednn_is_faster", lambda: False)
+    by_blas = mock.patch.object(rewriting, "onednn_is_faster", return_value=False)
     with by_blas, config.patch({"cpp.enable_kernel_profile": True}):
         run = recorded(task)
         run(steps)
