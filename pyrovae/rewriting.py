@@ -47,8 +47,8 @@ def biased(bias: Tensor, left: Tensor, right: Tensor, **scales: float) -> Tensor
 
 def product(left: Tensor, right: Tensor) -> Tensor:
     """``mm`` on a CPU, by oneDNN where that is the faster."""
-    taken = left.dtype == torch.float32 and left.device.type == "cpu" and left.is_contiguous() and len(left) >= ONEDNN_ROWS
-    if not taken or not onednn_is_faster():
+    known = left.dtype == torch.float32 and left.device.type == "cpu" and left.is_contiguous() and left.numel() > 0
+    if not known or len(left) < ONEDNN_ROWS or not onednn_is_faster():
         return NotImplemented
     return torch.ops.mkldnn._linear_pointwise(left, right.t(), None, "none", [], "")
 
