@@ -103,8 +103,10 @@ def annealed(settings: Settings) -> None:
             for temperatures in lengths:
                 run = partial(pyrovae.annealed_importance_sampling, pair.model, pair.guide, x, chains, temperatures)
                 bounds = bracketing(pair, repeats, temperatures, options)
-                rows.append([f"{dimensions}, {name}, T = {temperatures}", *_cells(run(**options), pair.log_p(x)), *bounds])
-    header = ["", "error, nats", "± draws", "95% cover", "gap", "brackets"]
+                found = run(**options)
+                cells = [*_cells(found, pair.log_p(x)), f"{found.share_unmet:.0%}"]
+                rows.append([f"{dimensions}, {name}, T = {temperatures}", *cells, *bounds])
+    header = ["", "error, nats", "± draws", "95% cover", "fewer than half count", "gap", "brackets"]
     table(settings, f"annealing, {chains} chains, {repeats:,} repeats", header, rows)
 
 

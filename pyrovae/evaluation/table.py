@@ -20,8 +20,13 @@ def table(estimate: LogLikelihood) -> str:
     """The mean with both errors apart, the bounds, effective sample sizes and k-hats, and the warning there may be."""
     parts = [_mean(estimate), _bounds(estimate), _diagnostics(estimate)]
     if estimate.warning:
-        parts.append([fill(f"Warning: {estimate.warning}.", 78, initial_indent="  ", subsequent_indent="  ")])
+        parts.append([warned(estimate.warning)])
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def warned(sentence: str) -> str:
+    """The sentence as a paragraph of a table."""
+    return fill(f"Warning: {sentence}.", 78, initial_indent="  ", subsequent_indent="  ")
 
 
 def _mean(estimate: LogLikelihood) -> list[str]:
