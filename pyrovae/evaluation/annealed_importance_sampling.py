@@ -19,7 +19,7 @@ from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.chains import Chains
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.draws import filled_up
-from pyrovae.evaluation.estimate import TOLERATED_SHARE
+from pyrovae.evaluation.estimate import TOLERATED_SHARE, UNTRUSTED
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seed_of, seeded, set_seed
@@ -111,8 +111,8 @@ class AnnealedLikelihood:
         if self.share_unmet <= TOLERATED_SHARE:
             return None
         return (
-            f"fewer than half of the chains count for {self.share_unmet:.1%} of the data: the mean of log p(x) is probably "
-            "too low and its standard errors are not to be trusted; take more temperatures, or start from the guide"
+            f"fewer than half of the chains count for {self.share_unmet:.1%} of the data: {UNTRUSTED}; take more "
+            "temperatures, or start from the guide"
         )
 
     def __str__(self) -> str:

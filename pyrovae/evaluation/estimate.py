@@ -37,6 +37,8 @@ data are above the threshold wherever k comes near it. In trials with Gaussian p
 5,000 draws, 95% intervals for log p(x) covered at 91% or more where the share was below this; where more than a third of
 the data were above the threshold they covered at 41 to 87%.
 """
+UNTRUSTED = "the mean of log p(x) is probably too low and its standard errors are not to be trusted"
+"""What heavy tails of the weights mean."""
 
 
 class ImportanceSamplingWarning(UserWarning):
@@ -169,9 +171,8 @@ class LogLikelihood:
         if self.share_above <= TOLERATED_SHARE:
             return None
         return (
-            f"Pareto k-hat exceeds {self.threshold:.2f} for {self.share_above:.1%} of the data: the mean of log p(x) is "
-            "probably too low and its standard errors are not to be trusted; draw more samples, or use a richer guide, or "
-            "annealed importance sampling"
+            f"Pareto k-hat exceeds {self.threshold:.2f} for {self.share_above:.1%} of the data: {UNTRUSTED}; draw more "
+            "samples, or use a richer guide, or annealed importance sampling"
         )
 
     def gap(self, particles: int) -> Array:
