@@ -199,10 +199,9 @@ def _look_at_key(key: Any, source: Path, setting: bool) -> None:
 
 def _importers() -> list[Any]:
     """The modules that import what a configuration names."""
-    imported = [*sys.modules.items()]  # at once: another thread may be importing
     return [
         module
-        for name, module in imported
+        for name, module in sys.modules.copy().items()  # of a copy: another thread may be importing
         if is_within(name, ("jsonargparse", "pyrovae.training"))
         and name != __name__
         and vars(module).get("import_object") is import_object
