@@ -230,7 +230,7 @@ def test_a_short_name_does_not_find_a_foreign_class_that_is_already_imported(run
 
 
 def test_another_thread_may_import_meanwhile(run):
-    """As torch does when a process of a group was lost; here every collection of garbage imports, and every object has one."""
+    """As torch does when a process of a group was lost; here collecting garbage imports, and every object has it done."""
 
     def importing(phase, _):
         if phase == "start" and sys.modules.pop("imported", None) is None:
