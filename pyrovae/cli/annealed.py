@@ -46,6 +46,7 @@ def _summary(found: AnnealedLikelihood, bounds: Bidirectional) -> dict[str, floa
         "standard error over data": found.data_error,
         "chains": found.chains,
         "temperatures": found.temperatures,
+        "share_unmet": found.share_unmet,
         "gap": gap,
         "error of the gap": its_error,
     }

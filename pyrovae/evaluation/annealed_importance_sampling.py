@@ -107,13 +107,8 @@ class AnnealedLikelihood:
 
     @property
     def warning(self) -> str | None:
-        """The sentence to read before the numbers, where that is so for more than one datum in twenty."""
-        if self.share_unmet <= TOLERATED_SHARE:
-            return None
-        return (
-            f"fewer than half of the chains count for {self.share_unmet:.1%} of the data: {UNTRUSTED}; take more "
-            "temperatures, or start from the guide"
-        )
+        """The sentence to read before the numbers: :func:`unmet_warning`."""
+        return unmet_warning(self.share_unmet)
 
     def __str__(self) -> str:
         chains, data = self.log_weights.shape
@@ -130,6 +125,16 @@ class AnnealedLikelihood:
             quantiles("acceptance", self.acceptance, ".2f"),
         ]
         return "\n".join([*lines, "", warned(self.warning)] if self.warning else lines)
+
+
+def unmet_warning(share: float) -> str | None:
+    """What to say of this share of data of whose chains fewer than half count; none is said of one in twenty or less."""
+    if share <= TOLERATED_SHARE:
+        return None
+    return (
+        f"fewer than half of the chains count for {share:.1%} of the data: {UNTRUSTED}; take more temperatures, or start "
+        "from the guide"
+    )
 
 
 def annealed_importance_sampling(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyrovae.evaluation import LatentMap, LogLikelihood
+from pyrovae.evaluation.annealed_importance_sampling import unmet_warning
 
 Metrics = Sequence[Mapping[str, Any]]
 
@@ -20,12 +21,19 @@ class Annealed:
         error: its standard error, in nats.
         temperatures: the number of temperatures.
         chains: the number of chains a datum.
+        share_unmet: the share of the data of whose chains fewer than half count.
     """
 
     mean: float
     error: float
     temperatures: int
     chains: int
+    share_unmet: float
+
+    @property
+    def warning(self) -> str | None:
+        """The sentence to read beside the line, if one is needed."""
+        return unmet_warning(self.share_unmet)
 
 
 @dataclass(frozen=True, eq=False)

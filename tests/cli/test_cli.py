@@ -547,6 +547,8 @@ def test_annealed_chains_are_a_second_opinion(run, tmp_path, capsys):
         assert weights.shape == (4, 5)
         assert file["forward"].shape == file["reverse"].shape == (4, 5)
     assert found["mean"] == pytest.approx(np.log(np.exp(weights - weights.max()).mean(0)).mean() + weights.max())
+    counting = np.exp(weights).sum(0) ** 2 / np.exp(2 * weights).sum(0)
+    assert found["share_unmet"] == (counting < 2).mean()
     assert LogLikelihood.from_netcdf(copy / "log_likelihood.nc").defensive.all()
     assert main(argv) == 0
     assert not (copy / "annealed.json").exists()

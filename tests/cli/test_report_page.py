@@ -139,7 +139,7 @@ def test_refusals(run, tmp_path, capsys):
     (copy / "annealed.json").write_text('{"mean": 1.0, "error": "small", "temperatures": 10, "chains": 3}')
     assert "annealed.json is not of the last evaluation" in refusal(capsys, str(copy))
     reseal(copy)
-    assert "has no number 'error'; expected mean, error, temperatures, chains" in refusal(capsys, str(copy))
+    assert "has no number 'error'; expected mean, error, temperatures, chains, share_unmet" in refusal(capsys, str(copy))
     (copy / "annealed.json").unlink()
     summary = json.loads((copy / "summary.json").read_text())
     (copy / "summary.json").write_text(json.dumps(summary | {"fingerprint of the test data": "another"}))
@@ -167,7 +167,8 @@ def test_data_that_were_moved(tmp_path, capsys):
 def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     assert main(["evaluate", str(copy), "--num_samples", "40", "--limit", "30"]) == 0
-    (copy / "annealed.json").write_text('{"mean": 1.0, "error": 0.1, "temperatures": 1000, "chains": 3, "more": "words"}')
+    annealed = {"mean": 1.0, "error": 0.1, "temperatures": 1000, "chains": 3, "share_unmet": 0.05, "more": "words"}
+    (copy / "annealed.json").write_text(json.dumps(annealed))
     reseal(copy)
     found = parsed(copy)
     before, _, after = found.words.partition("Do not trust these numbers yet. Pareto k-hat exceeds 0.38 for")
@@ -175,6 +176,10 @@ def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path):
     assert "What was found" not in before
     assert "annealed, 1,000 temperatures, 3 chains" in (copy / "report.html").read_text()
     assert "30 of these 270 data were evaluated." in found.words
+    assert "annealed line" not in found.words
+    (copy / "annealed.json").write_text(json.dumps(annealed | {"share_unmet": 0.2}))
+    reseal(copy)
+    assert "the annealed line. For it, fewer than half of the chains count for 20.0% of the data" in parsed(copy).words
 
 
 @pytest.mark.parametrize("event_shape", [(5,), (2, 3, 4, 4)])

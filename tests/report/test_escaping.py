@@ -69,7 +69,7 @@ def page(text: str) -> Page:
         metrics=[{"epoch": n, "train_bound": -1.0 * n, text: text} for n in range(4)],
         reconstructions=[("data:,", "data:,")],
         samples=["data:,"],
-        annealed=Annealed(-1.0, 0.1, 10, 2),
+        annealed=Annealed(-1.0, 0.1, 10, 2, 0.5),
         left_out={"samples": text},
         notes={"k_hats": text, text: text, "context": text},
         config=f"model: {text}\n{text}: 1\n",
