@@ -7,6 +7,7 @@ import numpy as np
 
 from pyrovae.batches import Columns
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
+from pyrovae.evaluation.path import Start
 from pyrovae.vae import VAE
 
 FILES = ("annealed.json", "annealed.npz")
@@ -16,10 +17,18 @@ simulated = 100
 
 
 def anneal(
-    vae: VAE, tested: Columns, *, chains: int, temperatures: int, device: str, seed: int, progress: bool
+    vae: VAE,
+    tested: Columns,
+    *,
+    chains: int,
+    temperatures: int,
+    start: Start,
+    device: str,
+    seed: int,
+    progress: bool,
 ) -> tuple[AnnealedLikelihood, Bidirectional]:
     """Anneal chains for all data that were evaluated, and for some that the model draws."""
-    settings = {"seed": seed, "device": device, "progress": progress}
+    settings = {"start": start, "seed": seed, "device": device, "progress": progress}
     found = annealed_importance_sampling(vae.model, vae.guide, tested.plain(), chains, temperatures, **settings)
     some = tested.rows(slice(simulated)) if len(tested) > simulated else tested
     bounds = bidirectional(vae.model, vae.guide, some.plain(), chains, temperatures, **settings)
@@ -38,7 +47,7 @@ def forget(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
 
 
-def _summary(found: AnnealedLikelihood, bounds: Bidirectional) -> dict[str, float]:
+def _summary(found: AnnealedLikelihood, bounds: Bidirectional) -> dict[str, float | str]:
     gap, its_error = bounds.gap
     return {
         "mean": found.mean,
@@ -46,6 +55,7 @@ def _summary(found: AnnealedLikelihood, bounds: Bidirectional) -> dict[str, floa
         "standard error over data": found.data_error,
         "chains": found.chains,
         "temperatures": found.temperatures,
+        "start": found.start,
         "share_unmet": found.share_unmet,
         "gap": gap,
         "error of the gap": its_error,

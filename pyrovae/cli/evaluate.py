@@ -20,6 +20,7 @@ from pyrovae.cli.train import default_device
 from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.evaluation.log_likelihood import Proposal
+from pyrovae.evaluation.path import Start
 from pyrovae.training import load
 from pyrovae.training.config import Count, build_data, experiment_parser
 from pyrovae.training.fit import check_device
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
             proposal=asked.proposal,
             chains=asked.chains,
             temperatures=asked.temperatures,
+            start=asked.start,
             writes=group.first,
         )
     return 0
@@ -99,6 +101,8 @@ def _parser() -> ArgumentParser:
     about = "Anneal chains of so many temperatures too, as a second opinion: 1000, say."
     parser.add_argument("--temperatures", type=Count, default=None, help=about)
     parser.add_argument("--chains", type=PositiveInt, default=16, help="Annealed chains a datum.")
+    about = "What the annealed chains begin as draws of; from the guide they need fewer temperatures where it is good."
+    parser.add_argument("--start", type=Start, default="prior", help=about)
     parser.add_argument("--device", type=str | None, default=None, help="As trained if not given.")
     add_trust(parser)
     return parser

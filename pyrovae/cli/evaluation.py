@@ -32,6 +32,7 @@ from pyrovae.evaluation import (
     reconstructions,
 )
 from pyrovae.evaluation.log_likelihood import Proposal
+from pyrovae.evaluation.path import Start
 from pyrovae.training.results import writing_results
 from pyrovae.vae import VAE
 
@@ -55,6 +56,7 @@ def report(
     proposal: Proposal = "guide",
     chains: int = 16,
     temperatures: int | None = None,
+    start: Start = "prior",
     writes: bool = True,
 ) -> None:
     """Evaluate a pair on test data, write what was found into the run folder, and print it.
@@ -73,7 +75,8 @@ def report(
             proposal=proposal,
             progress=writes,
         )
-    annealing = {"chains": chains, "temperatures": temperatures, "device": device, "seed": seed, "progress": writes}
+    annealing = {"chains": chains, "temperatures": temperatures, "start": start}
+    annealing |= {"device": device, "seed": seed, "progress": writes}
     if not writes:
         if temperatures is not None:
             anneal(vae, tested, **annealing)
@@ -94,7 +97,7 @@ def report(
         _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device) | space.drawings)
     for name, reason in (left_out(data.event_shape, means) | without_bounds(estimate) | space.left_out).items():
         print(f"left out: {name}, because {reason}")
-    print("written:")
+    print("files of the run:")
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         print(f"  {path}")
 

@@ -537,7 +537,7 @@ def test_the_fingerprint_tells_data_apart():
 def test_annealed_chains_are_a_second_opinion(run, tmp_path, capsys):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     argv = ["evaluate", str(copy), "--num_samples", "200", "--limit", "5"]
-    assert main([*argv, "--temperatures", "20", "--chains", "4", "--proposal", "mixture"]) == 0
+    assert main([*argv, "--temperatures", "20", "--chains", "4", "--start", "guide", "--proposal", "mixture"]) == 0
     said = capsys.readouterr().out
     assert "by 4 annealed chains each, 20 temperatures" in said
     assert "upper bound" in said
@@ -548,6 +548,7 @@ def test_annealed_chains_are_a_second_opinion(run, tmp_path, capsys):
         assert file["forward"].shape == file["reverse"].shape == (4, 5)
     assert found["mean"] == pytest.approx(np.log(np.exp(weights - weights.max()).mean(0)).mean() + weights.max())
     counting = np.exp(weights).sum(0) ** 2 / np.exp(2 * weights).sum(0)
+    assert found["start"] == "guide"
     assert found["share_unmet"] == (counting < 2).mean()
     assert LogLikelihood.from_netcdf(copy / "log_likelihood.nc").defensive.all()
     assert main(argv) == 0

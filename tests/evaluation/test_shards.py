@@ -22,5 +22,5 @@ def test_two_processes_have_the_result_of_one(device, tmp_path, float64):
 
 def test_what_fails_in_one_process_fails_in_all(tmp_path):
     for said, code in run_two(sharded.__file__, tmp_path, "cpu", "broken"):
-        assert code == 1
+        assert code == 1, said
         assert "InputError" in said, said
