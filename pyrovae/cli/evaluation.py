@@ -25,7 +25,9 @@ from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.evaluation import (
     ImportanceSamplingWarning,
+    InferenceGaps,
     LogLikelihood,
+    inference_gaps,
     latent_map,
     log_likelihood,
     posterior_means,
@@ -57,6 +59,7 @@ def report(
     chains: int = 16,
     temperatures: int | None = None,
     start: Start = "prior",
+    refine: int | None = None,
     writes: bool = True,
 ) -> None:
     """Evaluate a pair on test data, write what was found into the run folder, and print it.
@@ -67,6 +70,10 @@ def report(
     tested = first(as_data(data.test.fixed_draw()), limit)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
+        gaps = None
+        if refine is not None:  # first, because it refuses some guides
+            options: dict[str, Any] = {"steps": refine, "seed": seed, "device": device, "progress": writes}
+            gaps = inference_gaps(vae.model, vae.guide, tested.plain(), num_samples, **options)
         estimate = log_likelihood(
             *(vae.model, vae.guide, tested.plain(), num_samples),
             particles=bounds,
@@ -84,11 +91,13 @@ def report(
     means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
     space = LatentSpace(vae, tested, are_pictures(data.event_shape), device)
     latent = latent_summary(vae, data, means, space.kl, device)
-    summary = {**summarise(estimate), **latent, FINGERPRINT: fingerprint(tested)}
+    summary = {**summarise(estimate), **latent, **in_parts(gaps), FINGERPRINT: fingerprint(tested)}
     with writing_results(run):
         (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         estimate.to_netcdf(run / "log_likelihood.nc")
         print(f"{estimate}\n\n{latent_lines(summary)}\n")
+        if gaps is not None:
+            print(f"With the guide's proposal refined for each datum: {gaps}\n")
         forget(run)
         if temperatures is not None:
             annealed = anneal(vae, tested, **annealing)
@@ -127,6 +136,18 @@ def summarise(estimate: LogLikelihood) -> dict[str, Any]:
         "largest k-hat": _or_none(np.nanmax(estimate.k_hat, initial=-np.inf)),
         "share of k-hat above threshold": estimate.share_above,
     }
+
+
+def in_parts(gaps: InferenceGaps | None) -> dict[str, float]:
+    """What the ELBO lacks to log p(x), as far as that was looked into."""
+    if gaps is None:
+        return {}
+    parts = {
+        "log p(x), refined proposal": gaps.refined.log_p,
+        "amortisation gap": gaps.amortization,
+        "approximation gap": gaps.approximation,
+    }
+    return {name: float(values.mean()) for name, values in parts.items()}
 
 
 def _or_none(value: float) -> float | None:

@@ -171,6 +171,7 @@ def inference_gaps(
     steps: int = 200,
     seed: int = 0,
     device: torch.device | str | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> InferenceGaps:
     """Measure how much of a guide's gap is amortisation, and how much is its family's.
@@ -183,6 +184,7 @@ def inference_gaps(
         steps: gradient steps of the refinement.
         seed: where the noise starts.
         device: where to put each batch; by default it stays where it is.
+        progress: whether to show a bar for either guide.
         options: ``learning_rate`` and ``num_particles`` of :func:`refine`.
 
     Returns:
@@ -195,10 +197,8 @@ def inference_gaps(
         ImportanceSamplingWarning: as :func:`pyrovae.log_likelihood` does.
     """
     better = refine(model, guide, steps, seed=seed, **options)
-    found = [
-        log_likelihood(model, proposal, data, num_samples, particles=(1,), seed=seed, device=device, compile=False)
-        for proposal in (guide, better)
-    ]
+    settings: dict[str, Any] = {"seed": seed, "device": device, "compile": False, "progress": progress}
+    found = [log_likelihood(model, proposal, data, num_samples, particles=(1,), **settings) for proposal in (guide, better)]
     return InferenceGaps(*found)
 
 

@@ -555,6 +555,20 @@ def test_annealed_chains_are_a_second_opinion(run, tmp_path, capsys):
     assert not (copy / "annealed.json").exists()
 
 
+def test_refined_proposals_tell_what_the_encoder_lacks(run, tmp_path, capsys):
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    argv = ["evaluate", str(copy), "--num_samples", "200", "--limit", "5"]
+    assert main([*argv, "--refine", "20"]) == 0
+    said = capsys.readouterr().out
+    assert "amortisation gap" in said.partition("With the guide's proposal refined for each datum: 5 data, in nats\n")[2]
+    summary = json.loads((copy / "summary.json").read_text())
+    assert summary["amortisation gap"] > 0.0
+    refined = summary["log p(x), refined proposal"] - summary["approximation gap"]
+    assert summary["ELBO"] + summary["amortisation gap"] == pytest.approx(refined)
+    assert main(argv) == 0
+    assert "amortisation gap" not in json.loads((copy / "summary.json").read_text())
+
+
 def test_what_latent_space_is_like_is_said_and_drawn(run):
     summary = json.loads((run / "summary.json").read_text())
     parts = summary["mutual information"] + summary["marginal KL"]
