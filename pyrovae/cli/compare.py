@@ -28,9 +28,9 @@ def main(argv: Sequence[str]) -> int:
     _require_same_data(runs)
     from pyrovae.evaluation import LogLikelihood, compare
 
-    found = compare(
-        dict(zip(_names(runs), (LogLikelihood.from_netcdf(run / "log_likelihood.nc") for run in runs), strict=True))
-    )
+    named = dict(zip(_names(runs), runs, strict=True))
+    estimates = {name: LogLikelihood.from_netcdf(run / "log_likelihood.nc") for name, run in named.items()}
+    found = compare(estimates)
     print(found)
     if asked.figure is not None:
         from pyrovae import plots
@@ -38,13 +38,28 @@ def main(argv: Sequence[str]) -> int:
 
         draw(Path(asked.figure), lambda ax: plots.comparison(found, ax))
         print(f"\nwritten: {asked.figure}")
+    if asked.rate_distortion is not None:
+        _draw_plane(named, len(estimates[found.names[0]].log_p), asked.rate_distortion)
     return 0
+
+
+def _draw_plane(runs: dict[str, Path], number: int, figure: str) -> None:
+    from pyrovae import plots
+    from pyrovae.cli import plane
+    from pyrovae.cli.evaluation import draw
+
+    found = plane.read(runs, number)
+    print(f"\n{found}")
+    draw(Path(figure), lambda ax: plots.rate_distortion(found, ax))
+    print(f"\nwritten: {figure}")
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="pyrovae compare", exit_on_error=False, allow_abbrev=False, description=__doc__)
     parser.add_argument("runs", type=str, nargs="+", help="The run folders.")
     parser.add_argument("--figure", type=str | None, default=None, help="A PNG file to draw the comparison to.")
+    about = "A PNG file to draw the runs to in the plane of rate and distortion, joined in the order given."
+    parser.add_argument("--rate_distortion", type=str | None, default=None, help=about)
     return parser
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Subset
 
 from pyrovae import plots
 from pyrovae.batches import Batch, Columns, as_data, batches
+from pyrovae.cli import plane
 from pyrovae.cli.annealed import anneal, forget, keep
 from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.cli.latent import Drawing, LatentSpace, latent_lines, latent_summary
@@ -90,7 +91,7 @@ def report(
         return
     means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
     space = LatentSpace(vae, tested, are_pictures(data.event_shape), device)
-    latent = latent_summary(vae, data, means, space.kl, device)
+    latent = latent_summary(vae, data, means, space, device)
     summary = {**summarise(estimate), **latent, **in_parts(gaps), FINGERPRINT: fingerprint(tested)}
     with writing_results(run):
         (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -98,6 +99,7 @@ def report(
         print(f"{estimate}\n\n{latent_lines(summary)}\n")
         if gaps is not None:
             print(f"With the guide's proposal refined for each datum: {gaps}\n")
+        plane.keep(space.plane, run)
         forget(run)
         if temperatures is not None:
             annealed = anneal(vae, tested, **annealing)

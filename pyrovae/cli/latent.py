@@ -14,6 +14,7 @@ from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.evaluation import (
     KLDecomposition,
+    RateDistortion,
     active_units,
     aggregate_posterior,
     interpolate,
@@ -21,6 +22,7 @@ from pyrovae.evaluation import (
     linear_probe,
     nearest_neighbour_accuracy,
     posterior_means,
+    rate_distortion,
     traverse,
 )
 from pyrovae.vae import VAE
@@ -31,18 +33,20 @@ voters = 5
 split = 1000
 """Data whose average KL is split, at the most: the cost is its square."""
 draws = 5
-"""Draws a datum for that."""
+"""Draws a datum for that, and for rate and distortion."""
 moved = 8
 """Dimensions that are traversed, at the most."""
 ways = 4
 """Pairs of data between which there is an interpolation, at the most."""
 
 
-def latent_summary(vae: VAE, data: Data, means: Tensor, kl: KLDecomposition | None, device: str) -> dict[str, Any]:
-    """How many dimensions the data move, what the average KL consists of, and whether the means tell the labels."""
+def latent_summary(vae: VAE, data: Data, means: Tensor, space: "LatentSpace", device: str) -> dict[str, Any]:
+    """How many dimensions the data move, what ELBO and average KL consist of, and whether the means tell the labels."""
     number = active_units(means).number if len(means) > 1 else None
     summary: dict[str, Any] = {"active units": number, "latent dimensions": means.shape[1]}
-    if kl is not None:
+    if (plane := space.plane) is not None:
+        summary |= {"rate": plane.rate("run")[0], "distortion": plane.distortion("run")[0]}
+    if (kl := space.kl) is not None:
         parts = {"average KL": kl.average_kl, "mutual information": kl.mutual_information, "marginal KL": kl.marginal_kl}
         summary |= {name: value for name, (value, _) in parts.items()} | {"data of the KL": kl.kl.shape[1]}
     if data.test.labels is None or data.train.labels is None or len(data.train) < voters:
@@ -59,6 +63,9 @@ def latent_lines(summary: dict[str, Any]) -> str:
     """The same to read in a terminal."""
     number = "unknown (of one datum)" if summary["active units"] is None else summary["active units"]
     lines = [f"active units        {number} of {summary['latent dimensions']}"]
+    if "rate" in summary:
+        rate, distortion = summary["rate"], summary["distortion"]
+        lines.append(f"rate                {rate:.3f}  (distortion {distortion:.3f}; their sum is -ELBO)")
     if "average KL" in summary:
         kl, information, rest = (summary[name] for name in ("average KL", "mutual information", "marginal KL"))
         ceiling = f"(of at most {np.log(summary['data of the KL']):.2f})"
@@ -77,6 +84,7 @@ class LatentSpace:
 
     Attributes:
         kl: the average KL of the first test data, split; None where that cannot be done.
+        plane: the rate and the distortion of all of them; None likewise.
         drawings: figures by name.
         left_out: what is not there, each with the reason.
     """
@@ -87,6 +95,7 @@ class LatentSpace:
         self._vae, self._device = vae, device
         self._some = next(batches(tested, split, device=device))
         self.kl: KLDecomposition | None = self._tried("average_kl", self._split)
+        self.plane: RateDistortion | None = self._tried("rate_distortion", lambda: self._plane(tested))
         self._add("kl_per_dimension", self._per_dimension)
         self._add("aggregate_posterior", self._aggregate)
         if pictures:
@@ -106,6 +115,9 @@ class LatentSpace:
 
     def _split(self) -> KLDecomposition:
         return kl_decomposition(self._vae.model, self._vae.guide, self._some.plain(), draws, device=self._device)
+
+    def _plane(self, tested: Columns) -> RateDistortion:
+        return rate_distortion({"run": self._vae}, tested.plain(), draws, device=self._device)
 
     def _per_dimension(self) -> Drawing:
         if self.kl is None or self.kl.per_dimension is None:

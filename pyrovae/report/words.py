@@ -25,6 +25,8 @@ MEANINGS = {
     "above the threshold their mean is not to be trusted.",
     "share of k-hat above threshold": "The part of the data whose log p(x) is not to be trusted.",
     "active units": "Latent dimensions that move with the data; the others hold only noise.",
+    "rate": "The KL of the guide from the prior: nats of latent a datum. Rate and distortion make up the ELBO.",
+    "distortion": "What the decoder misses of a datum, given its latent: the negative reconstruction term.",
     "average KL": "How far the guide moves from the prior for a datum, in the mean.",
     "mutual information": "The part of the average KL that tells the data apart.",
     "marginal KL": "The other part: how far the latents of all data together are from the prior.",

@@ -10,7 +10,8 @@ from pyrovae.training.checkpoint import checked_checkpoint, checkpoints, format_
 from pyrovae.training.durable import corrupt, digest_of_file, read_sealed, told, write_sealed
 from pyrovae.training.run import check_metrics, check_settings
 
-_patterns = ("summary.json", "log_likelihood.nc", "annealed.*", "samples.*", "report.html", "figures/*.png")
+_estimates = ("summary.json", "log_likelihood.nc", "rate_distortion.npz", "annealed.*")
+_patterns = (*_estimates, "samples.*", "report.html", "figures/*.png")
 """Results, as patterns of paths in a run."""
 
 

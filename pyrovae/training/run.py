@@ -33,7 +33,7 @@ _marks = ("metrics.jsonl", "checkpoints")
 _names = (
     *("config.yaml", "split.npz", "manifest.json", "metrics.jsonl", "checkpoints", "lock.json", ".*.partial"),
     *("results.json", "summary.json", "log_likelihood.nc", "annealed.json", "annealed.npz", "figures"),
-    *("samples.npz", "samples.png", "report.html"),
+    *("rate_distortion.npz", "samples.npz", "samples.png", "report.html"),
 )
 _inside = ("checkpoints/index.json", "checkpoints/epoch-*", "checkpoints/.*.partial*", "figures/*.png")
 """With the names, all that a run writes, as patterns of paths below its folder."""

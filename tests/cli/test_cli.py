@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from runs import reseal
 
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.batches import as_batch, as_data
-from pyrovae.cli import main
+from pyrovae.cli import main, plane
 from pyrovae.cli.evaluation import fingerprint
 from pyrovae.cli.train import _mean
 from pyrovae.data import Array, Digits
@@ -505,6 +506,44 @@ def test_compare(two_runs, tmp_path, capsys):
     assert "log p(x) of the same 270 data" in said
     assert "other" in said
     assert figure.stat().st_size > 1000
+
+
+def test_runs_in_the_plane_of_rate_and_distortion(two_runs, tmp_path, capsys):
+    figure, runs = tmp_path / "plane.png", [*map(str, two_runs)]
+    assert main(["compare", *runs, "--rate_distortion", str(figure)]) == 0
+    said = capsys.readouterr().out
+    assert "Rate and distortion of 270 data, 5 draws each" in said
+    assert figure.stat().st_size > 1000
+    for run in two_runs:
+        summary = json.loads((run / "summary.json").read_text())
+        (line,) = re.findall(rf"  {run.name} .* ± .*", said.partition("distortion")[2])
+        means = [float(number) for number in re.findall(r"(-?[\d.]+) ± ", line)]
+        rate, distortion = summary["rate"], summary["distortion"]
+        assert means == pytest.approx([rate, distortion, -rate - distortion], abs=1e-3)
+        assert summary["ELBO"] == pytest.approx(means[2], abs=0.2)
+
+
+def test_no_plane_of_what_is_not_there(two_runs, tmp_path, capsys):
+    copied = Path(shutil.copytree(two_runs[1], tmp_path / "copied"))
+    argv = ("compare", str(two_runs[0]), str(copied), "--rate_distortion", str(tmp_path / "p.png"))
+    place = copied / plane.FILE
+    with np.load(place) as file:
+        found = dict(file)
+
+    def refused(**changed: np.ndarray) -> str:
+        np.savez(place, **found | changed)
+        reseal(copied)
+        return refusal(capsys, *argv)
+
+    assert "rate is of float64 and shape (3,); expected shape (270,)" in refused(rate=np.zeros(3))
+    assert "distortion is of int64 and shape (270,)" in refused(distortion=np.zeros(270, int))
+    assert "it holds NaN or infinity" in refused(distortion=np.full(270, np.nan))
+    assert f"of 5 draws in {two_runs[0]}, 7 draws in {copied}; make them anew" in refused(num_samples=np.array(7))
+    place.write_bytes(b"PK")
+    assert "is corrupt" in refusal(capsys, *argv)
+    place.unlink()
+    assert f"{place} is missing; make the results anew" in refusal(capsys, *argv)
+    assert not (tmp_path / "p.png").exists()
 
 
 def test_compare_refuses_runs_of_other_data(two_runs, tmp_path, capsys):

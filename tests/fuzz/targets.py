@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from strangers import checkpoint, make_run, taken_as_sealed
 
+from pyrovae.cli import plane
 from pyrovae.cli.records import read_metrics, read_summary
 from pyrovae.data import Array
 from pyrovae.data.idx import read_idx
@@ -155,6 +156,7 @@ targets = {
     "state": Target(lambda folder: read_state(folder / "t"), "t", _in_checkpoint("training.pt"), pickled),
     "metrics": Target(read_metrics, "metrics.jsonl", _of("metrics.jsonl"), json),
     "summary": Target(read_summary, "summary.json", _of("summary.json"), json),
+    "plane": Target(lambda folder: plane.read_plane(folder / "p", 6), "p", _of(plane.FILE), archive),
     "netcdf": Target(lambda folder: LogLikelihood.from_netcdf(folder / "e.nc"), "e.nc", _of("log_likelihood.nc")),
 }
 """By the name of what is read."""

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from strangers import Bomb, checkpoint, little_memory, payload, soon
 
 from pyrovae import InputError, load
-from pyrovae.cli import main
+from pyrovae.cli import main, plane
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.training.checkpoint import load_training
 
@@ -39,6 +39,8 @@ def try_everything(run: Path, capsys, *more: str) -> str:
         with suppress(InputError):
             load_training(run / "checkpoints")
         assert main(["compare", str(run), str(run.parent / "other")]) in (0, 2)
+        with suppress(InputError):
+            plane.read({"run": run}, 6)
         for command in ("report", *more):
             assert main([command, str(run)]) in (0, 2)
     said = capsys.readouterr().err
@@ -102,8 +104,13 @@ def test_the_poisons_work(tmp_path):
 
 slots = (
     *("config.yaml", "split.npz", "metrics.jsonl", "summary.json", "log_likelihood.nc", "annealed.json", "annealed.npz"),
-    *("samples.npz", "samples.png", "report.html", "figures/loss_curve.png", "checkpoints/index.json"),
-    *("checkpoints/X/manifest.json", "checkpoints/X/weights.safetensors", "checkpoints/X/training.pt"),
+    *("rate_distortion.npz", "samples.npz", "samples.png", "report.html", "figures/loss_curve.png"),
+    *(
+        "checkpoints/index.json",
+        "checkpoints/X/manifest.json",
+        "checkpoints/X/weights.safetensors",
+        "checkpoints/X/training.pt",
+    ),
 )
 
 
