@@ -36,6 +36,8 @@ from pyrovae.training.trainer import Trainer, seed_of_all
 
 WORTHWHILE = 3000
 """The number of steps from which on recording and fusing them is expected to save time."""
+AT_ONCE = 2**19
+"""Numbers of data that the programs are shown together before training, at the least: 668 pictures of 28 x 28."""
 
 
 @dataclass(repr=False)
@@ -293,12 +295,33 @@ def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
 
 
 def _check(module: ObjectiveModule, splits: list[Split], batch_size: int, device: torch.device, workers: int) -> None:
-    """Show the programs, with validation on, every datum held in memory, or the first batch of those that are not."""
+    """Show the programs, with validation on, every datum held in memory, or the first batch of those that are not.
+
+    What cannot be shown many at once is shown by batches as in training, which say what is wrong, or that nothing is.
+    """
     for split in splits:
-        every = len(split) if isinstance(split.x, Tensor) else 1
-        for x in islice(split.batches(batch_size, shuffle=False, device=device, workers=workers), every):
-            batch = as_batch(x)
-            module.check(batch.x, **batch.given)
+        if not _passes(module, split, batch_size, device):
+            every = len(split) if isinstance(split.x, Tensor) else 1
+            for x in islice(split.batches(batch_size, shuffle=False, device=device, workers=workers), every):
+                _show(module, x)
+
+
+def _passes(module: ObjectiveModule, split: Split, batch_size: int, device: torch.device) -> bool:
+    """Whether the programs can be shown many data at once, if these are in memory, and find nothing wrong with them."""
+    if not isinstance(split.x, Tensor):
+        return False
+    many = AT_ONCE // max(1, math.prod(split.x.shape[1:]))
+    try:
+        for x in split.batches(max(many, batch_size), shuffle=False, device=device):
+            _show(module, x)
+    except Exception:  # of whatever type; those of a batch are raised
+        return False
+    return True
+
+
+def _show(module: ObjectiveModule, x: Any) -> None:
+    batch = as_batch(x)
+    module.check(batch.x, **batch.given)
 
 
 def _check_guide(guide: Program, batch_size: int, number: int) -> None:

@@ -303,6 +303,36 @@ def test_refuses_grey_pixels_wherever_they_are(where, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+class Counted(LinearGaussian):
+    """It notes how many data it is shown, and may refuse other numbers than one."""
+
+    def __init__(self, only: int | None = None) -> None:
+        super().__init__(3, 2)
+        self.only, self.seen = only, []
+
+    def forward(self, x: Tensor) -> None:
+        self.seen.append(len(x))
+        if len(x) != (self.only or len(x)):
+            raise TypeError(f"made for {self.only} data")
+        super().forward(x)
+
+
+def test_programs_are_shown_many_data_at_once_before_they_are_trained(monkeypatch):
+    monkeypatch.setattr(fitting, "AT_ONCE", 3 * 25)
+    model = Counted()
+    quiet(model, Amortised(), LinearGaussian().data(60), epochs=1, batch_size=20)
+    assert model.seen[-6:] == [25, 25, 10, 20, 20, 20]
+    quiet(model, Amortised(), LinearGaussian().data(60), epochs=1, batch_size=30)
+    assert model.seen[-4:] == [30, 30, 30, 30]
+
+
+def test_a_program_may_be_made_for_one_size_of_batch():
+    model = Counted(only=20)
+    assert len(quiet(model, Amortised(), LinearGaussian().data(60), epochs=2, batch_size=20).metrics) == 2
+    with pytest.raises(TypeError, match="made for 20 data"):
+        quiet(model, Amortised(), LinearGaussian().data(50), epochs=1, batch_size=20)
+
+
 def test_refuses_data_of_another_shape_or_kind():
     pair = vae()
     with pytest.raises(InputError, match=r"shape \(60, 5\); expected \(\*batch, 4\)"):
