@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pyrovae.batches import Columns
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
-from pyrovae.evaluation.path import Start
 from pyrovae.vae import VAE
 
 FILES = ("annealed.json", "annealed.npz")
@@ -17,18 +17,9 @@ simulated = 100
 
 
 def anneal(
-    vae: VAE,
-    tested: Columns,
-    *,
-    chains: int,
-    temperatures: int,
-    start: Start,
-    device: str,
-    seed: int,
-    progress: bool,
+    vae: VAE, tested: Columns, *, chains: int, temperatures: int, **settings: Any
 ) -> tuple[AnnealedLikelihood, Bidirectional]:
-    """Anneal chains for all data that were evaluated, and for some that the model draws."""
-    settings = {"start": start, "seed": seed, "device": device, "progress": progress}
+    """Anneal chains for all data that were evaluated, and for some that the model draws, both with these settings."""
     found = annealed_importance_sampling(vae.model, vae.guide, tested.plain(), chains, temperatures, **settings)
     some = tested.rows(slice(simulated)) if len(tested) > simulated else tested
     bounds = bidirectional(vae.model, vae.guide, some.plain(), chains, temperatures, **settings)

@@ -69,22 +69,9 @@ def report(
     """
     vae.to(device).eval()
     tested = first(as_data(data.test.fixed_draw()), limit)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
-        gaps = None
-        if refine is not None:  # first, because it refuses some guides
-            options: dict[str, Any] = {"steps": refine, "seed": seed, "device": device, "progress": writes}
-            gaps = inference_gaps(vae.model, vae.guide, tested.plain(), num_samples, **options)
-        estimate = log_likelihood(
-            *(vae.model, vae.guide, tested.plain(), num_samples),
-            particles=bounds,
-            seed=seed,
-            device=device,
-            proposal=proposal,
-            progress=writes,
-        )
-    annealing = {"chains": chains, "temperatures": temperatures, "start": start}
-    annealing |= {"device": device, "seed": seed, "progress": writes}
+    common: dict[str, Any] = {"seed": seed, "device": device, "progress": writes}
+    gaps, estimate = _estimates(vae, tested, num_samples, refine, proposal, common)
+    annealing = {"chains": chains, "temperatures": temperatures, "start": start, **common}
     if not writes:
         if temperatures is not None:
             anneal(vae, tested, **annealing)
@@ -106,7 +93,22 @@ def report(
             keep(*annealed, run)
             print(f"{annealed[0]}\n\n{annealed[1]}\n")
         _draw_all(run, drawings(vae, tested, means, data.test.labels, estimate, run, device) | space.drawings)
-    for name, reason in (left_out(data.event_shape, means) | without_bounds(estimate) | space.left_out).items():
+    _list_files(run, left_out(data.event_shape, means) | without_bounds(estimate) | space.left_out)
+
+
+def _estimates(
+    vae: VAE, tested: Columns, num_samples: int, refine: int | None, proposal: Proposal, common: dict[str, Any]
+) -> tuple[InferenceGaps | None, LogLikelihood]:
+    """What the guide lacks, if that is asked for, and log p(x); a guide that cannot be refined is refused at once."""
+    work = vae.model, vae.guide, tested.plain(), num_samples
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
+        gaps = None if refine is None else inference_gaps(*work, steps=refine, **common)
+        return gaps, log_likelihood(*work, particles=bounds, proposal=proposal, **common)
+
+
+def _list_files(run: Path, omitted: dict[str, str]) -> None:
+    for name, reason in omitted.items():
         print(f"left out: {name}, because {reason}")
     print("files of the run:")
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
