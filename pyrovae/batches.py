@@ -102,12 +102,17 @@ def _numbers(x: Tensor | Dataset, source: Any) -> Tensor | Dataset:
 
 
 def _given(values: Any, name: str, expected: int) -> Tensor:
-    column = _column(values, f"data[{name!r}]")
-    if not isinstance(column, Tensor):
-        raise InputError(f"data[{name!r}] is a {type(column).__name__}; expected a tensor or a NumPy array")
+    if not isinstance(values, Tensor | np.ndarray):
+        raise InputError(f"data[{name!r}] is a {type(values).__name__}; expected a tensor or a NumPy array. {_same(name)}")
+    column: Any = _column(values, f"data[{name!r}]")
     if len(column) != expected:
         raise InputError(f"data[{name!r}] has {len(column)} rows and data['x'] has {expected}; expected one a datum")
     return column
+
+
+def _same(name: str) -> str:
+    """How programs are given what is no tensor."""
+    return f"What is the same for all data, give to the programs themselves: functools.partial(model, {name}=...)"
 
 
 def _column(data: Any, name: str) -> Tensor | Dataset:
@@ -160,7 +165,10 @@ def batches(
 
 def _item(item: Any) -> tuple[Tensor, dict[str, Tensor]]:
     if isinstance(item, Mapping):
-        return item["x"], {name: value for name, value in item.items() if name != "x"}
+        given = {name: value for name, value in item.items() if name != "x"}
+        for name in (name for name, value in given.items() if not isinstance(value, Tensor)):
+            raise InputError(f"the items of the data set have {name!r} that is no number or tensor. {_same(name)}")
+        return item["x"], given
     return (item[0] if isinstance(item, list | tuple) else item), {}
 
 

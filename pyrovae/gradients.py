@@ -24,6 +24,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
 from pyrovae.parameters import Program, keeping_its_own, owner, store_as_it_was, unregistered_is_meant
+from pyrovae.particles import with_values
 from pyrovae.recording import decompositions
 from pyrovae.weights import Call, LogWeights, Scope, Site, density_sites, per_datum, spread
 
@@ -154,6 +155,7 @@ class _Stopped(Scope):
     """
 
     def __init__(self, program: Program, parameters: bool = True) -> None:
+        self.__wrapped__ = program
         self._program = keeping_its_own(program)
         self._parameters = parameters
         self._module = owner(program)
@@ -291,14 +293,6 @@ def _of_tensors(draws: Trace) -> list[Site]:
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
-
-
-def with_values(trace: Trace, values: dict[str, Tensor]) -> Trace:
-    """The trace with other values at some sites."""
-    changed = trace.copy()
-    for name, value in values.items():
-        changed.nodes[name] = {**trace.nodes[name], "value": value}
-    return changed
 
 
 def dream(call: Call) -> tuple[Call, Trace]:

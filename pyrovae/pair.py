@@ -7,9 +7,12 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
 
+from pyrovae.batches import Batch
+from pyrovae.errors import InputError
 from pyrovae.parameters import Program, as_parameters, owner, parameter_store
-from pyrovae.weights import LogWeights, Plates, find_plates, weigh
+from pyrovae.weights import LogWeights, Plates, check_pair, find_plates, look_again, weigh
 
 
 class Pair(nn.Module):
@@ -30,6 +33,8 @@ class Pair(nn.Module):
         self._constraints: dict[str, Any] = {}
         self.others = nn.ModuleList()
         self.unknown: list[str] = []
+        self._sizes: set[int] = set()
+        self._met: dict[Any, Plates] = {}
         self._adopt(owner(program) for program in (model, guide))
 
     def weigh(self, particles: int, *args: Any, **kwargs: Any) -> LogWeights:
@@ -40,7 +45,51 @@ class Pair(nn.Module):
     def check(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once with validation on: every error of :func:`pyrovae.weights.find_plates`."""
         with self.opened() as (model, guide):
-            find_plates(model, guide, *args, **kwargs)
+            check_pair(model, guide, *args, **kwargs)
+
+    def meet(self, batch: Batch) -> None:
+        """:meth:`ready` for a batch, each datum of which must have weights of its own.
+
+        Raises:
+            InputError: where the data plate holds other data than the batch.
+        """
+        if self.ready(batch.x, **batch.given) and self.plates is not None:
+            require_every_datum(self.plates, len(batch))
+            if len(batch) > 1 and len(batch) in batch.x.shape[1:]:
+                self._require_first_axis(batch.rows(slice(1, None)))
+
+    def _require_first_axis(self, fewer: Batch) -> None:
+        """Raise an InputError where the data plate does not shrink with the batch, being over another axis."""
+        with self.opened() as (model, guide):
+            try:
+                found = check_pair(model, guide, fewer.x, **fewer.given)
+            except Exception:  # a pair that takes batches of one size only is no pair whose plate is over another axis
+                return
+        require_every_datum(found, len(fewer))
+
+    def ready(self, *args: Any, **kwargs: Any) -> bool:
+        """:meth:`start`, once; and look again how particles run where another shape of the arguments could change it.
+
+        Returns:
+            Whether it looked.
+        """
+        if self.plates is None:
+            self.start(*args, **kwargs)
+            return True
+        key = self._key(args, kwargs)
+        if looked := key not in self._met:
+            with self.opened() as (model, guide):
+                self._met[key] = look_again(model, guide, args, kwargs, self.plates)
+        self.plates = self._met[key]
+        return looked
+
+    def _key(self, args: Any, kwargs: Any) -> tuple[Any, ...]:
+        """What could change how particles run: modes, what is no tensor, and which sizes are 1 or those of a parameter."""
+        leaves = tree_leaves((args, kwargs))
+        shapes = [value.shape for value in leaves if isinstance(value, Tensor)]
+        others = tuple((type(value), repr(value)) for value in leaves if isinstance(value, bool | int | float | str))
+        modes = tuple(module.training for module in self.modules())
+        return modes, others, *(tuple(size if size == 1 or size in self._sizes else 0 for size in s) for s in shapes)
 
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
@@ -55,6 +104,9 @@ class Pair(nn.Module):
         self._constraints = state["constraints"]
         kept = {name: value for name, value in left.items() if isinstance(value, nn.Parameter)} | state["params"]
         self.stored = nn.ParameterDict({_key(name): value for name, value in kept.items()})
+        everything = [*self.parameters(), *self.buffers(), *values, *(p for module in called for p in module.parameters())]
+        self._sizes = {size for value in everything for size in value.shape}
+        self._met = {self._key(args, kwargs): self.plates}
         known = set(self.parameters())
         self.unknown = sorted({type(module).__name__ for module in called if not _trained(module) <= known})
 
@@ -68,6 +120,16 @@ class Pair(nn.Module):
         """The two programs, to be run within, on the parameters of this module."""
         params = {name: self.stored[_key(name)] for name in self._constraints}
         return parameter_store(self.model, self.guide, {"params": params, "constraints": self._constraints})
+
+
+def require_every_datum(plates: Plates, expected: int) -> None:
+    """Raise an InputError where the data plate holds other data than the batch."""
+    if plates.size != expected:
+        raise InputError(
+            f"plate {plates.data!r} holds {plates.size} data where the batch has {expected} on its first axis; each datum "
+            f'needs weights of its own: use pyro.plate("{plates.data}", len(x)), without subsampling, over data whose first '
+            "axis counts them"
+        )
 
 
 class _Entered(Messenger):

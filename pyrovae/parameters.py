@@ -16,10 +16,13 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoCallable, AutoGuide, AutoGuideList, AutoMessenger
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
+
+from pyrovae.arguments import devices
 
 _CONSTRAINED = "_unconstrained"
 """How PyroModule ends the name of the free value behind a parameter with a constraint."""
@@ -60,11 +63,24 @@ def as_parameters(names: Iterable[str]) -> State:
 
 def owner(program: Program) -> Any:
     """What a program runs, under Pyro's handlers, partial arguments and methods: a module, an object or a function."""
-    while isinstance(program, partial):
-        handled = program.args and isinstance(program.args[0], Messenger)
+    while isinstance(program, partial) or (hasattr(program, "__wrapped__") and not hasattr(program, "__self__")):
+        if not isinstance(program, partial):
+            program = program.__wrapped__  # pyright: ignore
+            continue
         kept = program.func is _run_keeping_its_own
+        handled = not kept and program.args and isinstance(program.args[0], Messenger)
         program = program.args[1] if handled else program.args[0] if kept else program.func
     return getattr(program, "__self__", program)
+
+
+def keeps_places(guide: Program) -> bool:
+    """Whether a guide is automatic, and has parameters for each datum by its place in the batch, which are no other's."""
+    guide = owner(guide)
+    if isinstance(guide, AutoMessenger):
+        return not guide.amortized_plates
+    if isinstance(guide, AutoGuideList):
+        return any(map(keeps_places, guide))
+    return isinstance(guide, AutoGuide) and not isinstance(guide, AutoCallable)
 
 
 def _filtered(state: State, keep: Callable[[str, Tensor], bool] = lambda *_: True) -> State:
@@ -157,6 +173,5 @@ def unregistered_is_meant() -> Iterator[None]:
 @contextmanager
 def same_random_numbers(*owners: Any) -> Iterator[None]:
     """Leave every random generator as it was found: the CPU's, and those of the CUDA devices among or of ``owners``."""
-    devices = {owner if isinstance(owner, torch.device) else getattr(owner, "device", None) for owner in owners}
-    with torch.random.fork_rng([device for device in devices if isinstance(device, torch.device) and device.type == "cuda"]):
+    with torch.random.fork_rng([device for device in devices(*owners) if device.type == "cuda"]):
         yield

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import Delta, ImproperUniform, MaskedDistribution
 from pyro.distributions.constraints import sphere
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
@@ -32,11 +32,58 @@ def require_support(sites: list[Site]) -> None:
         inside = support.check(value)
         if not inside.all():
             raise InputError(_outside(site, value, support, inside))
+        require_type_of_numbers(site)
+
+
+def require_type_of_numbers(site: Site) -> None:
+    """Raise an InputError where a density fails, or comes out wrong, because of the type of the numbers in a value.
+
+    Bernoulli has none of bools and integers, though 0 and 1 they are; bytes wrap around where they are subtracted.
+    """
+    value = site["value"]
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
+        return
+    expected, found = _tried(site, value.to(torch.get_default_dtype())), _tried(site, value)
+    if isinstance(expected, Exception):  # it is not the type that is to blame
+        return
+    if isinstance(found, Exception):
+        raise InputError(_wrong_type(site, "cannot be computed")) from found
+    if not torch.allclose(found, expected.to(found), rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise InputError(_wrong_type(site, "comes out wrong, since they wrap around"))
+
+
+def _tried(site: Site, value: Tensor) -> Tensor | Exception:
+    """The log density of a site at a value, or what went wrong."""
+    try:
+        return site["fn"].log_prob(value, *site["args"], **site["kwargs"])
+    except Exception as error:
+        return error
+
+
+def _wrong_type(site: Site, found: str) -> str:
+    kind, remedy = "latent", "they are the guide's draws: draw them from a distribution of the model's family"
+    if site["is_observed"]:
+        kind, remedy = "observed", f"hand them over as obs=x.to({torch.get_default_dtype()})"
+    return (
+        f"{kind} site {site['name']!r} has values of {site['value'].dtype}, with which the density of {_family(site)} "
+        f"{found}; {remedy}"
+    )
 
 
 def is_masked(site: Site) -> bool:
     """Whether a part of a site's density may be left out."""
     return site["mask"] is not None or isinstance(base_distribution(site["fn"]), MaskedDistribution)
+
+
+def is_improper(site: Site) -> bool:
+    """Whether a site has no draws, or has some, of which no density is counted."""
+    fn: Any = site["fn"]
+    masks = [site["mask"]]
+    while isinstance(fn, Independent | MaskedDistribution):
+        masks.append(getattr(fn, "_mask", None))
+        fn = fn.base_dist
+    hidden = any(mask is False or (isinstance(mask, Tensor) and not mask.any()) for mask in masks)
+    return hidden or isinstance(fn, ImproperUniform)
 
 
 def is_discrete(site: Site) -> bool:
@@ -55,12 +102,15 @@ def _support(site: Site) -> constraints.Constraint | None:
 
 def require_same_measure(site: Site, proposed: Site) -> None:
     """Raise an InputError where a latent's densities in model and guide are not per the same unit, and have no ratio."""
+    if isinstance(base_distribution(proposed["fn"]), Delta):  # a point is in every space
+        return
     p, q = _measure(site), _measure(proposed)
     if p and q and p != q:
         raise InputError(
             f"latent site {site['name']!r} has a density per {p} in the model ({_family(site)}) and per {q} in the "
             f"guide ({_family(proposed)}), so that the two have no ratio; take a prior and a guide over the same space"
         )
+    require_type_of_numbers(site)
 
 
 def _measure(site: Site) -> str | None:
@@ -76,7 +126,10 @@ def _measure(site: Site) -> str | None:
 
 
 def _family(site: Site) -> str:
-    return type(base_distribution(site["fn"])).__name__
+    base = base_distribution(site["fn"])
+    while isinstance(base, MaskedDistribution):
+        base = base_distribution(base.base_dist)
+    return type(base).__name__
 
 
 def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside: Tensor) -> str:

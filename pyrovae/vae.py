@@ -47,7 +47,9 @@ class Model(PyroModule):
         size = next((len(given) for given in (x, c) if given is not None), size)
         _check(self.likelihood.event_shape, size, x, c, mask)
         with pyro.plate("data", size, dim=-1):
-            p_x = self.decode(self.prior.given(c), c)
+            z = self.prior.given(c)
+            p_x = self.decode(z, c)
+            x = x if x is None or x.is_floating_point() else x.to(z.dtype)  # 0 and 1, and counts, are numbers in any type
             if x is None or mask is None:
                 return pyro.sample("x", p_x, obs=x)
             filled = torch.where(mask, x, self.likelihood.filler)

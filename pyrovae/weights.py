@@ -3,9 +3,10 @@ r"""Any Pyro model and guide into one array: the log importance weights.
 .. math::
     \log w_{kb} = \log p(x_b, z_{kb}) - \log q(z_{kb} \mid x_b), \qquad z_{kb} \sim q(z \mid x_b)
 
-for :math:`K` particles and :math:`B` data. The guide, and the model replayed against it, run once each inside one more,
-outermost, plate of particles: what depends on the data alone (the encoder) is computed once a datum, and what depends on
-the latent (the decoder) once a particle and datum, in one vectorised pass.
+for :math:`K` particles and :math:`B` data: K runs of the guide, and of the model replayed against it, each as its author
+wrote it. Where it comes to the same they run at once, inside one more, outermost, plate (:mod:`pyrovae.particles`): what
+depends on the data alone (the encoder) is computed once a datum, and what depends on the latent (the decoder) once a
+particle and datum.
 
 The *data plate* is the plate that encloses every site of model and guide; where several do, the one named ``data``. Its
 scale (full size over subsample size) is taken out of the weights and handed back; other plates are summed over.
@@ -14,10 +15,10 @@ Everything is in nats.
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from operator import add
 from typing import Any, Self
 
@@ -25,25 +26,50 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
-from torch import Tensor
+from torch import Tensor, nn
 
+from pyrovae.arguments import devices
 from pyrovae.errors import InputError
-from pyrovae.parameters import Program, parameter_store, same_random_numbers
+from pyrovae.parameters import Program, owner, parameter_store, same_random_numbers
+from pyrovae.particles import (
+    DENSITY,
+    PLATE,
+    Way,
+    in_turn,
+    is_of_each,
+    mapped,
+    ranked,
+    replaying,
+    together,
+    warn_in_turn,
+    with_values,
+)
+from pyrovae.precision import computing_in
+from pyrovae.stillness import Still, is_close, perturbed, reached
 from pyrovae.supports import Site, is_discrete, is_masked, require_same_measure, require_support
-
-_PARTICLES = "_particles"
-_DENSITY = "_density"
 
 
 @dataclass(frozen=True)
 class Plates:
-    """Where the data lie: the data plate's name, and how deep plates nest (the particles' dimension is next)."""
+    """Where the data lie, and how particles run.
+
+    Attributes:
+        data: the data plate's name.
+        nesting: how deep plates nest; the particles' dimension is the next.
+        particles: how they run (:mod:`pyrovae.particles`).
+        reason: why they do not run together or mapped, if they do not.
+        size: how many data the plate held when it was found.
+    """
 
     data: str
     nesting: int
+    particles: Way = "together"
+    reason: str | None = field(default=None, compare=False)
+    size: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +127,7 @@ class LogWeights:
         sites = _observed(self.model)
         if not all(is_discrete(site) and not is_masked(site) for site in sites):
             return None
-        return sum(torch.as_tensor(site["value"]).numel() // _data_frame(site, self.plates.data).size for site in sites)
+        return sum(_numbers(site) // _data_frame(site, self.plates.data).size for site in sites)
 
     def require_numbers(self) -> None:
         """Raise an InputError that names the site and the datum where a weight is not a number."""
@@ -117,6 +143,14 @@ class LogWeights:
                 f"data plate), so that exp(log w) is no ratio of densities; {what} needs unscaled densities: "
                 "remove the scale, or use ELBO, which is linear in it"
             )
+
+    def of_proposal(self) -> Self:
+        r"""The weights, of whose guide only the density of its draws counts, so that they estimate :math:`p(x)`.
+
+        An observed site or a ``pyro.factor`` in the guide is a term that an objective may have, and no density of a latent.
+        """
+        density = {name: term for name, term in self.proposal_terms.items() if not self.guide.nodes[name]["is_observed"]}
+        return replace(self, proposal_terms=density)
 
     def require_latents_alone(self, why: str) -> None:
         """Raise an InputError where the guide draws something beside the latents of the model, so that ``why``."""
@@ -145,7 +179,9 @@ def log_weights(
         kwargs: what both are called with, by name.
 
     Returns:
-        The weights, ``.total`` of shape ``(K, B)``, and their terms; gradients flow as autograd is set.
+        The weights, ``.total`` of shape ``(K, B)``, and their terms; gradients flow as autograd is set. Observed sites and
+        ``pyro.factor`` statements of the guide, which an objective may have as terms, are no density of the draws, and left
+        out.
 
     Raises:
         InputError: where a site lies outside the data plate or is missing from one of the two programs, where data are
@@ -158,7 +194,7 @@ def log_weights(
         plates = plates or find_plates(model, guide, *args, **kwargs)
         weights = weigh(model, guide, args, kwargs, particles, plates)
     weights.require_numbers()
-    return weights
+    return weights.of_proposal()
 
 
 def weigh(model: Program, guide: Program, args: tuple, kwargs: dict, particles: int, plates: Plates | None) -> LogWeights:
@@ -202,7 +238,7 @@ class Call:
 
     def observe(self, draws: Trace) -> Trace:
         """The model's trace at the draws."""
-        return self._trace(self.model, poutine.replay(trace=draws))
+        return self._trace(self.model, draws)
 
     def unguided(self) -> Trace:
         """The model's trace at the data, with latents that it draws itself."""
@@ -210,11 +246,11 @@ class Call:
 
     def propose(self, draws: Trace) -> Trace:
         """The guide's trace at values that were drawn before."""
-        return self._trace(self.guide, poutine.replay(trace=draws))
+        return self._trace(self.guide, draws)
 
     def simulate(self) -> Trace:
         """The model's trace with nothing observed; what was to be is under ``obs`` in the ``infer`` of its site."""
-        return self._trace(self.model, poutine.uncondition())
+        return self._trace(self.model, free=True)
 
     def compose(self, model_trace: Trace, draws: Trace) -> LogWeights:
         """The weights that the traces of model and guide make."""
@@ -242,14 +278,41 @@ class Call:
             terms = [_term(site, self.particles, plates, _scale_of_its_own(site, plates)) for site in sites]
         return reduce(add, terms, torch.zeros(()))
 
-    def _trace(self, program: Program, handler: Callable[[Program], Program] = lambda program: program) -> Trace:
-        """The trace of a program within the plate of particles; of a :class:`Scope`, densities are taken within it."""
-        within = pyro.plate(_PARTICLES, self.particles, dim=-1 - self.nesting)(program)
-        with pyro.validation_enabled(False), program if isinstance(program, Scope) else nullcontext():
-            trace = _trace(handler(within), self.args, self.kwargs)
-            for site in density_sites(trace) if isinstance(program, Scope) else ():
-                site[_DENSITY] = _density(site)
+    def _trace(self, program: Program, draws: Trace | None = None, free: bool = False) -> Trace:
+        """The trace of all particles; of a :class:`Scope`, densities are taken within it."""
+        within = isinstance(program, Scope)
+        with pyro.validation_enabled(False), program if within else nullcontext():
+            trace = self._run(poutine.uncondition(program) if free else program, draws)
+            for site in density_sites(trace) if within else ():
+                site[DENSITY] = site[DENSITY] if DENSITY in site else density_of(site)
         return trace
+
+    def _run(self, program: Program, draws: Trace | None) -> Trace:
+        way = "together" if self.plates is None else self.plates.particles
+        if way == "together":
+            return self._single(together(program, self.particles, self.nesting), draws)
+        single = partial(self._single, program)
+        if way == "mapped" and self.particles > 1:
+            return mapped(single, draws, self.particles, self.nesting, self._device)
+        if self.particles > 1 and self.plates is not None and self.plates.reason:
+            warn_in_turn(self.plates.reason, self.particles)
+        return in_turn(partial(_with_densities, single), draws, self.particles, self.nesting, self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(devices(self.args, self.kwargs)), torch.device("cpu"))
+
+    def _single(self, program: Program, draws: Trace | None) -> Trace:
+        """The trace of one run, at draws where there are some."""
+        return _trace(program if draws is None else replaying(program, draws), self.args, self.kwargs)
+
+
+def _with_densities(run: Callable[[Trace | None], Trace], draws: Trace | None) -> Trace:
+    """The trace of one run, whose sites have their log densities."""
+    trace = run(draws)
+    for site in density_sites(trace):
+        site[DENSITY] = density_of(site)
+    return trace
 
 
 class Scope(ABC):
@@ -270,15 +333,41 @@ class Scope(ABC):
 
 
 def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Plates:
-    """Run the pair once, with Pyro's validation on, and find its data plate; the random generators stay as they were.
+    """Run the pair once, with Pyro's validation on, and find its data plate; and, by a few more runs, how particles run.
+
+    Random generators, parameters and buffers are afterwards as they were.
 
     Raises:
         InputError: for sites outside the data plate, for sites that one program has and the other lacks, for data
             outside the support of their distribution, and for several plates that could be the data plate.
     """
-    with torch.no_grad(), same_random_numbers(*args, *kwargs.values()):
+    with _unnoticed(model, guide, args, kwargs) as modules:
+        plates, ranks = _find_plates(model, guide, args, kwargs)
+        return _looked(Call(model, guide, args, kwargs, 2, plates), ranks, modules)
+
+
+def look_again(model: Program, guide: Program, args: tuple, kwargs: dict, plates: Plates) -> Plates:
+    """What :func:`find_plates` finds of arguments of another shape, without a look at the numbers in them."""
+    alone, plain = same_random_numbers(*args, *kwargs.values()), pyro.validation_enabled(False)
+    with torch.no_grad(), alone, plain, computing_in("highest"), reached(model, guide) as modules:
+        sites = [site for trace in _pair_of_traces(model, guide, args, kwargs) for site in density_sites(trace)]
+        found = replace(plates, size=_data_frame(sites[0], plates.data).size)
+        return _looked(Call(model, guide, args, kwargs, 2, found), _ranks(sites), modules)
+
+
+def check_pair(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Plates:
+    """Every error of :func:`find_plates`, by one run of the pair, which does not tell how particles run."""
+    with _unnoticed(model, guide, args, kwargs):
+        return _find_plates(model, guide, args, kwargs)[0]
+
+
+@contextmanager
+def _unnoticed(model: Program, guide: Program, args: tuple, kwargs: dict) -> Iterator[list[nn.Module]]:
+    """Run the pair without a trace left in generators and buffers; the modules that it reaches. Errors name the site."""
+    alone = same_random_numbers(*args, *kwargs.values())
+    with torch.no_grad(), alone, computing_in("highest"), reached(model, guide) as modules:
         try:
-            return _find_plates(model, guide, args, kwargs)
+            yield modules
         except InputError:
             raise
         except ValueError:
@@ -286,40 +375,203 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
             raise
 
 
-def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> Plates:
+def _find_plates(model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Plates, dict[str, int]]:
+    """The plates, and how many dimensions the value of each site has in a single run."""
     with pyro.validation_enabled(True):
-        model_trace, guide_trace = _run(model, guide, args, kwargs)
+        model_trace, guide_trace = _pair_of_traces(model, guide, args, kwargs)
         require_support(_observed(model_trace))
         plates = _plates(model_trace, guide_trace)
         for site in _latents(model_trace, guide_trace):
             require_same_measure(site, guide_trace.nodes[site["name"]])
         for site in [*density_sites(model_trace), *density_sites(guide_trace)]:
-            site["log_prob"] = _density(site)
+            site["log_prob"] = density_of(site)
             check_site_shape(site, plates.nesting)
-    return plates
+    sites = [*density_sites(model_trace), *density_sites(guide_trace)]
+    return replace(plates, size=_data_frame(sites[0], plates.data).size), _ranks(sites)
+
+
+def _ranks(sites: list[Site]) -> dict[str, int]:
+    return {site["name"]: len(site["fn"].batch_shape) + site["fn"].event_dim for site in sites}
+
+
+def _looked(call: Call, ranks: Mapping[str, int], modules: list[nn.Module]) -> Plates:
+    """:func:`_with_way` where no parameter hides an axis, or, where the program does not bear that, with those it has."""
+    with perturbed(modules):
+        try:
+            found = _with_way(call, ranks)
+        except Exception:  # a program that is given, say, a matrix that is no covariance any more
+            found = None
+    fails = found is None or (found.particles == "in turn" and OTHER not in (found.reason or ""))
+    return _with_way(call, ranks) if found is None or fails else found
+
+
+OTHER = "has another density than in single runs"
+"""Why runs at once are not what single runs are, where they do not fail."""
+
+
+def _with_way(call: Call, ranks: Mapping[str, int]) -> Plates:
+    """The plates with the first way for particles in which their weights are those of single runs at the same draws."""
+    plates, reasons = call.plates, []
+    assert plates is not None
+    for way in ("together", "mapped"):
+        reason = _disagreement(replace(call, plates=replace(plates, particles=way)), ranks)
+        if reason is None:
+            return replace(plates, particles=way)
+        reasons.append(f"{way}: {reason}")
+    return replace(plates, particles="in turn", reason="; ".join(reasons))
+
+
+def _disagreement(call: Call, ranks: Mapping[str, int]) -> str | None:
+    """Why the weights are not those of single runs; ``None`` where they are."""
+    assert call.plates is not None
+    try:
+        draws = call.draw()
+        with Still() as still:
+            traces = call.observe(draws), call.propose(draws)
+            at_once = call.compose(*traces)
+        reads = still.reads if call.plates.particles == "together" else 0
+        if reads and _may_read_draws(call) and _is_read(call, draws, at_once, reads):
+            return "Python reads a number that depends on the draws"
+    except Exception as error:  # whatever a program does that was not written for more than one run at a time
+        return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    single = replace(call, plates=replace(call.plates, particles="in turn", reason=None))
+    draws = ranked(draws, ranks, call.particles)
+    with Still():
+        try:
+            guide_trace = single.propose(draws)
+        except InputError:  # a flow without an inverse, which knows the density of what it draws itself, of the same noise
+            at_once, guide_trace = call.compose(traces[0], call.draw()), single.draw()
+        one_by_one = single.compose(single.observe(draws), guide_trace)
+        name = _differing(at_once, one_by_one)
+        if name and _differing(at_once, one_by_one, _moved(single, draws, one_by_one)):
+            return f"site {name!r} {OTHER}"
+    return _only_at_once(at_once, single)
+
+
+def _is_read(call: Call, draws: Trace, weights: LogWeights, reads: int) -> bool:
+    """Whether a number that Python reads of a tensor decides a density, and not only whether the program raises an error."""
+    for k in range(min(reads, MOST_READS)):
+        try:
+            with Still(altered=k):
+                again = call.compose(call.observe(draws), call.propose(draws))
+        except Exception:  # the number guards against what is not there
+            continue
+        if _differing(again, weights):
+            return True
+    return reads > MOST_READS
+
+
+MOST_READS = 16
+"""Numbers that are tried one by one; of more, some are taken to matter."""
+
+
+def _may_read_draws(call: Call) -> bool:
+    """Whether a program, mapped, gives Python a number that differs from particle to particle, or cannot be mapped."""
+    assert call.plates is not None
+    mapping = replace(call, plates=replace(call.plates, particles="mapped"))
+    try:
+        mapping.observe(mapping.draw())
+    except Exception:  # of the number, or of whatever else stands in the way of an answer
+        return True
+    return False
+
+
+def _differing(weights: LogWeights, others: LogWeights, moved: Sequence[Tensor] = ()) -> str | None:
+    """A site whose densities differ by more than rounding can, or than they are ``moved`` by a change of the last bits."""
+    terms = zip(weights.terms(), others.terms(), strict=True)
+    for k, ((_, name, term), (_, _, other)) in enumerate(terms):
+        if not is_close(term, other, ROUNDING * moved[k] if moved else 0.0):
+            return name
+    return None
+
+
+def _moved(single: Call, draws: Trace, weights: LogWeights) -> list[Tensor]:
+    """How far each density moves where the last bits of the draws do: far, where it cancels large numbers."""
+    values = {site["name"]: site["value"] for site in density_sites(draws) if not site["is_observed"]}
+    floats = {name: value for name, value in values.items() if value.is_floating_point()}
+    nudged = with_values(draws, {name: value * (1.0 + torch.finfo(value.dtype).eps) for name, value in floats.items()})
+    try:
+        again = single.compose(single.observe(nudged), single.propose(nudged))
+    except InputError:  # a flow without an inverse
+        return []
+    terms = zip(again.terms(), weights.terms(), strict=True)
+    return [(term - other).abs() for (_, _, term), (_, _, other) in terms]
+
+
+ROUNDING = 100.0
+"""How much further rounding within a program may move a density than a change of the last bit of what it is given."""
+
+
+def _only_at_once(weights: LogWeights, single: Call) -> str | None:
+    """A site whose density is not a number, and is one in runs that draw for themselves."""
+    if not any(term.isnan().any() for _, _, term in weights.terms()):
+        return None
+    draws = single.draw()
+    fresh = {name: term for _, name, term in single.weigh(draws).terms()}
+    lost = (name for _, name, term in weights.terms() if term.isnan().any() and not fresh[name].isnan().any())
+    name = next(lost, None)
+    return None if name is None else f"the density of site {name!r} is NaN, where single runs give a number"
 
 
 def _name_the_site(model: Program, guide: Program, args: tuple, kwargs: dict) -> None:
     """Raise an InputError where data or weights are to blame for an error of torch's validation, which names no site."""
     with pyro.validation_enabled(False):
-        model_trace, guide_trace = _run(model, guide, args, kwargs)
+        model_trace, guide_trace = _pair_of_traces(model, guide, args, kwargs)
         drawn = [site for site in _latents(model_trace, guide_trace) if not site["value"].isnan().any()]
         require_support([*_observed(model_trace), *drawn])
         _terms(model_trace, guide_trace, 1, _plates(model_trace, guide_trace)).require_numbers()
 
 
-def _run(model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
-    """The traces of model and guide, without particles."""
+def _pair_of_traces(model: Program, guide: Program, args: tuple, kwargs: dict) -> tuple[Trace, Trace]:
+    """The traces of a single run of model and guide."""
     guide_trace = _trace(guide, args, kwargs)
-    model_trace = _trace(poutine.replay(model, trace=guide_trace), args, kwargs)
+    model_trace = _trace(replaying(model, guide_trace), args, kwargs)
     return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
 
 def _trace(program: Program, args: tuple, kwargs: dict) -> Trace:
     try:
-        return poutine.trace(program).get_trace(*args, **kwargs)
+        trace = poutine.trace(program).get_trace(*args, **kwargs)
+        return _sized(_of_guide(trace) if isinstance(owner(program), GuideMessenger) else trace)
     except InputError as error:  # Pyro has added a table of shapes to the message
         raise InputError(str(error).partition("\n")[0]) from error
+
+
+def _of_guide(trace: Trace) -> Trace:
+    """The trace of a guide that runs the model, without what the model observes."""
+    for name in [name for name, site in trace.nodes.items() if site["type"] == "sample" and site["is_observed"]]:
+        trace.remove_node(name)
+    return trace
+
+
+def _sized(trace: Trace) -> Trace:
+    """The trace, in which plates without a size have that of the largest site inside.
+
+    Raises:
+        InputError: where such a plate encloses a site that has one value for all.
+    """
+    sites: list[Site] = [site for site in trace.nodes.values() if site["type"] == "sample"]
+    open_frames = {frame.name: frame for site in sites for frame in site["cond_indep_stack"] if frame.size == -1}
+    for name, frame in open_frames.items():
+        inside = [site for site in sites if frame in site["cond_indep_stack"]]
+        sizes = [_size_along(site, frame.dim) for site in inside]
+        sized = frame._replace(size=max(sizes), full_size=max(sizes))
+        for site, size in zip(inside, sizes, strict=True):
+            if size < sized.size and not site["is_observed"]:
+                raise InputError(
+                    f"latent site {site['name']!r} has one value for all {sized.size} data in plate {name!r}, "
+                    f'which has no size; give it one, pyro.plate("{name}", len(x)), or draw a value for each datum'
+                )
+            site["cond_indep_stack"] = tuple(sized if each == frame else each for each in site["cond_indep_stack"])
+    return trace
+
+
+def _size_along(site: Site, dim: int) -> int:
+    """How large the batch of a site is along a dimension, 1 where it has none there."""
+    event_dim = site["fn"].event_dim
+    shapes = site["fn"].batch_shape, torch.as_tensor(site["value"]).shape
+    batch_shapes = shapes[0], shapes[1][: max(0, len(shapes[1]) - event_dim)]
+    return max(shape[dim] if len(shape) >= -dim else 1 for shape in batch_shapes)
 
 
 def density_sites(trace: Trace) -> list[Site]:
@@ -345,7 +597,7 @@ def _observed(trace: Trace) -> list[Site]:
 
 def _frames(site: Site) -> list[Any]:
     """The vectorised plates around a site, the outermost first, less that of the particles."""
-    return [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != _PARTICLES]
+    return [frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != PLATE]
 
 
 def _plates(model: Trace, guide: Trace, told: Plates | None = None) -> Plates:
@@ -405,8 +657,9 @@ def _data_frame(site: Site, data: str) -> Any:
 
 
 def _is_joint(site: Site) -> bool:
-    """Whether a site is the one from which an automatic guide (AutoDiagonalNormal, say) makes all latent sites at once."""
-    automatic = site["name"].startswith("_") and site["name"].endswith("_latent")
+    """Whether an automatic guide makes latents of all data from this site (AutoDiagonalNormal, say, or AutoStructured)."""
+    name = site["name"]
+    automatic = (name.startswith("_") and name.endswith("_latent")) or name.endswith("_aux")
     return automatic and bool(site["infer"].get("is_auxiliary")) and not _frames(site)
 
 
@@ -425,13 +678,18 @@ def _check_match(model: Trace, guide: Trace) -> None:
     for name in sorted(latents - proposed.keys()):
         raise InputError(
             f"latent site {name!r} of the model is missing in the guide (which has {sorted(proposed) or 'none'}); "
-            "sample it in the guide, or observe it in the model"
+            f"sample it in the guide, or observe it in the model{_or_sum(model.nodes[name])}"
         )
     for name in sorted(proposed.keys() - latents - auxiliary):
         raise InputError(
             f"site {name!r} of the guide is missing in the model (whose latent sites are {sorted(latents) or 'none'}); "
             'sample it in the model, or mark it `infer={"is_auxiliary": True}`'
         )
+
+
+def _or_sum(site: Site) -> str:
+    """What else can be done with a latent that was hidden from an automatic guide, to be enumerated by stock Pyro."""
+    return ", or sum it out there: it is discrete, and nothing is enumerated here" if is_discrete(site) else ""
 
 
 def _terms(model: Trace, guide: Trace, particles: int, plates: Plates) -> LogWeights:
@@ -467,7 +725,12 @@ def _scale_of_its_own(site: Site, plates: Plates) -> float | Tensor:
     return residual if isinstance(residual, Tensor) or abs(residual - 1.0) >= 1e-9 else _ONE
 
 
-def _density(site: Site) -> Tensor:
+def density_of(site: Site) -> Tensor:
+    """The log density of a site's value, of the shape of its batch.
+
+    Raises:
+        InputError: where the distribution knows only the densities of what it draws itself.
+    """
     try:
         return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     except (NotImplementedError, KeyError) as error:  # torch's and Pyro's ways of having no inverse
@@ -479,7 +742,7 @@ def _density(site: Site) -> Tensor:
 
 def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) -> Tensor:
     """The log density of one site for each particle and datum."""
-    log_prob = site[_DENSITY] if _DENSITY in site else _density(site)
+    log_prob = site[DENSITY] if DENSITY in site else density_of(site)
     log_prob = scale_and_mask(log_prob, residual, site["mask"])  # pyright: ignore[reportArgumentType]
     return per_datum(log_prob, site, particles, plates)
 
@@ -507,6 +770,12 @@ def coordinates(values: Tensor, site: Site, plates: Plates) -> Tensor:
 def data_place(site: Site, plates: Plates) -> int:
     """Where, from behind, the data's dimension lies in the values of a site."""
     return _data_frame(site, plates.data).dim - site["fn"].event_dim
+
+
+def _numbers(site: Site) -> int:
+    """How many numbers a site has in one run."""
+    value = torch.as_tensor(site["value"])
+    return value.numel() // (len(value) if is_of_each(site) else 1)
 
 
 def _batch_shape(site: Site, particles: int, plates: Plates) -> list[int]:

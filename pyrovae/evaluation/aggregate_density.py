@@ -16,8 +16,8 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyrovae.batches import Batch, Columns, batches
-from pyrovae.gradients import with_values
 from pyrovae.pair import Pair
+from pyrovae.particles import with_values
 from pyrovae.weights import Call, LogWeights, Site, data_place
 
 

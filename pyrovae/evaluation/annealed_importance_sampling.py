@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class AnnealedLikelihood:
         start: what the chains begin as draws of.
         schedule: the schedule.
         steps: the leapfrog steps of a transition.
+        failed_moves: how many transitions the programs could not follow to their end, since they raised a numerical error
+            there (a matrix without a Cholesky factor, say) or gave no number; the chain then stayed where it was.
     """
 
     log_weights: Array
@@ -60,6 +62,7 @@ class AnnealedLikelihood:
     start: Start
     schedule: Schedule
     steps: int
+    failed_moves: int = 0
 
     @property
     def log_p(self) -> Array:
@@ -118,6 +121,7 @@ class AnnealedLikelihood:
             f"  {'mean':<22}{self.mean:>12.4f}",
             f"  {'± from the data':<22}{self.data_error:>12.4f}",
             f"  {'± from the chains':<22}{self.monte_carlo_error:>12.4f}",
+            *failures(self.failed_moves, chains * data * (self.temperatures - 1)),
             "",
             quantile_names(),
             quantiles("effective sample size", self.effective_sample_size, ".1f"),
@@ -125,6 +129,11 @@ class AnnealedLikelihood:
             quantiles("acceptance", self.acceptance, ".2f"),
         ]
         return "\n".join([*lines, "", warned(self.warning)] if self.warning else lines)
+
+
+def failures(failed: int, moves: int) -> list[str]:
+    """The row of a table that counts the moves that failed, where there are any."""
+    return [f"  {'moves that failed':<22}{failed:>12,} of {moves:,}"] if failed else []
 
 
 def unmet_warning(share: float) -> str | None:
@@ -164,8 +173,9 @@ def annealed_importance_sampling(
     latent dimension too, and an adaptive schedule come from pilot chains (:mod:`pyrovae.evaluation.pilot`), which
     follow a fifth as many temperatures, 50 to 500. From the prior it owes nothing to the encoder, and is a second opinion on
     :func:`pyrovae.log_likelihood`; from the guide it needs fewer temperatures where the guide is good. Latents with a
-    constraint move on the real numbers that are mapped to it. Where there is a process group of ``torch.distributed``, its
-    processes share the batches of data, and each has the whole result.
+    constraint move on the real numbers that are mapped to it. Where the programs fail on the way (a matrix has no Cholesky
+    factor, a density is no number), a move is rejected and counted, for that chain alone. Where there is a process group of
+    ``torch.distributed``, its processes share the batches of data, and each has the whole result.
 
     Args:
         model: a Pyro program with a plate over data, whose latents are continuous.
@@ -187,8 +197,10 @@ def annealed_importance_sampling(
         :class:`AnnealedLikelihood`; print it for a table.
 
     Raises:
-        InputError: for numbers below one, for latents that are discrete, lie on a sphere or have no density, and for a pair
-            or data that cannot be weighed.
+        InputError: for numbers below one; for latents that are discrete, lie on a sphere, or whose support depends on other
+            latents; from the prior, where that is improper; from the guide, where that has a ``Delta`` for a latent, or
+            sites beside the latents; where the programs fail at draws that chains begin with; and for a pair or data that
+            cannot be weighed.
 
     References:
         | Annealed Importance Sampling (Neal, 2001); https://arxiv.org/abs/physics/9803008
@@ -198,16 +210,34 @@ def annealed_importance_sampling(
     settings = Annealing(chains, temperatures, start, schedule, steps, max_rows)
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 
-        def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, Tensor]:
+        def work(index: int, item: tuple[Path, int]) -> Leg:
             """One batch, with noise of its own."""
             path, kept = item
             set_seed(seed_of(seed, index), path.batch.x.device)
-            log_weights, acceptance = settings.forwards(path, settings.plan(path), bar)
-            return log_weights[:, :kept].cpu(), acceptance[:, :kept].cpu()
+            return settings.forwards(path, settings.plan(path), bar).of(kept)
 
         parts = in_shards(paths, work)
-    log_weights, acceptance = (torch.cat(values, 1) for values in zip(*parts, strict=True))
-    return AnnealedLikelihood(log_weights.numpy(), acceptance.mean(1).numpy(), temperatures, start, schedule, steps)
+    log_weights, acceptance, failed = (torch.cat(values, 1) for values in zip(*parts, strict=True))
+    shares, number = acceptance.mean(1).numpy(), int(failed.sum())
+    return AnnealedLikelihood(log_weights.numpy(), shares, temperatures, start, schedule, steps, number)
+
+
+class Leg(NamedTuple):
+    """What chains have done that went along a path.
+
+    Attributes:
+        log_weights: shape ``(K, B)``, float64.
+        acceptance: the share of them that moved, shape ``(T - 1, B)``, float64.
+        failed: how many moves of each failed, shape ``(K, B)``.
+    """
+
+    log_weights: Tensor
+    acceptance: Tensor
+    failed: Tensor
+
+    def of(self, data: int) -> "Leg":
+        """Of the first of the data, on the CPU."""
+        return Leg(*(values[:, :data].cpu() for values in self))
 
 
 @dataclass(frozen=True)
@@ -262,7 +292,7 @@ class Annealing:
         for batch in batches(data, batch_size, device=device):
             full = batch.with_tensors(*(filled_up(column, batch_size) for column in batch.tensors))
             if path is None:
-                pair.start(full.x, **full.given)
+                pair.meet(full)
                 path = Path(pair, full, self.chains, self.start)
                 if compile:
                     path.compile()
@@ -274,15 +304,15 @@ class Annealing:
         """What pilot chains find."""
         return plan(path, self.temperatures, self.schedule, self.steps)
 
-    def forwards(self, path: Path, plan: Plan, bar: tqdm) -> tuple[Tensor, Tensor]:
-        """Log weights of chains from the first density on, ``(K, B)``, and the share that moved, ``(T - 1, B)``; float64."""
+    def forwards(self, path: Path, plan: Plan, bar: tqdm) -> Leg:
+        """Chains from the first density on."""
         return self._along(path, path.start(), plan, range(1, self.temperatures + 1), bar)
 
-    def backwards(self, path: Path, u: Tensor, plan: Plan, bar: tqdm) -> tuple[Tensor, Tensor]:
-        """The same of chains that go back, through the same kernels, from draws ``u`` of the posterior."""
+    def backwards(self, path: Path, u: Tensor, plan: Plan, bar: tqdm) -> Leg:
+        """Chains that go back, through the same kernels, from draws ``u`` of the posterior."""
         return self._along(path, u, plan, range(self.temperatures, 0, -1), bar)
 
-    def _along(self, path: Path, u: Tensor, plan: Plan, times: range, bar: tqdm) -> tuple[Tensor, Tensor]:
+    def _along(self, path: Path, u: Tensor, plan: Plan, times: range, bar: tqdm) -> Leg:
         chains = Chains(path, u, self.steps)
         state = chains.state
         log_weights, moved = torch.zeros_like(state.log_f0, dtype=torch.float64), []
@@ -294,4 +324,5 @@ class Annealing:
                 between = t if times.step > 0 else t - 1
                 chains.move(plan.betas[between], plan.kernel(between))
                 moved.append(chains.accepted.double().mean(0))
-        return log_weights, torch.stack(moved) if moved else log_weights.new_zeros(0, log_weights.shape[1])
+        shares = torch.stack(moved) if moved else log_weights.new_zeros(0, log_weights.shape[1])
+        return Leg(log_weights, shares, chains.failed)

@@ -1,6 +1,6 @@
 r"""The error of annealed importance sampling, between a lower and an upper bound."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,14 +9,13 @@ from torch import Tensor
 
 from pyrovae.batches import DataLike
 from pyrovae.evaluation import importance
-from pyrovae.evaluation.annealed_importance_sampling import Annealing
+from pyrovae.evaluation.annealed_importance_sampling import Annealing, failures
 from pyrovae.evaluation.average import mean_and_error
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.noise import seed_of, set_seed
 from pyrovae.evaluation.path import Path, Start
 from pyrovae.evaluation.pilot import Schedule
 from pyrovae.evaluation.shards import in_shards
-from pyrovae.gradients import dream
 from pyrovae.parameters import Program
 
 Array = NDArray[np.float64]
@@ -31,12 +30,14 @@ class Bidirectional:
         reverse: log weights of chains that begin at the latents that the datum was drawn from, and go back.
         temperatures: the number of temperatures after the first.
         data: what the model has drawn, shape ``(N, *event_shape)``.
+        failed_moves: how many transitions, both ways together, the programs could not follow to their end.
     """
 
     forward: Array
     reverse: Array
     temperatures: int
     data: Array
+    failed_moves: int = 0
 
     @property
     def lower(self) -> Array:
@@ -75,6 +76,7 @@ class Bidirectional:
                 f"{self.temperatures:,} temperatures, in nats",
                 "",
                 *(f"  {name:<22}{mean:>12.4f} ± {deviation:.4f}" for name, (mean, deviation) in rows),
+                *failures(self.failed_moves, 2 * chains * data * (self.temperatures - 1)),
                 "",
                 f"  On data like these the estimate is less than {gap + 2 * error:.3g} nats too low in the mean; on other",
                 "  data it is so far as they are no harder.",
@@ -144,15 +146,16 @@ def bidirectional(
             """One batch, with noise of its own."""
             template, kept = item
             set_seed(seed_of(seed, index), template.batch.x.device)
-            path, u = _simulated(template)
+            path, u = template.dream()
             made = settings.plan(path)
-            forward, _ = settings.forwards(path, made, bar)
-            reverse, _ = settings.backwards(path, u, made, bar)
-            return forward[:, :kept].T.cpu(), reverse[:, :kept].T.cpu(), path.batch.x[:kept].cpu()
+            forward = settings.forwards(path, made, bar).of(kept)
+            reverse = settings.backwards(path, u, made, bar).of(kept)
+            failed = forward.failed + reverse.failed
+            return forward.log_weights.T, reverse.log_weights.T, path.batch.x[:kept].cpu(), failed.T
 
         parts = in_shards(paths, work)
-    forward, reverse, drawn = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
-    return Bidirectional(forward.T, reverse.T, temperatures, drawn)
+    forward, reverse, drawn, failed = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+    return Bidirectional(forward.T, reverse.T, temperatures, drawn, int(failed.sum()))
 
 
 def _mean_over_chains(log_weights: Array, level: float) -> tuple[Array, Array]:
@@ -162,12 +165,3 @@ def _mean_over_chains(log_weights: Array, level: float) -> tuple[Array, Array]:
         error = np.sqrt(log_weights.var(0) / (number - 1))
     reach = error * importance.student(number, level)
     return log_weights.mean(0) - reach, log_weights.mean(0) + reach
-
-
-def _simulated(path: Path) -> tuple[Path, Tensor]:
-    """The path of data that the model draws, and the latents that they were drawn from, for each chain."""
-    with path.called(particles=1) as call:
-        awake, draws = dream(call)
-    batch = replace(path.batch, x=awake.args[0])
-    u = path.latents.of(draws)
-    return path.of(batch), u.expand(path.chains, *u.shape[1:]).contiguous()

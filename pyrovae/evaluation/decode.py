@@ -5,10 +5,11 @@ from torch import Tensor
 
 from pyrovae.batches import Batch, batches
 from pyrovae.errors import InputError
+from pyrovae.evaluation.charts import stated_support
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.reconstructions import observed_mean
-from pyrovae.gradients import with_values
 from pyrovae.pair import Pair
+from pyrovae.particles import with_values
 from pyrovae.supports import Site, is_discrete
 from pyrovae.weights import Call, LogWeights
 
@@ -72,7 +73,7 @@ def latent_site(weights: LogWeights) -> Site:
 
 
 def _require_inside(site: Site) -> None:
-    support = getattr(site["fn"], "support", None)
+    support = stated_support(site["fn"])
     if support is not None and not bool(support.check(site["value"]).all()):
         raise InputError(
             f"the path has latents outside the support of the prior {type(site['fn']).__name__}, {support}, where the model "

@@ -25,9 +25,11 @@ from torch import Tensor, distributions
 from torch.distributions import Independent
 
 from pyrovae.batches import Batch
-from pyrovae.gradients import with_values
+from pyrovae.errors import InputError
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
+from pyrovae.particles import with_values
+from pyrovae.supports import is_improper
 from pyrovae.weights import Call, LogWeights, Site, coordinates, density_sites
 
 FEWEST = 10
@@ -43,13 +45,15 @@ class DefensiveMixture:
         batch: data to try them on.
 
     Raises:
-        InputError: where the guide has sites that are no latents of the model, which the prior cannot draw.
+        InputError: where the guide has sites that are no latents of the model, which the prior cannot draw, and where the
+            prior is improper.
     """
 
     def __init__(self, pair: Pair, batch: Batch) -> None:
         self._pair = pair
         weights = pair.weigh(1, batch.x, **batch.given)
         weights.require_latents_alone("the prior cannot be a part of it; pass proposal='guide', or a guide without it")
+        _require_prior(weights)
         sites: list[Site] = [weights.guide.nodes[name] for name in weights.latent_terms]
         dimensions = sum(coordinates(site["value"], site, weights.plates).shape[-1] for site in sites)
         self._factor = 1.0 + 1.0 / math.sqrt(dimensions)
@@ -64,11 +68,23 @@ class DefensiveMixture:
             sizes = zip(programs, of_guides, strict=True)
             parts = [replace(call, guide=part, particles=count).draw() for part, count in sizes]
             draws = _joined(call, [*parts, replace(call, particles=of_prior).unguided()])
-            weights = call.compose(call.observe(draws), call.propose(draws))
-            wider = [call.density(replace(call, guide=part).propose(draws), weights.plates) for part in programs[1:]]
-        densities = [weights.proposal, *wider, weights.latent]
+            model_trace = call.observe(draws)
+            weights, *wider = (
+                call.compose(model_trace, replace(call, guide=part).propose(draws)).of_proposal() for part in programs
+            )
+        densities = [weights.proposal, *(part.proposal for part in wider), weights.latent]
         shared = [density + math.log(count / particles) for density, count in zip(densities, counts, strict=True)]
         return replace(weights, proposal_terms={"the mixture": torch.stack(shared).logsumexp(0)})
+
+
+def _require_prior(weights: LogWeights) -> None:
+    """Raise an InputError for a latent whose prior has no draws."""
+    for name in weights.latent_terms:
+        if is_improper(weights.model.nodes[name]):
+            raise InputError(
+                f"the prior of latent site {name!r} is improper, so that it has no draws and cannot be a part "
+                'of the mixture; pass proposal="guide"'
+            )
 
 
 def _counts(particles: int, parts: int) -> list[int]:

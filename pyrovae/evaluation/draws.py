@@ -1,7 +1,6 @@
 """Many log weights of many data, a piece at a time: every piece of one shape, so that the programs are recorded once."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -13,10 +12,11 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.defensive import FEWEST, DefensiveMixture
 from pyrovae.evaluation.limits import keep_freed_memory, rows_in_cache, rows_that_fit, together
 from pyrovae.pair import Pair
-from pyrovae.parameters import Program, same_random_numbers
+from pyrovae.parameters import Program, keeps_places, same_random_numbers
 from pyrovae.precision import Precision, computing_in
-from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
-from pyrovae.weights import LogWeights, Plates
+from pyrovae.proposal import PROOF, require_proposal
+from pyrovae.recording import Recording, fuse, recorded
+from pyrovae.weights import LogWeights
 
 
 class Draws:
@@ -33,7 +33,8 @@ class Draws:
         device: where the programs run.
         compile: whether to record and fuse them.
         max_rows: the most draws times data of one run of the programs; as many as caches or a CUDA device hold if None.
-        max_weights: the most weights that are held together.
+        max_weights: the most weights that are held together. Both are exceeded where an automatic guide has parameters for
+            each datum by its place, and all data must go together.
         defensive: whether to draw from the guide mixed with a wider one and with the prior.
 
     Raises:
@@ -59,13 +60,19 @@ class Draws:
         rows = max_rows or rows_in_cache(device, next(batches(data, 1)).x.numel())
         most = rows // max(fewest, together(device, number))
         self._batch_size = _even(len(data), max(1, min(max_weights // number, most)))
+        if keeps_places(guide):
+            self._batch_size = len(data)
         first = next(self.batches())
-        self._pair.start(first.x, **first.given)
+        self._pair.meet(first)
+        proof = max(2, min(PROOF, rows // self._batch_size))
+        require_proposal(self._pair.weigh(proof, first.x, **first.given), "log p(x)")
         self._mixture = DefensiveMixture(self._pair, first) if defensive else None
         self.discrete_dimensions: int | None = None
         if max_rows is None and device.type == "cuda":
             rows = rows_that_fit(device, lambda: self._pair.weigh(4, first.x, **first.given).total.numel())
         self._at_once = _even(number, max(fewest, rows // self._batch_size))
+        if self._pair.plates is not None and self._pair.plates.particles == "in turn" and not defensive:
+            self._at_once = 1  # single runs, which can be recorded, and more of them together would be no faster
         self._weigh: Callable[[Batch], Tensor] = self._checked
         self._compile = compile
         keep_freed_memory(device)
@@ -87,7 +94,8 @@ class Draws:
         """
         filled = batch.with_tensors(*(filled_up(column, self._batch_size) for column in batch.tensors))
         if self._compile:
-            self._weigh, self._compile = self._fused(filled), False
+            self._weigh = recorded(lambda: self._fused(filled), lambda: self._try(filled)) or self._checked
+            self._compile = False
         pieces = math.ceil(self.number / self._at_once)
         weights = torch.empty(pieces * self._at_once, self._batch_size, dtype=torch.float64, device=batch.x.device)
         noise = _noise(batch.x.device)
@@ -116,29 +124,29 @@ class Draws:
         """The weights of the draws that are made together, eagerly."""
         if self._mixture is not None:
             return self._mixture.weigh(self._at_once, batch)
-        return self._pair.weigh(self._at_once, batch.x, **batch.given)
+        return self._pair.weigh(self._at_once, batch.x, **batch.given).of_proposal()
 
     def _checked(self, batch: Batch) -> Tensor:
         weights = self._drawn(batch)
         weights.require_densities("the log likelihood")
-        require_every_datum(weights.total.shape[1], len(batch), weights.plates)
         self.discrete_dimensions = weights.discrete_dimensions
         return weights.total
 
     def _fused(self, batch: Batch) -> Callable[[Batch], Tensor]:
-        try:
-            recording = Recording(_Weights(self._checked, self._pair), (batch.x,), batch.given)
-            tensors = [tensor.detach() for tensor in recording.tensors]
+        recording = Recording(_Weights(self._checked, self._pair), (batch.x,), batch.given)
+        tensors = [tensor.detach() for tensor in recording.tensors]
 
-            def weigh(*inputs: Tensor) -> list[Tensor]:
-                given = batch.with_tensors(*inputs[len(tensors) :])
-                return [recording(inputs[: len(tensors)], given.x, **given.given)]
+        def weigh(*inputs: Tensor) -> list[Tensor]:
+            given = batch.with_tensors(*inputs[len(tensors) :])
+            return [recording(inputs[: len(tensors)], given.x, **given.given)]
 
-            fused = fuse(weigh, [*tensors, *batch.tensors])
-        except NotRecordedError as error:
-            warnings.warn(f"the programs run eagerly: they cannot be recorded: {error}", NotCompiledWarning, stacklevel=4)
-            return self._checked
+        fused = fuse(weigh, [*tensors, *batch.tensors])
         return lambda batch: fused(*tensors, *batch.tensors)[0]
+
+    def _try(self, batch: Batch) -> None:
+        """Draw eagerly once, for the programs' errors."""
+        with same_random_numbers(batch.x):
+            self._checked(batch)
 
     def _name_the_site(self, batch: Batch, noise: Callable[[], None]) -> None:
         """Draw again what was not a number, and raise the InputError that says where it comes from."""
@@ -175,12 +183,3 @@ def _noise(device: torch.device) -> Callable[[], None]:
     if device.type == "cuda":
         return partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
     return partial(torch.set_rng_state, torch.get_rng_state())
-
-
-def require_every_datum(found: int, expected: int, plates: Plates) -> None:
-    """Raise an InputError where the data plate holds a part of the batch only."""
-    if found != expected:
-        raise InputError(
-            f"plate {plates.data!r} holds {found} data where the batch has {expected}; each datum needs weights of its "
-            f'own: use pyro.plate("{plates.data}", len(x)), without subsampling'
-        )

@@ -162,7 +162,7 @@ def gradient_statistics(
     module, batch = objective(model, guide), as_batch(x)
     with torch.enable_grad(), seeded(seed, batch.x.device):
         with _same_buffers(module):
-            module.start(batch.x, **batch.given)
+            module.meet(batch)
         parameters = _trainable(module)
         names = _names(module, parameters, batch)
         moments = _Moments(sum(value.numel() for value in parameters), batch.x.device)

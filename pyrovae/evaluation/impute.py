@@ -75,9 +75,8 @@ def impute(
     with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
         stream = batches(data, at_once, device=device)
         for batch in tqdm(stream, total=math.ceil(len(data) / at_once), disable=not progress):
-            if pair.plates is None:
-                pair.start(batch.x, **batch.given)
-            weights = pair.weigh(num_particles, batch.x, **batch.given)
+            pair.meet(batch)
+            weights = pair.weigh(num_particles, batch.x, **batch.given).of_proposal()
             weights.require_numbers()
             site = observed_site(weights.model)
             chosen = torch.distributions.Categorical(logits=weights.total.mT).sample((num_samples,))

@@ -84,7 +84,7 @@ def interpolate(
     require_points(steps, draws)
     pair = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, first.x.device):
-        pair.start(first.x, **first.given)
+        pair.meet(first)
         latent_site(pair.weigh(1, first.x, **first.given))
         ends = [
             posterior_means(model, guide, batch.plain(), draws=draws, seed=seed).to(first.x.device)

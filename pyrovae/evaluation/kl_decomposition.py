@@ -22,10 +22,10 @@ from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded
 from pyrovae.evaluation.weighed import Weighed, weighed
-from pyrovae.gradients import with_values
 from pyrovae.objectives.elbo import kl_terms
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
+from pyrovae.particles import with_values
 from pyrovae.supports import base_distribution
 from pyrovae.weights import Call, LogWeights, Site
 

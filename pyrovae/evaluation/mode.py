@@ -1,31 +1,78 @@
 """Programs in evaluation mode: dropout off, batch normalisation by its running statistics."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
+from typing import Any
 
+import torch
+from pyro.poutine.runtime import am_i_wrapped
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pyrovae.parameters import Program, owner
+from pyrovae.evaluation.reach import modules_reached
+from pyrovae.parameters import Program
 
 
 @contextmanager
 def evaluating(*programs: Program) -> Iterator[None]:
-    """Put those programs that run a module into evaluation mode, and put each submodule back.
+    """Put every network that programs reach into evaluation mode, and on leaving give each part the mode that it had.
 
-    They are modules, methods of one, and either under Pyro's handlers or partial arguments. A plain function that closes
-    over a network is left as it is: call ``network.eval()`` before.
+    These are the networks that can be found from the programs (:func:`~pyrovae.evaluation.reach.modules_reached`), be they
+    modules, their methods or plain functions, and those that are called meanwhile in this thread by whatever program
+    Pyro runs. Contexts may lie within each other.
     """
-    modules = [part for program in programs for part in _modules(program)]
-    modes = [module.training for module in modules]
+    with modes_kept() as modes, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Using `torch.compile.*when there are global hooks", UserWarning
+        )  # twice does no harm
+        modes.evaluate(modules_reached(*programs))
+        hook = register_module_forward_pre_hook(modes.see)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
+@contextmanager
+def modes_kept(*modules: nn.Module) -> Iterator["Modes"]:
+    """Give each of these modules and their parts, on leaving, the mode that it has now; and others that join meanwhile."""
+    modes = Modes()
+    for module in modules:
+        modes.keep(module.modules())
     try:
-        for module in modules:
-            module.training = False
-        yield
+        yield modes
     finally:
-        for module, mode in zip(modules, modes, strict=True):
+        modes.restore()
+
+
+class Modes:
+    """The modes that modules had, training or evaluation, when they were first seen."""
+
+    def __init__(self) -> None:
+        self._before: dict[nn.Module, bool] = {}
+        self._thread = get_ident()
+
+    def keep(self, modules: Iterable[nn.Module]) -> None:
+        """Remember their modes, of those that were not seen before."""
+        self._before = {**{module: module.training for module in modules}, **self._before}
+
+    def evaluate(self, modules: Iterable[nn.Module]) -> None:
+        """Remember their modes, and set those that were not seen before to evaluation."""
+        new = [module for module in modules if module not in self._before]
+        self.keep(new)
+        for module in new:
+            module.training = False
+
+    def see(self, module: nn.Module, _: Any = None) -> None:
+        """A module is called: it is a program's, where Pyro runs one in this thread."""
+        if torch.compiler.is_dynamo_compiling():  # within a module that was seen when it was called
+            return
+        if module not in self._before and get_ident() == self._thread and am_i_wrapped():
+            self.evaluate(module.modules())
+
+    def restore(self) -> None:
+        """Give each the mode that it had."""
+        for module, mode in self._before.items():
             module.training = mode
-
-
-def _modules(program: Program) -> list[nn.Module]:
-    module = owner(program)
-    return list(module.modules()) if isinstance(module, nn.Module) else []

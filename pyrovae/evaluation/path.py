@@ -8,27 +8,32 @@ for any pair of programs, on latents that are mapped to the real numbers.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, NoReturn
 
+import pyro
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Delta, ImproperUniform, constraints
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
-from torch.distributions import biject_to
 
 from pyrovae.batches import Batch
 from pyrovae.errors import InputError
-from pyrovae.gradients import with_values
+from pyrovae.evaluation.charts import Chart, same_support, stated_support
+from pyrovae.evaluation.failures import FailuresAsNumbers
+from pyrovae.gradients import dream
 from pyrovae.pair import Pair
 from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
-from pyrovae.supports import base_distribution
-from pyrovae.weights import Call, LogWeights, Site, coordinates, data_place, per_datum
+from pyrovae.particles import with_values
+from pyrovae.recording import Recording, fuse, recorded
+from pyrovae.supports import base_distribution, is_improper
+from pyrovae.weights import Call, LogWeights, Site
 
 Start = Literal["prior", "guide"]
+NUMERICAL = torch.linalg.LinAlgError, ValueError, ArithmeticError  # pyright: ignore[reportPrivateImportUsage]
+"""What programs raise where numbers are out of their reach: a matrix has no Cholesky factor, a scale is not positive."""
 
 
 class Latents:
@@ -36,73 +41,67 @@ class Latents:
 
     Args:
         weights: of draws that show what the latents look like.
+        proposed: the guide's trace, which says where latents are that the model does not.
 
     Raises:
-        InputError: for latents that are discrete, lie where no map from the real numbers leads, or have no density.
+        InputError: for latents that are discrete, or lie where no map from the real numbers leads.
     """
 
-    def __init__(self, weights: LogWeights) -> None:
-        self._plates = weights.plates
-        self._sites: dict[str, Site] = {name: weights.guide.nodes[name] for name in weights.latent_terms}
-        weights.require_latents_alone("annealing cannot leave it behind; take log_likelihood, or a guide without it")
-        self._transforms = {name: _transform(name, weights) for name in self._sites}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self.of(weights.guide)
+    def __init__(self, weights: LogWeights, proposed: Trace) -> None:
+        self.supports = {name: _support(name, weights.model, proposed) for name in weights.latent_terms}
+        self._charts = {name: _chart(name, support, weights) for name, support in self.supports.items()}
 
     def of(self, trace: Trace) -> Tensor:
         """The values that a trace has at the sites as unconstrained numbers."""
-        values: dict[str, Any] = {name: trace.nodes[name]["value"] for name in self._sites}
+        values: dict[str, Any] = {name: trace.nodes[name]["value"] for name in self._charts}
         return self.pack(values)
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """Values of the sites as unconstrained numbers."""
-        packed = []
-        for name, site in self._sites.items():
-            free = self._transforms[name].inv(values[name])
-            self._shapes[name] = tuple(_data_first(free, self._place(site)).shape[2:])
-            packed.append(coordinates(free, site, self._plates))
-        return torch.cat(packed, -1)
+        return torch.cat([chart.pack(values[name]) for name, chart in self._charts.items()], -1)
 
     def unpack(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Values of the sites, and the logarithm of what volumes grow by on the way to them, shape ``(K, B)``."""
-        values, log_volume = {}, u.new_zeros(u.shape[:2])
-        sizes = [math.prod(shape) for shape in self._shapes.values()]
-        for (name, site), part in zip(self._sites.items(), u.split(sizes, -1), strict=True):
-            shaped = part.reshape(*u.shape[:2], *self._shapes[name])
-            free = shaped.movedim((0, 1), (0, self._place(site))).squeeze(-1)
-            values[name] = self._transforms[name](free)
-            volume = self._transforms[name].log_abs_det_jacobian(free, values[name])
-            log_volume = log_volume + per_datum(volume, site, len(u), self._plates)
-        return values, log_volume
+        parts = u.split([chart.size for chart in self._charts.values()], -1)
+        found = [chart.unpack(part) for chart, part in zip(self._charts.values(), parts, strict=True)]
+        values, log_volumes = zip(*found, strict=True)
+        return dict(zip(self._charts, values, strict=True)), torch.stack(log_volumes).sum(0)
 
-    def _place(self, site: Site) -> int:
-        """Where the data's dimension lies in a value with one more dimension behind."""
-        return data_place(site, self._plates) - 1
+    def moved(self, other: "Latents") -> list[str]:
+        """The latents whose support is another there."""
+        return [name for name, support in self.supports.items() if not same_support(support, other.supports[name])]
 
 
-def _data_first(value: Tensor, place: int) -> Tensor:
-    return value.unsqueeze(-1).movedim((0, place), (0, 1))
-
-
-def _transform(name: str, weights: LogWeights) -> Any:
-    """From unconstrained numbers to the values of a site."""
-    site: Site = weights.model.nodes[name]
-    proposed: Site = weights.guide.nodes[name]
-    if isinstance(base_distribution(proposed["fn"]), Delta):
-        raise InputError(f"site {name!r} of the guide is a Delta, a point and no density to anneal from")
-    support = site["fn"].support
+def _support(name: str, model: Trace, guide: Trace) -> Any:
+    """The values that a latent can have: as its prior states them, or, where that does not, its proposal."""
+    prior, proposal = model.nodes[name]["fn"], guide.nodes[name]["fn"]
+    support = stated_support(prior) or stated_support(proposal)
+    if support is None:
+        raise InputError(
+            f"the distribution of latent site {name!r}, {_family(prior)}, does not state its support, and neither does that "
+            "of the guide, so that it is not known where chains may move; give one of them an attribute `support`, such as "
+            "pyro.distributions.constraints.real_vector"
+        )
     if support.is_discrete:
         raise InputError(
-            f"latent site {name!r} is discrete ({type(base_distribution(site['fn'])).__name__}), and Hamiltonian "
-            "transitions move along gradients; sum it out in the model, or take log_likelihood"
+            f"latent site {name!r} is discrete ({_family(prior)}), and Hamiltonian transitions move along gradients; sum it "
+            "out in the model, or take log_likelihood"
         )
+    return support
+
+
+def _chart(name: str, support: Any, weights: LogWeights) -> Chart:
     try:
-        return biject_to(support)
+        return Chart(weights.model.nodes[name], support, weights.plates)
     except NotImplementedError as error:
         raise InputError(
             f"latent site {name!r} has the support {support}, to which no map leads from all real numbers, so that "
             "Hamiltonian transitions cannot move in it; take log_likelihood"
         ) from error
+
+
+def _family(distribution: Any) -> str:
+    return type(base_distribution(distribution)).__name__
 
 
 class State(NamedTuple):
@@ -126,6 +125,18 @@ class State(NamedTuple):
         """This state of the chains that are chosen, the other of the others."""
         return State(*(torch.where(chosen[(..., *[None] * (a.dim() - 2))], a, b) for a, b in zip(self, other, strict=True)))
 
+    @property
+    def undefined(self) -> Tensor:
+        """Whether a density of a chain, or its gradient, is no number, or infinite, shape ``(K, B)``."""
+        slopes = torch.stack([self.slope_0, self.slope_1])
+        densities = torch.stack([self.log_f0, self.log_f1])
+        return densities.isnan().any(0) | densities.isposinf().any(0) | slopes.isnan().any(-1).any(0)
+
+    @property
+    def impossible(self) -> Tensor:
+        """Whether a density of a chain is zero, shape ``(K, B)``."""
+        return torch.stack([self.log_f0, self.log_f1]).isneginf().any(0)
+
 
 class Path:
     r"""The densities :math:`f_0` and :math:`f_1` of one batch, for a number of chains.
@@ -139,20 +150,41 @@ class Path:
 
     def __init__(self, pair: Pair, batch: Batch, chains: int, start: Start) -> None:
         self.batch, self.chains = batch, chains
-        self._pair, self._start = pair, start
-        with torch.no_grad():
-            weights = pair.weigh(chains, batch.x, **batch.given)
-        weights.require_numbers()
+        self._pair = pair
+        self._start: Start = start
+        with torch.no_grad(), same_random_numbers(*batch.tensors), self.called(1) as call:
+            weights = call.weigh(call.draw()).of_proposal()
+            proposed = weights.guide
+            (_require_drawable if start == "prior" else _require_density)(weights)
+            with _beginning(start):
+                weights, again = (self._weights(call, [*weights.latent_terms]) for _ in range(2))
         weights.require_densities("annealed importance sampling")
-        self.latents = Latents(weights)
+        self.latents = Latents(weights, proposed)
+        _require_fixed(self.latents.moved(Latents(again, proposed)), weights)
         self._terms = _Terms(pair, weights, self.latents, start == "prior")
         self._fused: Callable[..., Any] | None = None
 
+    def _weights(self, call: Call, latents: list[str]) -> LogWeights:
+        """The weights of draws that chains begin with; from the prior, beside stand-ins for the guide's, of density 1."""
+        if self._start == "guide":
+            return call.weigh(call.draw()).of_proposal()
+        trace, draws = call.unguided(), Trace()
+        for name in latents:
+            draws.add_node(name, **_stand_in(trace.nodes[name]))
+        return call.compose(trace, draws)
+
     def start(self) -> Tensor:
-        """Draw the latents from :math:`f_0`."""
-        with torch.no_grad(), self.called(self.chains) as call:
+        """Draw the latents from :math:`f_0`; an InputError where the programs fail there."""
+        with torch.no_grad(), _beginning(self._start), self.called(self.chains) as call:
             trace = call.draw() if self._start == "guide" else call.unguided()
         return self.latents.of(trace)
+
+    def dream(self) -> tuple["Path", Tensor]:
+        """The path of data that the model draws, and the latents that they were drawn from, for each chain."""
+        with self.called(1) as call:
+            awake, draws = dream(replace(call, guide=self._terms.redraw) if self._start == "prior" else call)
+        u = self.latents.of(draws)
+        return self.of(replace(self.batch, x=awake.args[0])), u.expand(self.chains, *u.shape[1:]).contiguous()
 
     @property
     def compiled(self) -> bool:
@@ -165,36 +197,98 @@ class Path:
         with self._pair.opened() as (model, guide):
             yield Call(model, guide, (self.batch.x,), self.batch.given, particles, self._pair.plates)
 
-    def at(self, u: Tensor) -> State:
-        """The path at ``u``."""
+    def begin(self, u: Tensor) -> State:
+        """The path where chains begin.
+
+        Raises:
+            InputError: where the programs fail there, or a density is no number: that is theirs, and no chain's.
+        """
+        with _beginning(self._start):
+            state = self._at(u)
+            if bool((state.log_f0.isnan() | state.log_f1.isnan()).any()):
+                self._require_numbers(u)
+        return state
+
+    @torch.no_grad()
+    def _require_numbers(self, u: Tensor) -> NoReturn:
+        """Raise what is wrong with densities that are no numbers."""
+        self._terms.weights(self.batch.x, u, **self.batch.given)[0].require_numbers()
+        raise InputError(f"a density is not a number where chains begin, at draws of the {self._start}; begin elsewhere")
+
+    def at(self, u: Tensor, safe: Tensor) -> State:
+        """The path at ``u``, and NaN where the programs fail, which they would not at places that are ``safe``."""
+        try:
+            return self._at(u)
+        except InputError:
+            raise
+        except NUMERICAL:
+            return self._apart(u, safe)
+        except RuntimeError:  # what is fused does not tell one kind from another
+            if self._fused is None:
+                raise
+            return self._apart(u, safe)
+
+    def _at(self, u: Tensor) -> State:
         if self._fused is not None:
             return State(u, *self._fused(*self.batch.tensors, u))
+        return self._eagerly(u)
+
+    def _eagerly(self, u: Tensor) -> State:
         return State(u, *_with_slopes(lambda u: self._terms(self.batch.x, u, **self.batch.given), u))
 
+    def _apart(self, u: Tensor, safe: Tensor) -> State:
+        """The path at ``u``, of ever fewer chains and data together, until those whose programs raise an error are alone."""
+        nothing = torch.full_like(u, math.nan)
+        whole = State(u, nothing[..., 0], nothing[..., 0], nothing, nothing)
+        left = [torch.arange(u.shape[:2].numel(), device=u.device)]
+        while left:
+            part = left.pop()
+            chosen = torch.zeros_like(whole.log_f0, dtype=torch.bool)
+            chosen.view(-1)[part] = True
+            rows = chosen.any(1)
+            try:
+                with FailuresAsNumbers():
+                    found = self._eagerly(torch.where(chosen[..., None], u, safe)[rows])
+            except InputError:
+                raise
+            except NUMERICAL:
+                left += part.tensor_split(2) if len(part) > 1 else []
+            else:
+                whole = State(*(_with_rows(a, rows, b) for a, b in zip(whole, found, strict=True))).where(chosen, whole)
+        return whole
+
     def of(self, batch: Batch) -> "Path":
-        """The same on other data of the same shapes, without recording anew."""
-        other = object.__new__(Path)
-        other.__dict__.update(self.__dict__, batch=batch)
+        """The same on other data of the same shapes, without recording anew where latents can have the same values."""
+        other = Path(self._pair, batch, self.chains, self._start)
+        if self.compiled and other.latents.moved(self.latents):
+            other.compile()
+        else:
+            other._fused = self._fused
         return other
 
     def compile(self) -> None:
         """Record and fuse what :meth:`at` computes; where it cannot be recorded, warn and leave it."""
         with same_random_numbers(self.batch.x):
             u = self.start()
-        try:
+        self._fused = recorded(lambda: self._recorded(u), lambda: self._try(u))
+
+    def _recorded(self, u: Tensor) -> Callable[..., Any]:
+        with FailuresAsNumbers():
             recording = Recording(self._terms, (self.batch.x, u), self.batch.given)
-            tensors = [tensor.detach() for tensor in recording.tensors]
-            own = len(tensors)
+        tensors = [tensor.detach() for tensor in recording.tensors]
+        own = len(tensors)
 
-            def slopes(*everything: Tensor) -> list[Tensor]:
-                given = self.batch.with_tensors(*everything[own:-1])
-                return _with_slopes(lambda u: recording(everything[:own], given.x, u, **given.given), everything[-1])
+        def slopes(*everything: Tensor) -> list[Tensor]:
+            given = self.batch.with_tensors(*everything[own:-1])
+            return _with_slopes(lambda u: recording(everything[:own], given.x, u, **given.given), everything[-1])
 
-            fused = fuse(slopes, [*tensors, *self.batch.tensors, u])
-        except NotRecordedError as error:
-            warnings.warn(f"the programs run eagerly: they cannot be recorded: {error}", NotCompiledWarning, stacklevel=3)
-            return
-        self._fused = lambda *inputs: fused(*tensors, *inputs)
+        fused = fuse(slopes, [*tensors, *self.batch.tensors, u])
+        return lambda *inputs: fused(*tensors, *inputs)
+
+    def _try(self, u: Tensor) -> None:
+        """Compute the path eagerly once, for the programs' errors."""
+        with same_random_numbers(self.batch.x), _beginning(self._start):
+            self._eagerly(u)
 
 
 def _with_slopes(terms: Callable[[Tensor], tuple[Tensor, Tensor]], u: Tensor) -> list[Tensor]:
@@ -206,6 +300,63 @@ def _with_slopes(terms: Callable[[Tensor], tuple[Tensor, Tensor]], u: Tensor) ->
     return [log_f0.detach(), log_f1.detach(), slope_0, slope_1]
 
 
+def _with_rows(values: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+    values = values.clone()
+    values[rows] = new.to(values.dtype)
+    return values
+
+
+@contextmanager
+def _beginning(start: Start) -> Iterator[None]:
+    """Raise an InputError where programs fail meanwhile, at draws that chains begin with."""
+    try:
+        yield
+    except InputError:
+        raise
+    except NUMERICAL as error:
+        other = "guide" if start == "prior" else "prior"
+        said = str(error).partition("\n")[0]
+        raise InputError(
+            f"the programs fail where chains begin, at draws of the {start}: {type(error).__name__}: {said}; correct them "
+            f'there, or take start="{other}"'
+        ) from error
+
+
+def _stand_in(site: Site) -> dict[str, Any]:
+    fn = site["fn"]
+    return {**site, "fn": ImproperUniform(constraints.real, fn.batch_shape, fn.event_shape)}
+
+
+def _require_drawable(weights: LogWeights) -> None:
+    """Raise an InputError for a latent whose prior is no distribution that chains could begin with."""
+    for name in weights.latent_terms:
+        if is_improper(weights.model.nodes[name]):
+            raise InputError(
+                f"the prior of latent site {name!r} is improper ({_family(weights.model.nodes[name]['fn'])}), so that no "
+                'chain can begin with a draw of it; take start="guide"'
+            )
+
+
+def _require_density(weights: LogWeights) -> None:
+    """Raise an InputError where the guide has no density of the latents alone that chains could begin with."""
+    remedy = 'take start="prior", which needs no density of the guide'
+    weights.require_latents_alone(f"the guide's density is not that of the latents alone; {remedy}")
+    for name in weights.latent_terms:
+        site: Site = weights.guide.nodes[name]
+        if isinstance(base_distribution(site["fn"]), Delta):
+            raise InputError(f"site {name!r} of the guide is a Delta, a point and no density to anneal from; {remedy}")
+
+
+def _require_fixed(moved: list[str], weights: LogWeights) -> None:
+    """Raise an InputError for latents whose support is another from draw to draw."""
+    for name in moved:
+        raise InputError(
+            f"what latent site {name!r} can be ({_family(weights.model.nodes[name]['fn'])}) depends on other latents, and "
+            "chains need a support that stays; sample a latent of a fixed support, and shift and scale it by the others: "
+            "w ~ Uniform(0, 1), z = low + (high - low) * w"
+        )
+
+
 class _Terms(nn.Module):
     r""":math:`\log f_0` and :math:`\log f_1` of unconstrained latents, each of shape ``(K, B)``."""
 
@@ -215,11 +366,21 @@ class _Terms(nn.Module):
         self._example, self._latents, self._of_prior = weights.guide, latents, of_prior
 
     def forward(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        weights, log_volume = self.weights(x, u, **given)
+        first = weights.latent if self._of_prior else weights.proposal
+        return first + log_volume, weights.joint + log_volume
+
+    def weights(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[LogWeights, Tensor]:
+        """The weights, and the logarithm of what volumes grow by."""
         values, log_volume = self._latents.unpack(u)
         draws = with_values(self._example, values)
         with self.pair.opened() as (model, guide):
             call = Call(model, guide, (x,), given, len(u), self.pair.plates)
             model_trace = call.observe(draws)
             weights = call.compose(model_trace, draws if self._of_prior else call.propose(draws))
-        first = weights.latent if self._of_prior else weights.proposal
-        return first + log_volume, weights.joint + log_volume
+        return weights.of_proposal(), log_volume
+
+    def redraw(self, *_: Any, **__: Any) -> None:
+        """A guide that has the latents alone, at given values."""
+        for name, site in self._example.nodes.items():
+            pyro.sample(name, ImproperUniform(constraints.real, (), site["fn"].event_shape))

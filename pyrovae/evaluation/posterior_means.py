@@ -1,8 +1,6 @@
 """The means of a guide's proposals: a point a datum, where the latent space is read."""
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
@@ -12,9 +10,9 @@ from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.moments import mean, mean_of_draws
 from pyrovae.evaluation.noise import Seed, Seeds, seeded, set_seed
-from pyrovae.evaluation.plates import plates_of
-from pyrovae.parameters import Program, parameter_store
-from pyrovae.weights import Plates, Site
+from pyrovae.pair import Pair
+from pyrovae.parameters import Program
+from pyrovae.weights import Call, Plates, Site, density_sites
 
 
 def posterior_means(
@@ -53,25 +51,24 @@ def posterior_means(
     device = home(columns, device)
     seeds = Seeds.parse(seed, len(columns))
     with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
-        first = next(batches(columns, 1, device=device))
-        plates = plates_of(model, guide, first)
-        exact = _is_exact(_run(model, guide, first, 1, plates))
+        pair = Pair(model, guide)
+        exact = _is_exact(_run(pair, next(batches(columns, 1, device=device)), 1)[0])
         draws, alone = 1 if exact else draws, seeds.alone and not exact
         means = []
         for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // draws), device=device)):
             if alone:
                 set_seed(seeds.of(index), device)
-            means.append(_means(_run(model, guide, batch, draws, plates), plates).cpu())
+            means.append(_means(*_run(pair, batch, draws)).cpu())
         return torch.cat(means)
 
 
-def _run(model: Program, guide: Program, batch: Batch, draws: int, plates: Plates) -> list[Site]:
-    """The random sites of the guide, each value of shape ``(draws, ..., B, *event_shape)``."""
-    with parameter_store(model, guide) as (_, proposal):
-        repeated = pyro.plate("draws", draws, dim=-1 - plates.nesting)(proposal)
-        trace = prune_subsample_sites(poutine.trace(repeated).get_trace(batch.x, **batch.given))
-    sites: list[Site] = list(trace.nodes.values())
-    return [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
+def _run(pair: Pair, batch: Batch, draws: int) -> tuple[list[Site], Plates]:
+    """The random sites of the guide, each value of shape ``(draws, ..., B, *event_shape)``, and where the data lie."""
+    pair.meet(batch)
+    assert pair.plates is not None
+    with pair.opened() as programs:
+        trace = prune_subsample_sites(Call(*programs, (batch.x,), batch.given, draws, pair.plates).draw())
+    return [site for site in density_sites(trace) if not site["is_observed"]], pair.plates
 
 
 def _is_exact(sites: list[Site]) -> bool:

@@ -66,7 +66,7 @@ class Refined:
                 return self.guide.draw(params)
 
         pair = Pair(self.model, proposal)
-        pair.start(x, **given)
+        pair.ready(x, **given)
         optimizer = torch.optim.Adam([params], lr=self.learning_rate)
         slower = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, self.steps)
         for _ in range(self.steps):

@@ -92,7 +92,7 @@ def traverse(
     require_points(steps, draws)
     pair = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
-        pair.start(batch.x, **batch.given)
+        pair.meet(batch)
         name = latent_site(pair.weigh(1, batch.x, **batch.given))["name"]
         mean = posterior_means(model, guide, batch.plain(), draws=draws, seed=seed).to(batch.x.device)[0]
         deviations = torch.linspace(-DEVIATIONS, DEVIATIONS, steps, dtype=mean.dtype, device=mean.device)

@@ -7,7 +7,6 @@ import torch
 from pyro.poutine.trace_struct import Trace
 
 from pyrovae.batches import Batch, Columns, batches
-from pyrovae.evaluation.draws import require_every_datum
 from pyrovae.pair import Pair
 from pyrovae.weights import Call, LogWeights
 
@@ -28,13 +27,11 @@ def weighed(pair: Pair, data: Columns, number: int, device: torch.device, max_ro
             single data, of which ``what`` is made.
     """
     for batch in batches(data, max(1, max_rows // number), device=device):
-        if pair.plates is None:
-            pair.start(batch.x, **batch.given)
+        pair.meet(batch)
         with pair.opened() as programs:
             call = Call(*programs, (batch.x,), batch.given, number, pair.plates)
             draws = call.draw()
-            weights = call.weigh(draws)
+            weights = call.weigh(draws).of_proposal()
         weights.require_numbers()
         weights.require_densities(what)
-        require_every_datum(weights.total.shape[1], len(batch), weights.plates)
         yield Weighed(batch, draws, weights)

@@ -209,8 +209,7 @@ class ObjectiveModule(Pair):
     def measure(self, *args: Any, **kwargs: Any) -> Measurement:
         """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
         if not torch.compiler.is_compiling():
-            if self.plates is None:
-                self.start(*args, **kwargs)
+            self.ready(*args, **kwargs)
             if torch.is_grad_enabled() and not self._examined:
                 self.examine_gradient(*args, **kwargs)
         with self.opened() as (model, guide):

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
@@ -17,6 +18,8 @@ from torch.distributions import MixtureSameFamily
 from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.objectives.weight_bound import counted
+from pyrovae.particles import current_particle
+from pyrovae.supports import base_distribution
 from pyrovae.weights import Call, LogWeights, Site
 
 
@@ -41,6 +44,8 @@ class Stratified(Objective):
         with _GoneThrough():
             draws = call.draw()
         weights = call.weigh(draws)
+        for name in weights.proposal_terms:
+            self._require_one_choice(weights.guide.nodes[name])
         weights.require_densities(type(self).__name__)
         require_reparameterized(self, weights)
         bound = self.of(weights.total, self._log_shares(weights))
@@ -59,6 +64,16 @@ class Stratified(Objective):
     def kl(self, weights: LogWeights) -> Tensor:
         """The estimate of the KL, with each draw's share."""
         return counted(self._log_shares(weights).exp(), weights.proposal - weights.latent)
+
+    def _require_one_choice(self, site: Site) -> None:
+        """Raise an InputError where a site has several choices at once, a vector of them."""
+        fn, base = site["fn"], base_distribution(site["fn"])
+        if not site["is_observed"] and base.has_enumerate_support and not fn.has_enumerate_support:
+            raise InputError(
+                f"site {site['name']!r} of the guide is a vector of choices, each a {type(base).__name__}, and "
+                f"{type(self).__name__} goes through the outcomes of one choice a datum; make it one Categorical over all "
+                'combinations, or take VIMCO, ReweightedWakeSleep or ELBO(estimator="score_function"), which draw it'
+            )
 
     def _log_shares(self, weights: LogWeights) -> Tensor:
         r""":math:`\log (C \pi_c / K)` of the outcome that each draw has, shape ``(K, B)``."""
@@ -159,9 +174,9 @@ class _GoneThrough(Messenger):
         if isinstance(fn, MixtureSameFamily):
             components = fn.component_distribution
             values = components.rsample() if components.has_rsample else components.sample()
-            msg["value"] = _in_turn(values, len(fn.batch_shape))
+            msg["value"] = _of_particle(values, len(fn.batch_shape))
         else:
-            msg["value"] = _in_turn(fn.enumerate_support().transpose(0, 1), 1)
+            msg["value"] = _of_particle(_outcomes(msg), 0)
         msg["done"] = True
 
 
@@ -174,7 +189,28 @@ def _log_probabilities(site: Site) -> Tensor:
     fn = site["fn"]
     if isinstance(fn, MixtureSameFamily):
         return fn.mixture_distribution.logits.log_softmax(-1)
+    while isinstance(fn, MaskedDistribution):  # which hides the probabilities of what is drawn all the same
+        fn = fn.base_dist
     return fn.log_prob(fn.enumerate_support()).movedim(0, -1)
+
+
+def _of_particle(values: Tensor, dim: int) -> Tensor:
+    """Of outcomes along ``dim`` that of the particle that runs, or, where all run together, one after another."""
+    particle = current_particle()
+    if particle is None:
+        return _in_turn(*((values.transpose(0, 1), 1) if dim == 0 else (values, dim)))
+    return values.index_select(dim, (particle.to(values.device) % values.shape[dim]).reshape(1)).squeeze(dim)
+
+
+def _outcomes(site: Site) -> Tensor:
+    """The values that a discrete site can have, along the first dimension."""
+    try:
+        return site["fn"].enumerate_support()
+    except NotImplementedError as error:  # a Binomial with another number of trials for each datum, say
+        raise InputError(
+            f"the outcomes of site {site['name']!r} of the guide cannot be gone through: {str(error).partition(chr(10))[0]} "
+            'Take an objective that draws them, VIMCO, ReweightedWakeSleep or ELBO(estimator="score_function")'
+        ) from error
 
 
 def _in_turn(values: Tensor, dim: int) -> Tensor:

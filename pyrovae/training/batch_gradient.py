@@ -1,18 +1,20 @@
 """From the tensors of a batch to the gradient of its mean loss: eagerly, or recorded and fused."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from pyrovae.arguments import Arguments
 from pyrovae.batches import Batch, Columns
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import NotRecordedError, fuse
+from pyrovae.recording import NotRecordedError, fuse, recorded, warn_of_eager
 from pyrovae.training.checks import Copies
-from pyrovae.training.compiled import detached, leaves, record, warn_of_eager
+from pyrovae.training.compiled import detached, leaves, record
 from pyrovae.training.tally import Tally
 
 TOLERANCE = 1e-3
@@ -102,10 +104,8 @@ class BatchGradient:
             return None
         key = rows, tuple((value.shape, value.dtype) for value in inputs)
         if key not in self._fused:
-            try:
-                self._fused[key] = self._fuse(rows, inputs)
-            except NotRecordedError as error:
-                self._fused[key] = warn_of_eager(f"they cannot be recorded: {error}")
+            eagerly = partial(self._tried, lambda: self.eager(rows(*inputs)))
+            self._fused[key] = recorded(lambda: self._fuse(rows, inputs), eagerly)
         return self._fused[key]
 
     def check(self, rows: Rows, *inputs: Tensor) -> None:
@@ -150,7 +150,7 @@ class BatchGradient:
     def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
         with same_random_numbers(self.device):
             batch = self.batch(rows(*inputs))
-            recording = record(self._module, (batch.x,), batch.given)
+            recording = record(self._module, Arguments((batch.x,), batch.given))
         own, wanted = len(recording.tensors), [tensor.requires_grad for tensor in recording.tensors]
         places = [_place(value, recording.tensors) for value in self.parameters]
 
@@ -159,7 +159,7 @@ class BatchGradient:
             mine, rest = leaves(everything[:own], wanted), everything[own:]
             tally, given = Tally(*rest[: len(Tally._fields)]), rest[len(Tally._fields) :]
             batch = self.batch(rows(*given))
-            measured = Measurement(*recording(mine, batch.x, **batch.given))
+            measured = Measurement(*recording(mine, *batch.tensors))
             return self._take_down(tally, measured, [mine[place] for place in places], len(batch))
 
         fixed = [*detached(*recording.tensors), *self.tally]

@@ -1,19 +1,23 @@
 """An objective on a pair as fused tensor operations: Pyro's handlers run once, when the programs are recorded."""
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pyrovae.arguments import Arguments
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
-from pyrovae.recording import NotCompiledWarning, NotRecordedError, Recording, fuse
+from pyrovae.parameters import same_random_numbers
+from pyrovae.recording import Recording, fuse, recorded, warn_of_eager
+from pyrovae.training.checks import Copies
 
+Graph = Callable[..., Measurement]
+"""What an objective measures, of the tensors among the arguments."""
 most_graphs = 8
-"""Shapes that one module is recorded for; batches of further shapes run eagerly."""
+"""Shapes, and values of other arguments, that one module is recorded for; batches of further ones run eagerly."""
 
 
 class CompiledObjective(nn.Module):
@@ -25,47 +29,73 @@ class CompiledObjective(nn.Module):
     def __init__(self, module: ObjectiveModule) -> None:
         super().__init__()
         self.module = module
-        self._graphs: dict[Any, Callable[..., Measurement] | None] = {}
+        self._graphs: dict[Any, Graph | None] = {}
+        self._said: set[str] = set()
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over the data, in nats."""
         return self.measure(*args, **kwargs).loss
 
-    def measure(self, *args: Tensor, **kwargs: Tensor) -> Measurement:
+    def measure(self, *args: Any, **kwargs: Any) -> Measurement:
         """The loss and, for each datum, bound, reconstruction and KL."""
-        graph = self._graph(args, kwargs)
-        return self.module.measure(*args, **kwargs) if graph is None else graph(*args, *kwargs.values())
+        arguments = Arguments(args, kwargs)
+        graph = self._graph(arguments)
+        return self.module.measure(*args, **kwargs) if graph is None else graph(*arguments.tensors)
 
-    def _graph(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Callable[..., Measurement] | None:
-        tensors = (*args, *kwargs.values())
-        shapes = tuple((value.shape, value.dtype, value.device, value.requires_grad) for value in tensors)
+    def _graph(self, arguments: Arguments) -> Graph | None:
+        if arguments.changeable:
+            return self._refuse(f"{arguments.changeable}, {_ONLY}", arguments)
+        _start(self.module, arguments)
         wanted = tuple(value.requires_grad for value in self.module.parameters())
         training = tuple(module.training for module in self.module.modules())
-        key = (shapes, tuple(kwargs), wanted, training, torch.is_grad_enabled())
+        key = (arguments.key, wanted, training, torch.is_grad_enabled())
+        if key not in self._graphs and len(self._graphs) >= most_graphs:
+            return self._refuse(f"they were recorded for {most_graphs} {_OTHERS}", arguments)
         if key not in self._graphs:
-            self._graphs[key] = self._record(args, kwargs)
+            self._graphs[key] = recorded(lambda: self._record(arguments), lambda: self._run(arguments))
         return self._graphs[key]
 
-    def _record(self, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Callable[..., Measurement] | None:
-        if len(self._graphs) >= most_graphs:
-            return warn_of_eager(f"they were recorded for {most_graphs} other shapes already; keep the batch size fixed")
-        try:
-            recording, tensors = record(self.module, args, kwargs), (*args, *kwargs.values())
-            measure = partial(_called, recording, len(recording.tensors), len(args), tuple(kwargs))
-            make = _differentiable if torch.is_grad_enabled() else _undifferentiable
-            return make(measure, recording.tensors, tensors)
-        except NotRecordedError as error:
-            return warn_of_eager(f"they cannot be recorded: {error}")
+    def _record(self, arguments: Arguments) -> Graph:
+        recording = record(self.module, arguments)
+        measure = partial(_called, recording, len(recording.tensors))
+        make = _differentiable if torch.is_grad_enabled() else _undifferentiable
+        return make(measure, recording.tensors, arguments.tensors)
+
+    def _refuse(self, why: str, arguments: Arguments) -> None:
+        """Say once why calls like this run eagerly, if they run at all."""
+        if why not in self._said:
+            self._run(arguments)
+            self._said.add(why)
+            warn_of_eager(why)
+
+    def _run(self, arguments: Arguments) -> None:
+        """Run the programs and their gradient eagerly, for their errors; random generators and buffers stay as they were."""
+        args, kwargs = arguments.filled(arguments.tensors)
+        kept = Copies(self.module.buffers())
+        with same_random_numbers(*args, *kwargs.values()):
+            loss = self.module.measure(*args, **kwargs).loss
+            wanted = [value for value in self.module.parameters() if value.requires_grad]
+            if loss.requires_grad and wanted:
+                torch.autograd.grad(loss, wanted, allow_unused=True)
+        kept.restore()
 
 
-def _called(recording: Recording, own: int, positional: int, names: tuple[str, ...], *tensors: Tensor) -> Measurement:
-    """What was recorded, of its own tensors, the positional arguments and those with a name, one after another."""
-    mine, given = tensors[:own], tensors[own:]
-    named = dict(zip(names, given[positional:], strict=True))
-    return Measurement(*recording(mine, *given[:positional], **named))
+_ONLY = (
+    "whose contents may change without notice; a recording takes tensors, fixes numbers, words and None, and finds them in "
+    "tuples, lists and dictionaries too"
+)
+_OTHERS = (
+    "other shapes already; keep the batch size fixed, and pass a number that changes from call to call as a tensor: each "
+    "value of one that is not is recorded by itself"
+)
 
 
-def compile(module: ObjectiveModule, *example: Tensor, **named: Tensor) -> CompiledObjective:
+def _called(recording: Recording, own: int, *tensors: Tensor) -> Measurement:
+    """What was recorded, of its own tensors and those among the arguments, one after another."""
+    return Measurement(*recording(tensors[:own], *tensors[own:]))
+
+
+def compile(module: ObjectiveModule, *example: Any, **named: Any) -> CompiledObjective:
     r"""Record an objective on a pair, once, as one graph of tensor operations, and fuse it.
 
     The result has the very parameters and buffers of ``module``, the same loss and the same gradients, computed in one
@@ -75,7 +105,11 @@ def compile(module: ObjectiveModule, *example: Tensor, **named: Tensor) -> Compi
 
     A program whose Python branches on values of tensors, or that cannot be recorded for another reason, runs eagerly,
     after a :class:`NotCompiledWarning` that names line and reason. What Python decides without a tensor is decided when the
-    program is recorded: a weight that a schedule changes must be a buffer or another tensor of a module, changed in place.
+    program is recorded: a weight that a schedule changes must be a buffer or another tensor of a module, changed in place,
+    or an argument that is a tensor.
+
+    Arguments that are no tensors (numbers, words, ``None``, enumerations) are fixed by a recording, and each value of them
+    has one of its own; tensors may lie within tuples, lists and dictionaries. With any other argument a call runs eagerly.
 
     Args:
         module: what an objective returns for a pair, ``IWAE(5)(model, guide)``.
@@ -96,38 +130,41 @@ def compile(module: ObjectiveModule, *example: Tensor, **named: Tensor) -> Compi
             f"module is a {type(module).__name__}; expected an objective on a pair: compile(IWAE(5)(model, guide), x)"
         )
     compiled = CompiledObjective(module)
-    if example:
-        compiled._graph(example, named)
+    if example or named:
+        compiled._graph(Arguments(example, named))
     return compiled
 
 
-def record(module: ObjectiveModule, args: Sequence[Tensor], kwargs: Mapping[str, Tensor] | None = None) -> Recording:
-    """The module's measurement of a batch like this.
+def record(module: ObjectiveModule, arguments: Arguments) -> Recording:
+    """The module's measurement of a batch like this, as a function of the tensors among the arguments.
 
     Raises:
         InputError: where the programs cannot be weighed.
         NotRecordedError: where they cannot be recorded.
     """
-    if module.plates is None:
-        module.start(*args, **(kwargs or {}))
+    args, kwargs = arguments.filled(arguments.tensors)
+    module.ready(*args, **kwargs)
     if torch.is_grad_enabled():
-        module.examine_gradient(*args, **(kwargs or {}))  # a recording sees no numbers
-    return Recording(_Measure(module), args, kwargs)
+        module.examine_gradient(*args, **kwargs)  # a recording sees no numbers
+    return Recording(_Measure(module, arguments), arguments.tensors)
 
 
-def warn_of_eager(why: str) -> None:
-    """Say that the programs run eagerly."""
-    warnings.warn(f"the programs run eagerly: {why}", NotCompiledWarning, stacklevel=2)
+def _start(module: ObjectiveModule, arguments: Arguments) -> None:
+    if module.plates is None:
+        args, kwargs = arguments.filled(arguments.tensors)
+        module.start(*args, **kwargs)
 
 
 class _Measure(nn.Module):
     """The module with all of its measurement as output, the tuple of tensors that ``torch.export`` wants."""
 
-    def __init__(self, module: ObjectiveModule) -> None:
+    def __init__(self, module: ObjectiveModule, arguments: Arguments) -> None:
         super().__init__()
         self.module = module
+        self._arguments = arguments
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        args, kwargs = self._arguments.filled(tensors)
         measured = self.module.measure(*args, **kwargs)
         return (*measured[:-1], torch.as_tensor(measured.scale, device=measured.loss.device))
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,10 +21,10 @@ from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.device import home
-from pyrovae.evaluation.mode import evaluating
+from pyrovae.evaluation.mode import evaluating, modes_kept
 from pyrovae.evaluation.noise import seeded
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
-from pyrovae.parameters import Program, owner
+from pyrovae.parameters import Program, keeps_places, owner
 from pyrovae.precision import Precision, computing_in
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.interrupt import Signals
@@ -171,15 +170,17 @@ def fit(
         raise InputError(f"objective is {objective!r}; expected one made, such as pyrovae.IWAE(5)")
     check_device(device)
     train, held_out = _split(data), None if validation is None else _fixed(_split(validation), seed)
-    _check_guide(guide, batch_size, len(train))
+    _check_guide(guide, batch_size, len(train), validation is not None)
     run = _run(run, resume)
     module = objective(model, guide)
     place = home(train.columns, device)
-    with seeded(seed_of_all(seed, 0), place), evaluating(model, guide), computing_in(precision):
-        _start(module, train, batch_size)
-        module.to(device)
-        parts = [_moved(part, place) for part in (train, held_out) if part is not None]
-        _check(module, parts, batch_size, place, workers)
+    with seeded(seed_of_all(seed, 0), place), modes_kept(module) as modes, computing_in(precision):
+        with evaluating(model, guide):
+            _start(module, train, batch_size)
+            module.to(device)
+            parts = [_moved(part, place) for part in (train, held_out) if part is not None]
+            _check(module, parts, batch_size, place, workers)
+        modes.keep(module.modules())  # networks of functions have joined
         made, schedule = _optimizer(module, optimizer, scheduler)
         fuse = epochs * (len(train) // batch_size) >= WORTHWHILE if compile is None else compile
         options = {"clip_norm": clip_norm, "accumulate": accumulate, "ema": ema, "compile": fuse}
@@ -284,7 +285,7 @@ def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
     """Find the plates and parameters on one batch, where the parameters are now: those of functions join only here."""
     first = as_batch(next(train.batches(batch_size, shuffle=False, generator=torch.Generator())))
     first = first.to(next((value.device for value in module.parameters()), None))
-    module.start(first.x, **first.given)
+    module.meet(first)
     if module.unknown:
         warnings.warn(
             f"the programs call networks that Pyro does not know, and which are not trained: {', '.join(module.unknown)}; "
@@ -324,12 +325,14 @@ def _show(module: ObjectiveModule, x: Any) -> None:
     module.check(batch.x, **batch.given)
 
 
-def _check_guide(guide: Program, batch_size: int, number: int) -> None:
-    if isinstance(owner(guide), AutoGuide) and batch_size < number:
-        raise InputError(
-            f"{type(owner(guide)).__name__} keeps parameters for each datum by its place in the batch; pass "
-            f"batch_size={number}, all data at once, or an amortised guide"
-        )
+def _check_guide(guide: Program, batch_size: int, number: int, validated: bool) -> None:
+    if not keeps_places(guide):
+        return
+    kind = f"{type(owner(guide)).__name__} keeps parameters for each datum by its place in the batch"
+    if batch_size < number:
+        raise InputError(f"{kind}; pass batch_size={number}, all data at once, or an amortised guide")
+    if validated:
+        raise InputError(f"{kind}, and has none for validation data; leave them out, or pass an amortised guide")
 
 
 def check_device(device: str | None) -> None:

@@ -14,14 +14,13 @@ from itertools import chain, islice
 from typing import Any, NoReturn, get_args
 
 import torch
-from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 from torch.optim import Optimizer
 
 from pyrovae.batches import Batch
 from pyrovae.errors import InputError, require_positive
 from pyrovae.objectives import ObjectiveModule
-from pyrovae.parameters import owner
+from pyrovae.parameters import keeps_places, owner
 from pyrovae.training.averages import Averages, names
 from pyrovae.training.batch_gradient import BatchGradient, Rows, as_given, as_it_is, in_memory
 from pyrovae.training.checks import Copies, Noise
@@ -398,17 +397,17 @@ def _require_known(nonfinite: str) -> None:
 
 def _require_parts(module: ObjectiveModule, batch_size: int, accumulate: int, processes: Processes) -> None:
     """Raise an InputError where steps may not be made of parts, or not of these."""
+    found = f"accumulate is {accumulate}" if accumulate > 1 else f"there are {processes.number} processes"
     if module.elbo.coupled:
-        found = f"accumulate is {accumulate}" if accumulate > 1 else f"there are {processes.number} processes"
         raise InputError(
             f"{type(module.elbo).__name__} couples the data of a batch, so that a step is not the sum of its parts, and "
             f"{found}; expected one batch a step in one process: take a larger batch_size, or an objective that takes each "
             "datum by itself"
         )
-    if processes.number > 1 and isinstance(owner(module.guide), AutoGuide):
+    if keeps_places(module.guide):
         raise InputError(
-            f"{type(owner(module.guide)).__name__} keeps parameters for each datum by its place in the batch, of which each "
-            f"of {processes.number} processes would see a share; train in one process, or take an amortised guide"
+            f"{type(owner(module.guide)).__name__} keeps parameters for each datum by its place in the batch, of which it "
+            f"would see a share, since {found}; train in one process with accumulate=1, or take an amortised guide"
         )
     if batch_size < processes.number:
         raise InputError(

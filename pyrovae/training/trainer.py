@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from pyrovae.batches import Batch, as_batch, batches, prefetched
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError
+from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import set_seed
 from pyrovae.objectives import Objective
 from pyrovae.training.checkpoint import Place, load_into
@@ -228,15 +229,16 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, held_out: Split) -> dict[str, float]:
         """The means over held-out data, with the same noise in every epoch."""
-        module, means = self.steps.module.eval(), Means(self.steps.module.elbo, self.device)
+        module, means = self.steps.module, Means(self.steps.module.elbo, self.device)
         set_seed(seed_of_all(self.seed, 0), self.device)
-        for batch in self._read_held_out(held_out):
-            recorded = self.steps.compile and len(batch) == self.steps.batch_size
-            means.add((self._fused if recorded else module).measure(batch.x, **batch.given))
-        self.steps.processes.sum(means.sums)
-        means.count = len(held_out)
-        if not means.sums[0].isfinite():
-            self._find_the_fault(held_out)
+        with evaluating(module):
+            for batch in self._read_held_out(held_out):
+                recorded = self.steps.compile and len(batch) == self.steps.batch_size
+                means.add((self._fused if recorded else module).measure(batch.x, **batch.given))
+            self.steps.processes.sum(means.sums)
+            means.count = len(held_out)
+            if not means.sums[0].isfinite():
+                self._find_the_fault(held_out)
         return means.read("validation")
 
     @torch.no_grad()
