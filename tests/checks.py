@@ -89,6 +89,8 @@ def made(cls: type[Objective], particles: int) -> Objective:
 class RowNoise:
     """Standard normal numbers that belong to rows: in the place of what draws them for normal distributions of vectors.
 
+    Only draws with a gradient count; others are made to look how programs run.
+
     Args:
         size: rows.
         index: the rows that are drawn for, one after another; all in order if not given.
@@ -99,6 +101,8 @@ class RowNoise:
         self._index = torch.arange(size) if index is None else index
 
     def __call__(self, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+        if not torch.is_grad_enabled():
+            return torch.zeros(shape, dtype=dtype, device=device)
         particles, rows, _ = shape
         here, self._index = self._index[:rows], self._index[rows:]
         return self._noise[:particles, here].to(device, dtype)

@@ -120,6 +120,21 @@ def test_other_mappings_are_refused(data, message):
         as_data(data)
 
 
+@pytest.mark.parametrize("scale", [0.5, "word", None, [1, 2]], ids=str)
+def test_what_is_the_same_for_all_data_goes_to_the_programs(scale):
+    with pytest.raises(InputError, match=r"data\['scale'\] is a .*functools.partial\(model, scale=\.\.\.\)"):
+        as_data({"x": x, "scale": scale})
+
+
+def test_items_that_are_no_tensors_are_refused():
+    class Worded(Named):
+        def __getitem__(self, index):
+            return {"x": x[index], "word": "a"}
+
+    with pytest.raises(InputError, match=r"the data set have 'word' that is no number.*functools.partial\(model, word"):
+        next(batches(as_data(Worded()), 3))
+
+
 def test_one_batch_is_in_memory():
     with pytest.raises(InputError, match="x is a Unlabelled; expected one batch in memory, a tensor"):
         as_batch(Unlabelled())

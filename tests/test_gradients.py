@@ -32,6 +32,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from pyrovae import VAE, InputError
+from pyrovae.arguments import Arguments
 from pyrovae.gradients import (
     Tapped,
     choose,
@@ -329,7 +330,7 @@ class TestRefusals:
             module(x)
         assert module.eval()(x).isfinite()
         with pytest.raises(InputError, match="the model, run again at the same draws, has other densities"):
-            record(module.train(), (x,))
+            record(module.train(), Arguments((x,), {}))
 
     def test_dreams_of_another_scale_are_refused_where_programs_are_recorded_too(self):
         model, guide = modules()
@@ -343,7 +344,7 @@ class TestRefusals:
             with pytest.raises(InputError, match="something else than what it is called with"):
                 objective(halved, guide)(x)
             with pytest.raises(InputError, match="something else than what it is called with"):
-                record(objective(halved, guide), (x,))
+                record(objective(halved, guide), Arguments((x,), {}))
 
 
 class BrokenError(Exception):

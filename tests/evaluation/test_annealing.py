@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import pyro
@@ -11,9 +12,11 @@ import scipy.stats
 import torch
 from checks import assert_mean
 from programs import GaussianGuide, LinearGaussian, WithPixelPlate, drawing, functions
+from pyro.contrib.zuko import ZukoToPyro
 from torch import nn
 
 import pyrovae
+from pyrovae.distributions.flow import FlowDistribution, zuko
 from pyrovae.errors import InputError
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
 from pyrovae.evaluation.annealed_importance_sampling import Annealing
@@ -23,7 +26,7 @@ from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.priors import UniformSphere
 from pyrovae.vae import VAE
-from pyrovae.weights import log_weights
+from pyrovae.weights import find_plates, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 starts = pytest.mark.parametrize("start", ["prior", "guide"])
@@ -60,6 +63,57 @@ class Scales(nn.Module):
         return (joint.logsumexp(-1) + math.log(17.0 / 20_000)).sum(-1)
 
 
+def at_a_point(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Delta(torch.zeros(len(x), 2), event_dim=1))
+
+
+def with_another_site(kind, x):
+    """A guide with a site that is no latent of the model, and another density therefore."""
+    with pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Normal(torch.zeros(2), 1.5).to_event(1))
+        if kind == "auxiliary":
+            pyro.sample("a", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+        elif kind == "factor":
+            pyro.factor("a", torch.ones(len(x)), has_rsample=False)
+        elif kind == "observed":
+            pyro.sample("a", dist.Normal(0.0, 1.0), obs=x[:, 0], infer={"is_auxiliary": True})
+
+
+def scalar(prior, proposal, likelihood=lambda z: dist.Normal(z, 1.0)):
+    """One latent ``z`` a datum, of whatever shape, from a prior that knows no data, and its guide."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", prior)
+            pyro.sample("x", likelihood(z), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", proposal)
+
+    return model, guide
+
+
+class Stateless(dist.TorchDistribution):
+    """A distribution that keeps its support for itself."""
+
+    arg_constraints = MappingProxyType({})
+
+    def __init__(self, base):
+        self.base_dist = base
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def sample(self, sample_shape=()):
+        return self.base_dist.sample(sample_shape)
+
+    def log_prob(self, value):
+        return self.base_dist.log_prob(value)
+
+    def expand(self, batch_shape, _instance=None):
+        return Stateless(self.base_dist.expand(batch_shape))
+
+
 class TestLatents:
     def test_they_are_packed_and_unpacked(self):
         programs = Scales()
@@ -78,13 +132,13 @@ class TestLatents:
         model, guide = pair(structure)
         x = model.data(3)
         path = path_of(model, guide, x, 4, start)
-        state = path.at(path.start())
+        state = path.begin(path.start())
         fixed = {"z": path.latents.unpack(state.u)[0]["z"]}
-        weights = log_weights(model, drawing(guide, **fixed), x, particles=4)
+        weights = log_weights(model, drawing(guide, **fixed), x, particles=4, plates=find_plates(model, guide, x))
         torch.testing.assert_close(state.log_f0, weights.latent if start == "prior" else weights.proposal)
         torch.testing.assert_close(state.log_f1, weights.joint)
         moved = 1e-6 * torch.randn_like(state.u)
-        other = path.at(state.u + moved)
+        other = path.at(state.u + moved, state.u)
         for change, slope in (
             (other.log_f0 - state.log_f0, state.slope_0),
             (other.log_f1 - state.log_f1, state.slope_1),
@@ -99,10 +153,10 @@ class TestTransition:
         model, _ = pair()
         x = model.data(1)
         path = path_of(model, GaussianGuide(model), x, 4000, "guide")
-        state = path.at(path.start())
+        state = path.begin(path.start())
         kernel = Kernel(torch.tensor([step_size]), torch.tensor([[0.3, 1.0]]))
         for _ in range(10):
-            state, accepted = transition(path, state, torch.ones(1), kernel, 5)
+            state, accepted, _ = transition(path, state, torch.ones(1), kernel, 5)
         share = accepted.double().mean().item()
         assert 0.1 < share < 0.9 if step_size > 1.0 else share > 0.9
         mean, covariance = model.posterior(x)
@@ -115,9 +169,9 @@ class TestTransition:
         model, _ = pair()
         x = model.data(1)
         path = path_of(model, GaussianGuide(model, shift=3.0), x, 4000, "guide")
-        state = path.at(path.start())
+        state = path.begin(path.start())
         for _ in range(60):
-            state, _ = transition(path, state, torch.ones(1), Kernel(torch.tensor([0.4]), torch.ones(1, 2)), 8)
+            state, _, _ = transition(path, state, torch.ones(1), Kernel(torch.tensor([0.4]), torch.ones(1, 2)), 8)
         mean, _ = model.posterior(x)
         for column, expected in zip(state.u[:, 0].T, mean[0], strict=True):
             assert_mean(column, expected, detects=0.2)
@@ -126,10 +180,10 @@ class TestTransition:
         model, guide = pair(data_dim=13, latent_dim=10)
         path = path_of(model, guide, model.data(5), 50)
         made = plan(path, 50, "sigmoid", 10)
-        state = path.at(path.start())
+        state = path.begin(path.start())
         shares = []
         for t in range(1, 50):
-            state, accepted = transition(path, state, made.betas[t], made.kernel(t), 10)
+            state, accepted, _ = transition(path, state, made.betas[t], made.kernel(t), 10)
             shares.append(accepted.double().mean())
         assert 0.5 < torch.stack(shares).mean() < 0.9
 
@@ -165,12 +219,12 @@ class TestSchedules:
         x = model.data(2)
         path = path_of(model, guide, x, 500)
         made = plan(path, 60, "adaptive", 10)
-        state = path.at(path.start())
+        state = path.begin(path.start())
         costs = []
         for t in range(1, 61):
             ratio = (made.betas[t] - made.betas[t - 1]) * (state.log_f1 - state.log_f0)
             costs.append(ratio.std(0))
-            state, _ = transition(path, state, made.betas[t], made.kernel(t), 10)
+            state, _, _ = transition(path, state, made.betas[t], made.kernel(t), 10)
         costs = torch.stack(costs)[5:]
         assert (costs.max(0).values / costs.median(0).values < 1.6).all()
         assert (costs.min(0).values / costs.median(0).values > 0.5).all()
@@ -269,6 +323,284 @@ class TestForwards:
         said = str(annealed_importance_sampling(model, guide, model.data(4), 3, 10, steps=1))
         assert "log p(x) of 4 data by 3 annealed chains each, 10 temperatures, in nats" in said
         assert "effective sample size" in said
+
+
+def log_mean(values):
+    """Of the exponentials, along the first axis."""
+    return values.logsumexp(0) - math.log(len(values))
+
+
+LINE = torch.linspace(-12.0, 12.0, 4001, dtype=torch.float64)
+
+
+def by_quadrature(log_prior, log_likelihood, x, points=LINE):
+    """Log p(x) of scalar latents at points that lie alike, shape ``(N,)``, densities being of points and of points and x."""
+    joint = log_prior(points)[:, None] + log_likelihood(points[:, None], x)
+    return joint.logsumexp(0) + (points[1] - points[0]).log()
+
+
+def require_unbiased(programs, x, log_p, start, temperatures=10, chains=8, times=250, detects=0.25, **settings):
+    """Mean weights of many chains of each datum are p(x), at few temperatures, where single ones are off."""
+    many = x.repeat(times, *[1] * (x.dim() - 1))
+    found = annealed_importance_sampling(*programs, many, chains, temperatures, start=start, steps=3, **settings)
+    weights = torch.from_numpy(np.exp(found.log_weights)) / log_p.exp().repeat(times)
+    assert_mean(weights.mean(0), 1.0, detects=detects)
+    assert found.log_weights.std() > 0.01
+    assert found.acceptance.mean() > 0.3
+    return found
+
+
+class TestAnyLatent:
+    """At z-tests of 1e-5, which see a volume that is not counted, or counted twice."""
+
+    @starts
+    @pytest.mark.parametrize("kind", ["of Pyro", "of ours"])
+    def test_a_flow_as_prior(self, start, kind):
+        flow = zuko.flows.MAF(1, transforms=1)
+        with torch.no_grad():
+            for value in flow.parameters():
+                value.mul_(1.5)
+        made = ZukoToPyro if kind == "of Pyro" else FlowDistribution
+        x = torch.tensor([-0.5, 0.3, 1.5])
+
+        def model(x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", made(flow()))
+                pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x[:, None])
+
+        def guide(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(x[:, None], 1.0).to_event(1))
+
+        log_p = by_quadrature(lambda z: flow().log_prob(z[:, None]), lambda z, x: dist.Normal(z, 1.0).log_prob(x), x)
+        require_unbiased((model, guide), x, log_p.detach(), start)
+
+    def test_a_support_that_only_the_guide_states(self):
+        x = torch.tensor([0.5, 2.0])
+        programs = scalar(Stateless(dist.Gamma(2.0, 1.0)), dist.LogNormal(0.0, 1.0))
+        log_p = by_quadrature(
+            lambda u: dist.Gamma(2.0, 1.0).log_prob(u.exp()) + u, lambda u, x: dist.Normal(u.exp(), 1.0).log_prob(x), x
+        )
+        require_unbiased(programs, x, log_p, "prior")
+
+    @starts
+    def test_cholesky_factors_of_correlations(self, start):
+        """Of two dimensions, whose density is that of their correlation; the data are pairs."""
+        prior, proposal = dist.LKJCholesky(2, 1.5), dist.LKJCholesky(2, 1.0)
+        programs = scalar(prior, proposal, lambda factor: dist.MultivariateNormal(torch.zeros(2), scale_tril=factor))
+        x = torch.tensor([[1.0, 1.5], [0.4, -0.7]])
+        r = LINE.tanh()
+        factors = torch.stack([torch.ones_like(r), torch.zeros_like(r), r, (1 - r**2).sqrt()], -1).reshape(-1, 2, 2)
+        factors = factors.clamp(min=-1.0 + 1e-12)
+        inner = r.abs() < 1.0 - 1e-9
+        normal = dist.MultivariateNormal(torch.zeros(2), scale_tril=factors[inner][:, None])
+        joint = (prior.log_prob(factors[inner]) + (1 - r[inner] ** 2).log())[:, None] + normal.log_prob(x)
+        log_p = joint.logsumexp(0) + (LINE[1] - LINE[0]).log()
+        require_unbiased(programs, x, log_p, start)
+
+    @starts
+    def test_points_of_a_simplex(self, start):
+        """Counts of which a Dirichlet's probabilities are hidden: the Dirichlet-multinomial distribution."""
+        a = torch.tensor([1.5, 0.8, 2.0])
+        counts = torch.tensor([[3.0, 0.0, 1.0], [0.0, 2.0, 2.0]])
+        programs = scalar(
+            dist.Dirichlet(a),
+            dist.Dirichlet(a + 0.5),
+            lambda p: dist.Multinomial(probs=p, total_count=4, validate_args=False),
+        )
+        log_p = dist.DirichletMultinomial(a, 4).log_prob(counts)
+        require_unbiased(programs, counts, log_p, start)
+
+    @starts
+    @pytest.mark.filterwarnings(
+        "ignore:Singular sample detected"
+    )  # torch, of a Wishart's draws that rounding made asymmetric
+    def test_positive_definite_matrices(self, start):
+        r"""A precision from a Wishart distribution, and data normal with it: :math:`x` is Student's t, in two dimensions."""
+        scale, df = torch.tensor([[0.5, 0.1], [0.1, 0.3]]), 5.0
+        prior, proposal = dist.Wishart(torch.tensor(df), scale), dist.Wishart(torch.tensor(4.0), 1.2 * scale)
+
+        def precise(precision):
+            return dist.MultivariateNormal(torch.zeros(2), precision_matrix=precision)
+
+        x = torch.tensor([[1.0, 0.5], [-0.3, 1.5]])
+        shape = (scale * (df - 1.0)).inverse()
+        log_p = torch.from_numpy(scipy.stats.multivariate_t(np.zeros(2), shape.numpy(), df - 1.0).logpdf(x.numpy()))
+        require_unbiased(scalar(prior, proposal, precise), x, log_p, start)
+
+    @pytest.mark.parametrize("support", [dist.constraints.real, dist.constraints.real_vector])
+    def test_improper_priors(self, support):
+        """Of a vector, each number of which is mapped by itself where the support is that of numbers; log p(x) is 0."""
+        prior = dist.ImproperUniform(support, (), (2,))
+        programs = scalar(prior, dist.Normal(torch.zeros(2), 2.0).to_event(1), lambda z: dist.Normal(z, 1.0).to_event(1))
+        x = torch.tensor([[0.5, -1.0], [0.0, 1.0]])
+        require_unbiased(programs, x, torch.zeros(2), "guide")
+
+    def test_improper_priors_of_positive_vectors(self):
+        r"""Log-normal data: :math:`\int N(\log x; \log z, 1)\, dz = x e^{1 / 2}` for each number."""
+        prior = dist.ImproperUniform(dist.constraints.positive, (), (2,))
+        proposal = dist.LogNormal(torch.full((2,), 0.5), 1.5).to_event(1)
+        programs = scalar(prior, proposal, lambda z: dist.Normal(z.log(), 1.0).to_event(1))
+        log_x = torch.tensor([[0.5, 1.0], [0.0, 0.2]])
+        require_unbiased(programs, log_x, log_x.sum(-1) + 1.0, "guide", temperatures=20)
+
+    @pytest.mark.parametrize("guide", ["auxiliary", "factor", "observed", "a point"])
+    def test_from_the_prior_no_density_of_the_guide_matters(self, guide):
+        """The same chains as with any guide that has the latents, forwards and backwards."""
+        model, plain = pair()
+        x = model.data(4)
+        other = at_a_point if guide == "a point" else partial(with_another_site, guide)
+        for run in (annealed_importance_sampling, bidirectional):
+            expected, found = (run(model, each, x, 3, 6, steps=2) for each in (plain, other))
+            name = "log_weights" if run is annealed_importance_sampling else "reverse"
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+    @pytest.mark.parametrize("beside", ["factor", "observed"])
+    def test_from_the_guide_only_the_density_of_its_draws_matters(self, beside):
+        model, _ = pair()
+        x = model.data(4)
+        run = partial(annealed_importance_sampling, temperatures=6, chains=3, steps=2, start="guide")
+        expected, found = (run(model, partial(with_another_site, kind), x).log_weights for kind in ("nothing", beside))
+        np.testing.assert_array_equal(found, expected)
+
+    @starts
+    def test_supports_that_depend_on_the_data(self, start):
+        """Each batch has its own, compiled or not: uniform between 0 and a number given beside x."""
+
+        def model(x, high):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Uniform(torch.zeros_like(high), high))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(x, high):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Uniform(torch.zeros_like(high), high))
+
+        x, high = torch.tensor([0.5, 1.0, 2.0, 0.0]), torch.tensor([1.0, 4.0, 2.0, 3.0])
+        normal = dist.Normal(0.0, 1.0)
+        log_p = ((normal.cdf(high - x) - normal.cdf(-x)) / high).log().numpy()
+        data, run = (
+            {"x": x, "high": high},
+            partial(annealed_importance_sampling, model, guide, start=start, steps=2, max_rows=64),
+        )
+        eager = run(data, 64, 20, compile=False)
+        np.testing.assert_allclose(eager.log_p, log_p, atol=0.15)
+        np.testing.assert_allclose(run(data, 64, 20, compile=True).log_weights, eager.log_weights, rtol=1e-6)
+
+
+def cornered(fails, prior=None):
+    r"""A pair that ``fails`` on the half line :math:`z > 1`, of which its prior draws nothing, and has N(z, 1) elsewhere."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", Below() if prior is None else prior)
+            pyro.sample("x", dist.Normal(fails(z), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(-1.0, 0.1))
+
+    return model, guide
+
+
+class Below(Stateless):
+    """A standard normal below 1, that does not say where it is, so that chains go beyond."""
+
+    support = dist.constraints.real
+
+    def __init__(self, batch_shape=()):
+        super().__init__(dist.Normal(torch.zeros(batch_shape), 1.0))
+
+    def sample(self, sample_shape=()):
+        below = dist.Normal(0.0, 1.0).cdf(torch.tensor(1.0))
+        return dist.Normal(0.0, 1.0).icdf(below * torch.rand(*sample_shape, *self.batch_shape))
+
+    def log_prob(self, value):
+        return self.base_dist.log_prob(value) - dist.Normal(0.0, 1.0).cdf(torch.tensor(1.0)).log()
+
+    def expand(self, batch_shape, _instance=None):
+        return Below(batch_shape)
+
+
+def without_a_factor(z):
+    """Has a Cholesky factor where z < 1."""
+    return z + 0.0 * torch.linalg.cholesky((1.0 - z)[..., None, None])[..., 0, 0].detach()
+
+
+def validated(z):
+    return z + 0.0 * dist.HalfNormal((1.0 - z).detach(), validate_args=True).mean.detach()
+
+
+def divided(z):
+    if bool((z >= 1.0).any()):
+        raise ZeroDivisionError("z is too large")
+    return z
+
+
+def no_number(z):
+    return torch.where(z < 1.0, z, math.nan)
+
+
+class TestFailedMoves:
+    """Chains whose programs fail beyond 1 are those of the density that ends there."""
+
+    x = torch.tensor([-0.5, 1.0, 0.3], dtype=torch.float64)
+
+    def log_p(self):
+        line = torch.linspace(-12.0, 1.0, 4001)
+        return by_quadrature(Below().log_prob, lambda z, x: dist.Normal(z, 1.0).log_prob(x), self.x, line)
+
+    @pytest.mark.parametrize("fails", [without_a_factor, no_number])
+    def test_they_are_rejected_and_counted(self, fails):
+        found = require_unbiased(cornered(fails), self.x, self.log_p(), "prior", times=100, detects=0.25)
+        assert 0 < found.failed_moves < 0.7 * 9 * 8 * 300
+        assert np.isfinite(found.log_weights).all()
+        assert f"  {'moves that failed':<22}{found.failed_moves:>12,} of {9 * 8 * 300:,}" in str(found)
+
+    def test_all_ways_to_fail_are_alike(self):
+        """Errors and numbers that are none end the same moves, compiled or not."""
+        runs = {
+            fails: annealed_importance_sampling(*cornered(fails), self.x, 6, 12, steps=3)
+            for fails in (without_a_factor, validated, divided, no_number)
+        }
+        compiled = [
+            annealed_importance_sampling(*cornered(fails), self.x, 6, 12, steps=3, compile=True)
+            for fails in (without_a_factor, no_number)
+        ]
+        for found in (*runs.values(), *compiled):
+            np.testing.assert_allclose(found.log_weights, runs[no_number].log_weights, rtol=1e-6)
+            assert found.failed_moves == runs[no_number].failed_moves > 0
+
+    def test_both_ways(self):
+        found = bidirectional(*cornered(without_a_factor), self.x.repeat(20), 6, 20, steps=3)
+        assert found.failed_moves > 0
+        assert "moves that failed" in str(found)
+        line = torch.linspace(-12.0, 1.0, 4001)
+        exact = by_quadrature(
+            Below().log_prob, lambda z, x: dist.Normal(z, 1.0).log_prob(x), torch.from_numpy(found.data), line
+        ).numpy()
+        low, high = found.interval(1.0 - 1e-6)
+        assert ((low <= exact) & (exact <= high)).all()
+
+    def test_where_nothing_fails_nothing_is_said(self):
+        model, guide = pair()
+        found = annealed_importance_sampling(model, guide, model.data(3), 3, 4, steps=1)
+        assert found.failed_moves == 0
+        assert "failed" not in str(found)
+
+    @pytest.mark.parametrize(
+        ("fails", "message"),
+        [
+            (without_a_factor, r"the programs fail where chains begin, at draws of the prior: \w*LinAlgError: linalg.chol"),
+            (divided, r"the programs fail where .* prior: ZeroDivisionError: z is too large; .*take start=\"guide\""),
+            (no_number, "the log density of site 'x' in the model is not a number"),
+        ],
+    )
+    def test_where_chains_begin_errors_are_the_programs_own(self, fails, message):
+        """Of forty draws of a prior that has a sixth of its mass beyond 1; the first few must be below."""
+        model, guide = cornered(fails, dist.Normal(0.0, 1.0))
+        with pytest.raises(InputError, match=message):
+            annealed_importance_sampling(model, guide, self.x, 40, 4, seed=3)
 
 
 def test_chains_of_which_few_count_are_warned_of():
@@ -401,24 +733,40 @@ class TestRefusals:
             annealed_importance_sampling(vae.model, vae.guide, torch.randn(2, 3))
 
     def test_points(self):
+        model, _ = pair()
+        with pytest.raises(InputError, match=r"site 'z' of the guide is a Delta.*; take start=\"prior\""):
+            annealed_importance_sampling(model, at_a_point, model.data(3), start="guide")
+
+    def test_sites_that_are_drawn_beside_the_latents(self):
+        model, _ = pair()
+        with pytest.raises(InputError, match=r"site 'a' of the guide is no latent site.*; take start=\"prior\""):
+            annealed_importance_sampling(model, partial(with_another_site, "auxiliary"), model.data(3), start="guide")
+
+    def test_a_prior_that_cannot_be_drawn(self):
+        for prior in (dist.ImproperUniform(dist.constraints.real, (), ()), dist.Normal(0.0, 1.0).mask(False)):
+            with pytest.raises(InputError, match=r"prior of latent site 'z' is improper .*; take start=\"guide\""):
+                annealed_importance_sampling(*scalar(prior, dist.Normal(0.0, 2.0)), torch.randn(3))
+
+    def test_a_support_that_nobody_states(self):
+        nowhere = Stateless(dist.Normal(0.0, 1.0))
+        with pytest.raises(InputError, match="distribution of latent site 'z', Stateless, does not state its support"):
+            annealed_importance_sampling(*scalar(nowhere, nowhere), torch.randn(3))
+
+    def test_a_support_that_moves(self):
+        def model(x):
+            with pyro.plate("data", len(x)):
+                low = pyro.sample("low", dist.Normal(0.0, 1.0))
+                z = pyro.sample("z", dist.Uniform(low, low + 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
         def guide(x):
             with pyro.plate("data", len(x)):
-                pyro.sample("z", dist.Delta(torch.zeros(len(x), 2), event_dim=1))
+                low = pyro.sample("low", dist.Normal(0.0, 1.0))
+                pyro.sample("z", dist.Uniform(low, low + 1.0))
 
-        model, _ = pair()
-        with pytest.raises(InputError, match="site 'z' of the guide is a Delta"):
-            annealed_importance_sampling(model, guide, model.data(3))
-
-    def test_auxiliary_sites(self):
-        model, _ = pair()
-
-        def other(x):
-            with pyro.plate("data", len(x), dim=-1):
-                pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-                pyro.sample("a", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
-
-        with pytest.raises(InputError, match="site 'a' of the guide is no latent site of the model"):
-            annealed_importance_sampling(model, other, model.data(3))
+        for start in ("prior", "guide"):
+            with pytest.raises(InputError, match=r"what latent site 'z' can be \(Uniform\) depends on other latents"):
+                annealed_importance_sampling(model, guide, torch.randn(3), start=start)
 
     @pytest.mark.parametrize(
         ("settings", "message"),

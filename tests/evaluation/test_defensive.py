@@ -148,5 +148,20 @@ def test_refusals():
     with pytest.raises(InputError, match=r"num_samples is 5; expected at least 10 with proposal='auto'"):
         log_likelihood(model, guide, x, 5, proposal="auto")
     programs = Auxiliary()
-    with pytest.raises(InputError, match=r"site 'a' of the guide is no latent site"):
+    with pytest.raises(InputError, match=r"site 'a' of the guide is drawn and is no latent of the model"):
         log_likelihood(programs.model, programs.guide, torch.zeros(3), 100, proposal="mixture")
+
+
+@pytest.mark.parametrize("prior", [dist.ImproperUniform(dist.constraints.real, (), ()), dist.Normal(0.0, 1.0).mask(False)])
+def test_an_improper_prior_is_no_part(prior):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", prior), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    with pytest.raises(InputError, match=r"prior of latent site 'z' is improper.*; pass proposal=\"guide\""):
+        log_likelihood(model, guide, torch.randn(3), 20, proposal="mixture")
+    assert abs(log_likelihood(model, guide, torch.randn(3), 20).log_p).max() < 1e-5

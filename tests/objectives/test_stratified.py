@@ -165,7 +165,7 @@ class TestLabels:
         measured = measure(SELBO(3), programs.model, programs.guide, x)
         pyro.set_rng_seed(1)
         labels = torch.arange(3)[:, None].expand(3, 2)
-        weights = log_weights(programs.model, drawing(programs.guide, y=labels), x, particles=3)
+        weights = log_weights(programs.model, drawing(programs.guide, y=labels), x, particles=3, plates=PLATES)
         torch.testing.assert_close(measured.bound, weights.total[1].detach())
         assert all(value.isfinite().all() for value in measured[:4])
         gradients = torch.autograd.grad(measured.loss, [programs.loc, programs.centres])
@@ -274,3 +274,73 @@ def test_several_components_of_a_datum_are_refused(inner, names, message):
 
     with pytest.raises(InputError, match=message):
         SIWAE(2)(model, guide)(torch.zeros(3))
+
+
+class TestChoicesOfOtherForms:
+    """What a discrete site of the guide may look like, beside a label."""
+
+    def pair(self, prior, proposal):
+        def model(x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", prior)
+                pyro.sample("x", dist.Normal(z.sum(-1) if prior.event_dim else z, 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", proposal())
+
+        return model, guide
+
+    @both
+    @pytest.mark.parametrize("trained", [True, False])
+    def test_a_vector_of_choices_is_refused(self, objective, trained):
+        def proposal():
+            logits = pyro.param("logits", torch.zeros(3)) if trained else torch.zeros(3)
+            return dist.Bernoulli(logits=logits).to_event(1)
+
+        pair = self.pair(dist.Bernoulli(torch.full((3,), 0.4)).to_event(1), proposal)
+        message = "site 'z' of the guide is a vector of choices, each a Bernoulli, .*one Categorical over all combinations"
+        with pytest.raises(InputError, match=message):
+            objective(8)(*pair)(torch.zeros(4))
+
+    def test_the_remedies_for_it_are_right(self):
+        """All 8 combinations as one label, and draws by a score function, against the sum."""
+        prior, x = dist.Bernoulli(torch.tensor([0.4, 0.3, 0.8])), torch.tensor([0.7])
+        outcomes = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+        p = prior.log_prob(outcomes).sum(-1)
+        q = torch.arange(8.0).log_softmax(0)
+        expected = (q.exp() * (p + dist.Normal(outcomes.sum(-1), 1.0).log_prob(x) - q)).sum()
+
+        def model(x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = outcomes[pyro.sample("z", dist.Categorical(logits=p))]
+                pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+        def guide(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Categorical(logits=pyro.param("logits", torch.arange(8.0))))
+
+        assert -SELBO(8)(model, guide)(x).item() == pytest.approx(expected.item(), abs=1e-10)
+        bound = measure(ELBO(estimator="score_function"), model, guide, x.expand(20_000)).bound
+        assert_mean(bound, expected, detects=0.1)
+
+    @both
+    def test_a_mask_hides_the_density_and_not_the_probabilities(self, objective):
+        hidden = torch.tensor([True, False])
+        prior = dist.Bernoulli(0.4).expand([2]).mask(hidden)
+        pair = self.pair(prior, lambda: dist.Bernoulli(pyro.param("p", torch.tensor(0.3))).expand([2]).mask(hidden))
+        x, q = torch.tensor([0.7, 0.7]), torch.tensor([0.7, 0.3])
+        likelihood = dist.Normal(torch.tensor([0.0, 1.0]), 1.0).log_prob(torch.tensor(0.7))
+        ratio = torch.tensor([0.6, 0.4]).log() - q.log()
+        rows = torch.stack([likelihood + ratio, likelihood])
+        expected = (q * rows).sum(-1) if objective is SELBO else (q.log() + rows).logsumexp(-1)
+        torch.testing.assert_close(measure(objective(4), *pair, x).bound, expected, rtol=0, atol=1e-10)
+
+    @both
+    def test_outcomes_that_cannot_be_listed_are_refused(self, objective):
+        def binomial(probability):
+            return dist.Binomial(torch.tensor([1.0, 2.0]), torch.as_tensor(probability))
+
+        pair = self.pair(binomial(0.4), lambda: binomial(pyro.param("p", torch.tensor(0.3))))
+        with pytest.raises(InputError, match=r"outcomes of site 'z' of the guide cannot be gone through: Inhom.*VIMCO"):
+            objective(6)(*pair)(torch.zeros(2))

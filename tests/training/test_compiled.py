@@ -1,14 +1,21 @@
+import re
+from enum import Enum
+from typing import ClassVar, NamedTuple
+
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from programs import LinearGaussian
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from user_network import Normalised
 
+import pyrovae
 from pyrovae import ELBO, IWAE, VAE, InputError
+from pyrovae.recording import NotCompiledWarning
 from pyrovae.training import compiled
-from pyrovae.training.compiled import NotCompiledWarning
 
 compile = compiled.compile
 
@@ -114,7 +121,7 @@ class Branching(nn.Module):
 
 def test_a_program_that_cannot_be_recorded_runs_eagerly_and_says_so_once(x):
     vae = pair(decoder=Branching)
-    eager = IWAE(2)(vae.model, vae.guide)
+    eager = IWAE(1)(vae.model, vae.guide)
     fused = compile(eager)
     with pytest.warns(NotCompiledWarning, match=r"cannot be recorded: .* at .*test_compiled.py:\d+ \(if z.sum\(\) > 0:\)"):
         fused(x)
@@ -142,3 +149,190 @@ def test_a_graph_a_shape_and_no_more_than_so_many(x, monkeypatch):
 def test_a_network_is_no_objective():
     with pytest.raises(InputError, match=r"module is a Linear; expected an objective on a pair"):
         compile(nn.Linear(1, 1))
+
+
+class Kind(Enum):
+    WIDE = 1.0
+    NARROW = 0.5
+
+
+class Extent(NamedTuple):
+    shift: Tensor
+    scale: float
+
+
+def scaled(x, scale=1.0, *, shift=None, kind=Kind.WIDE, extra=()):
+    """A model whose arguments are of all kinds; the last is only looked at."""
+    shift = shift if isinstance(shift, Extent | None) else Extent(shift, 1.0)
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        mean = z if shift is None else z + shift.shift * shift.scale
+        pyro.sample("x", dist.Normal(mean, scale * kind.value * (3.0 if scale is True else 1.0)), obs=x)
+
+
+def proposal(x, *args, **kwargs):
+    loc = pyro.param("loc", torch.tensor(0.3))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(loc, 1.0))
+
+
+def at_seed(module, *args, **kwargs) -> list[Tensor]:
+    """The loss and its gradient, with the noise of seed 1."""
+    torch.manual_seed(1)
+    loss = module(*args, **kwargs)
+    return [loss, *torch.autograd.grad(loss, [*module.parameters()])]
+
+
+def same(fused, eager, *args, **kwargs) -> None:
+    for ours, theirs in zip(at_seed(fused, *args, **kwargs), at_seed(eager, *args, **kwargs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+class TestArgumentsThatAreNoTensors:
+    calls: ClassVar[dict[str, tuple[tuple, dict]]] = {
+        "a number": ((0.5,), {}),
+        "a number by name": ((), {"scale": 0.7}),
+        "a flag": ((True,), {}),
+        "None and an enumeration": ((2.0,), {"shift": None, "kind": Kind.NARROW}),
+        "a tuple of fixed values": ((1,), {"extra": ("word", (None, False, -0.0))}),
+        "a tensor in a named tuple": ((), {"shift": Extent(torch.tensor(0.4), 2.0)}),
+        "tensors in a dictionary of lists": ((0.5,), {"extra": {"a": [torch.ones(2), 3], "b": torch.ones(1)}}),
+        "a number of NumPy": ((np.float64(0.5),), {}),
+        "torch's own words": ((), {"extra": (torch.float32, torch.device("cpu"), torch.Size([2]))}),
+    }
+
+    @pytest.mark.parametrize("call", calls.values(), ids=calls.keys())
+    def test_the_same_loss_and_gradients(self, call, float64):
+        x, (args, kwargs) = torch.randn(4), call
+        eager = IWAE(5)(scaled, proposal)
+        fused = compile(eager, x, *args, **kwargs)
+        assert [graph is not None for graph in fused._graphs.values()] == [True]
+        same(fused, eager, x, *args, **kwargs)
+
+    def test_a_change_of_value_or_type_is_another_recording(self, float64, monkeypatch):
+        recorded = []
+        monkeypatch.setattr(compiled, "fuse", lambda function, _: recorded.append(1) or function)
+        x, eager = torch.randn(4), IWAE(5)(scaled, proposal)
+        fused = compile(eager)
+        for number, scale in enumerate((0.5, 0.7, 1, 1.0, True), 1):
+            for _ in range(2):
+                same(fused, eager, x, scale)
+            assert len(recorded) == number
+        assert at_seed(fused, x, True)[0] != at_seed(fused, x, 1)[0]
+
+    def test_positions_and_names_are_told_apart(self, float64, monkeypatch):
+        monkeypatch.setattr(compiled, "fuse", lambda function, _: function)
+        x, eager = torch.randn(4), ELBO(2)(scaled, proposal)
+        fused = compile(eager)
+        extras = ((x, 1.0), (1.0, x), [1.0, x], {"a": x, "b": 1.0})
+        for kwargs in ({"shift": x}, {"scale": x.exp()}, *({"extra": extra} for extra in extras)):
+            same(fused, eager, x, **kwargs)
+        assert len(fused._graphs) == 6
+
+    def test_no_more_recordings_than_so_many_and_one_warning(self, float64, monkeypatch):
+        monkeypatch.setattr(compiled, "most_graphs", 2)
+        monkeypatch.setattr(compiled, "fuse", lambda function, _: function)
+        x, eager = torch.randn(4), ELBO(2)(scaled, proposal)
+        fused = compile(eager)
+        for scale in (0.1, 0.2):
+            fused(x, scale)
+        with pytest.warns(NotCompiledWarning, match="pass a number that changes from call to call as a tensor"):
+            same(fused, eager, x, 0.3)
+        for scale in (0.1, 0.4, 0.5):
+            same(fused, eager, x, scale)
+        assert len(fused._graphs) == 2
+
+    def test_numbers_in_tensors_may_change(self, float64):
+        x, eager = torch.randn(4), IWAE(5)(scaled, proposal)
+        fused = compile(eager)
+        for scale in (0.5, 0.7):
+            same(fused, eager, x, torch.tensor(scale), shift=Extent(torch.tensor(scale), 1.0))
+        assert len(fused._graphs) == 1
+
+    def test_a_packed_sequence_runs_eagerly_and_says_so_once(self, float64):
+        def model(packed):
+            rows, lengths = pad_packed_sequence(packed, batch_first=True)
+            mask = torch.arange(rows.shape[1]) < lengths[:, None]
+            with pyro.plate("data", len(rows)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(z[..., None], 1.0).mask(mask).to_event(1), obs=rows)
+
+        def guide(packed):
+            with pyro.plate("data", int(packed.batch_sizes[0])):
+                pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.3)), 1.0))
+
+        eager = IWAE(5)(model, guide)
+        fused = compile(eager)
+        values = torch.randn(3, 4)
+        sequences = [
+            pack_padded_sequence(values, torch.tensor(lengths), batch_first=True) for lengths in ([4, 2, 1], [4, 3, 2])
+        ]
+        with pytest.warns(NotCompiledWarning, match="argument 1 is a PackedSequence, whose contents may change") as told:
+            same(fused, eager, sequences[0])
+        assert len(told) == 1
+        same(fused, eager, sequences[1])
+        assert at_seed(fused, sequences[0])[0] != at_seed(fused, sequences[1])[0]
+
+    @pytest.mark.parametrize(
+        ("extra", "named"),
+        [((0, np.ones(2)), "'extra'[1] is a ndarray"), (nn.Linear(1, 1), "'extra' is a Linear"), ({1}, "'extra' is a set")],
+    )
+    def test_what_may_change_is_named(self, extra, named, float64):
+        x, eager = torch.randn(4), ELBO(2)(scaled, proposal)
+        fused = compile(eager)
+        with pytest.warns(NotCompiledWarning, match=re.escape(f"argument {named}, whose contents may change")):
+            same(fused, eager, x, extra=extra)
+
+
+class TestAFailingProgram:
+    """Its own error comes alone: a warning would be an error of its own here."""
+
+    def test_which_fails_on_another_batch(self, float64):
+        def model(x):
+            if x.sum() > 100.0:
+                raise ArithmeticError("too large")
+            scaled(x)
+
+        fused = compile(ELBO(2)(model, proposal))
+        with pytest.raises(ArithmeticError, match="too large"):
+            fused(torch.full((4,), 50.0))
+        with pytest.warns(NotCompiledWarning, match=r"if x.sum\(\) > 100.0"):
+            fused(torch.ones(4))
+        with pytest.raises(ArithmeticError, match="too large"):
+            fused(torch.full((5,), 50.0))
+
+    def test_whose_gradient_fails(self, float64):
+        def model(x):
+            scaled(x, shift=torch.special.gammainc(pyro.param("shift", torch.tensor(0.1)), torch.tensor(1.0)))
+
+        with pytest.raises(NotImplementedError, match="the derivative for 'igamma: input' is not implemented"):
+            compile(ELBO(2)(model, proposal))(torch.ones(4))
+        with pytest.raises(NotImplementedError, match="the derivative for 'igamma: input' is not implemented"):
+            pyrovae.fit(model, proposal, torch.ones(8), objective=ELBO(2), epochs=1, batch_size=4, compile=True)
+
+    def test_which_refuses_by_itself(self, float64):
+        def model(x, limit=1.0):
+            if len(x) > 4:
+                raise InputError("x is not what it was")
+            scaled(x, limit)
+
+        fused = compile(ELBO(2)(model, proposal), torch.ones(4), 1.0)
+        with pytest.raises(InputError, match="x is not what it was"):
+            fused(torch.ones(5), 1.0)
+
+    def test_which_also_has_an_argument_that_may_change(self, float64):
+        fused = compile(ELBO(2)(scaled, proposal))
+        with pytest.raises(TypeError, match="multiply sequence"):
+            fused(torch.ones(4), [object()])
+
+    def test_which_fails_as_it_is_weighed(self, float64):
+        def model(x):
+            z = None
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                if z.dim() > 1 and len(z) > 10:
+                    raise ArithmeticError("too many")
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        with pytest.raises(ArithmeticError, match="too many"):
+            pyrovae.log_likelihood(model, proposal, torch.ones(4), 50, compile=True)
