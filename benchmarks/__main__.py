@@ -23,6 +23,7 @@ measurements = (
     "step",
     "profile",
     "programs",
+    "particles",
     "runs",
     "bounds",
     "priors",
