@@ -2,7 +2,9 @@
 
 A conditional VAE that joins latent and context by ``torch.cat``, and a topic model (ProdLDA) with batch normalisation and
 ``softmax(dim=1)``, on 784 binary pixels or words at B = 128, K = 1 and 5, trained by IWAE. In tutorial style particles are
-mapped, in broadcasting style they run together; both are recorded and fused.
+mapped, in broadcasting style they run together; both are recorded and fused. At K = 1 their mean loss over the first steps
+must be the same; of several particles the dropout of the topic model's encoder has a mask each where they are mapped, and
+one for all where they run together.
 """
 
 import warnings
@@ -112,7 +114,7 @@ def measure(settings: Settings, program: Callable[[str], Programs], particles: i
     steppers = {style: recorded(program, style, particles, data) for style in (TUTORIAL, BROADCASTING)}
     losses = {style: run(50 if settings.quick else 200) for style, run in steppers.items()}
     first, second = losses.values()
-    if abs(first - second) > 0.05 * abs(first):
+    if particles == 1 and abs(first - second) > 0.05 * abs(first):
         raise ValueError(f"the mean losses of the first steps differ: {losses}; the styles do not compute the same")
     times = interleaved(steppers, rounds=settings.rounds, seconds=settings.seconds)
     notes = {"loss, first steps": {name: f"{loss:.1f}" for name, loss in losses.items()}}
