@@ -31,6 +31,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrovae.arguments import devices
 from pyrovae.errors import InputError
@@ -396,24 +397,31 @@ def _ranks(sites: list[Site]) -> dict[str, int]:
 
 def _looked(call: Call, ranks: Mapping[str, int], modules: list[nn.Module]) -> Plates:
     """:func:`_with_way` where no parameter hides an axis, or, where the program does not bear that, with those it has."""
+    ways: tuple[Way, ...] = ("together",) if _averages_all_batches(modules) else ("together", "mapped")
     with perturbed(modules):
         try:
-            found = _with_way(call, ranks)
+            found = _with_way(call, ranks, ways)
         except Exception:  # a program that is given, say, a matrix that is no covariance any more
             found = None
     fails = found is None or (found.particles == "in turn" and OTHER not in (found.reason or ""))
-    return _with_way(call, ranks) if found is None or fails else found
+    return _with_way(call, ranks, ways) if found is None or fails else found
+
+
+def _averages_all_batches(modules: list[nn.Module]) -> bool:
+    """Whether batch normalisation in training weighs all batches alike, which counts runs one after another."""
+    parts = {part for module in modules for part in module.modules() if isinstance(part, _BatchNorm)}
+    return any(part.training and part.track_running_stats and part.momentum is None for part in parts)
 
 
 OTHER = "has another density than in single runs"
 """Why runs at once are not what single runs are, where they do not fail."""
 
 
-def _with_way(call: Call, ranks: Mapping[str, int]) -> Plates:
+def _with_way(call: Call, ranks: Mapping[str, int], ways: tuple[Way, ...]) -> Plates:
     """The plates with the first way for particles in which their weights are those of single runs at the same draws."""
     plates, reasons = call.plates, []
     assert plates is not None
-    for way in ("together", "mapped"):
+    for way in ways:
         reason = _disagreement(replace(call, plates=replace(plates, particles=way)), ranks)
         if reason is None:
             return replace(plates, particles=way)

@@ -244,6 +244,19 @@ def test_batch_normalisation_counts_every_run(x):
     torch.testing.assert_close(norm.running_var, fresh.decoder[1].running_var)
 
 
+@pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning")
+def test_batch_normalisation_that_weighs_all_batches_alike_counts_every_run(x):
+    pair, fresh = (Pairs(broadcasts=False, norm=True) for _ in range(2))
+    for each in (pair, fresh):
+        each.decoder[1].momentum = None
+    weights = log_weights(pair.model, pair.guide, x, particles=3)
+    for k in range(3):
+        poutine.condition(fresh.model, data={"z": weights.guide.nodes["z"]["value"][k]})(x)
+    assert pair.decoder[1].num_batches_tracked == 3
+    torch.testing.assert_close(pair.decoder[1].running_mean, fresh.decoder[1].running_mean)
+    torch.testing.assert_close(pair.decoder[1].running_var, fresh.decoder[1].running_var)
+
+
 def test_a_tensor_to_be_filled_in_place_is_not_read_by_accident(x):
     """What ``normal_`` returns is drawn for each particle; who reads the tensor itself reads NaN, and runs in turn."""
 
