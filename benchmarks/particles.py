@@ -22,13 +22,10 @@ import pyrovae
 from benchmarks.measure import Settings, compare, interleaved
 from benchmarks.networks import mlp
 from benchmarks.peers import Stepper
-from benchmarks.programs.contenders import batch_size, draw, learning_rate
+from benchmarks.programs.contenders import batch_size, draw, steps_of
 from benchmarks.programs.pair import NormalNetwork, latent, pixels
-from benchmarks.task import Order
 from benchmarks.task import pixels as images
-from pyrovae.batches import Columns
 from pyrovae.recording import NotCompiledWarning
-from pyrovae.training.steps import Steps
 
 context, topics = pixels // 2, 20
 TUTORIAL, BROADCASTING = "mapped", "together"
@@ -132,11 +129,4 @@ def recorded(program: Callable[[str], Programs], style: str, particles: int, dat
     module.start(draw(data[:batch_size]))
     if module.plates is None or module.plates.particles != style:
         raise ValueError(f"particles are to run {style}, and do not: {module.plates}")
-    optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
-    steps = Steps(module, optimizer, batch_size=batch_size, draw=draw, clip_norm=None, compile=True)
-    order = Order(len(data), data.device, seed=0)
-
-    def run(number: int) -> float:
-        return -steps.walk(Columns(data), order.take(number * batch_size)).read("train")["train_bound"]
-
-    return run
+    return steps_of(module, data)

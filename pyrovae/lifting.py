@@ -7,23 +7,25 @@ event dimensions. Built anew from tensors that have the runs in front, it is the
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions.torch_distribution import ExpandedDistribution, TorchDistribution
+from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor, nn
 from torch.distributions import (
     Distribution,
     Independent,
     MixtureSameFamily,
     TransformedDistribution,
-    kl_divergence,
-    register_kl,
 )
 from torch.distributions.transforms import AffineTransform, Transform
 
+from pyrovae.distributions.stacked import Stacked, stacked_shape
+
 NO_BATCH = -1
+KNOWN = ("torch", "pyro", "pyrovae")
+"""Packages whose distributions keep what they were built from under the names of their arguments."""
 EXCLUSIVE = (
     ("scale_tril", "covariance_matrix", "precision_matrix"),
     ("logits", "probs"),
@@ -59,6 +61,14 @@ class Recipe:
     build: Callable[..., Any]
     arguments: dict[str, Any]
     batch_shape: torch.Size | None
+
+    def require_known(self) -> None:
+        """Raise where a class is a user's own: it may keep something else under the names that it was built from."""
+        if str(getattr(self.build, "__module__", "")).partition(".")[0] not in KNOWN:
+            raise NotLiftedError(f"{self.build} is not known to be built from what it keeps")
+        for argument in self.arguments.values():
+            if isinstance(argument, Recipe):
+                argument.require_known()
 
     def leaves(self) -> Iterator[Leaf]:
         """The leaves in their order."""
@@ -220,11 +230,12 @@ def lift(distributions: Sequence[Any], rank: int) -> Any:
     try:
         recipes = [recipe(each) for each in distributions]
         _require_alike(recipes)
+        recipes[0].require_known()
         values = (_stacked(run) for run in zip(*(each.leaves() for each in recipes), strict=True))
         lifted = recipes[0].lifted(values, len(recipes), rank)
     except Exception:  # whatever a class of a user's own does when it is built of other tensors
         return Stacked(distributions, rank)
-    fits = lifted.batch_shape == _shape(distributions, rank) and lifted.event_shape == distributions[0].event_shape
+    fits = lifted.batch_shape == stacked_shape(distributions, rank) and lifted.event_shape == distributions[0].event_shape
     return lifted if fits else Stacked(distributions, rank)
 
 
@@ -249,84 +260,3 @@ def _stacked(leaves: Sequence[Leaf]) -> Tensor:
     one = leaves[0].event_dim == NO_BATCH and all(torch.equal(value, values[0]) for value in values)
     shared = len(values) > 1 and all(value is values[0] for value in values)
     return values[0] if one or shared else torch.stack(values)
-
-
-def _shape(distributions: Sequence[Any], rank: int) -> torch.Size:
-    batch_shape = distributions[0].batch_shape
-    return torch.Size((len(distributions), *[1] * (rank - len(batch_shape)), *batch_shape))
-
-
-class Stacked(TorchDistribution):
-    """Distributions of single runs, one after another along a further, outermost, dimension of the batch.
-
-    Args:
-        parts: of the same family and shapes, one a run.
-        rank: the number of dimensions of the batch after that of the runs.
-    """
-
-    arg_constraints: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, parts: Sequence[Any], rank: int) -> None:
-        self.parts, self._rank = parts, rank
-        super().__init__(_shape(parts, rank), parts[0].event_shape, validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        """That of each."""
-        return self.parts[0].support
-
-    @property
-    def has_rsample(self) -> bool:
-        """Whether each has."""
-        return self.parts[0].has_rsample
-
-    @property
-    def mean(self) -> Tensor:
-        """Of each."""
-        return self.stack([part.mean for part in self.parts])
-
-    @property
-    def variance(self) -> Tensor:
-        """Of each."""
-        return self.stack([part.variance for part in self.parts])
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw from each, reparameterised."""
-        return self._draws([part.rsample(sample_shape) for part in self.parts], len(sample_shape))
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw from each."""
-        return self._draws([part.sample(sample_shape) for part in self.parts], len(sample_shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log density of each at its value."""
-        shape = self.batch_shape + self.event_shape
-        inner = self.parts[0].batch_shape + self.event_shape
-        rows = value.expand(torch.broadcast_shapes(value.shape, shape)).reshape(len(self.parts), *inner)
-        return self.stack([part.log_prob(row) for part, row in zip(self.parts, rows, strict=True)])
-
-    def entropy(self) -> Tensor:
-        """Of each."""
-        return self.stack([part.entropy() for part in self.parts])
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Stacked":
-        """Itself, for its own shape."""
-        if torch.Size(batch_shape) != self.batch_shape:
-            raise NotImplementedError("distributions of single runs cannot be expanded")
-        return self
-
-    def stack(self, values: Sequence[Tensor]) -> Tensor:
-        """A tensor of each, of which the batch comes first, with all dimensions of the batch."""
-        stacked = torch.stack([*values])
-        return stacked.reshape(len(values), *[1] * (self._rank - len(self.parts[0].batch_shape)), *stacked.shape[1:])
-
-    def _draws(self, values: Sequence[Tensor], sample_dims: int) -> Tensor:
-        stacked = torch.stack([*values], sample_dims)
-        sample_shape, rest = stacked.shape[:sample_dims], stacked.shape[sample_dims + 1 :]
-        pad = [1] * (self._rank - len(self.parts[0].batch_shape))
-        return stacked.reshape(*sample_shape, len(values), *pad, *rest)
-
-
-@register_kl(Stacked, Stacked)
-def _kl(q: Stacked, p: Stacked) -> Tensor:
-    return q.stack([kl_divergence(*parts) for parts in zip(q.parts, p.parts, strict=True)])

@@ -7,12 +7,12 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils._pytree import tree_leaves
 
 from pyrovae.batches import Batch
 from pyrovae.errors import InputError
+from pyrovae.looks import Looks
 from pyrovae.parameters import Program, as_parameters, owner, parameter_store
-from pyrovae.weights import LogWeights, Plates, check_pair, find_plates, look_again, weigh
+from pyrovae.weights import LogWeights, Plates, check_pair, weigh
 
 
 class Pair(nn.Module):
@@ -33,8 +33,7 @@ class Pair(nn.Module):
         self._constraints: dict[str, Any] = {}
         self.others = nn.ModuleList()
         self.unknown: list[str] = []
-        self._sizes: set[int] = set()
-        self._met: dict[Any, Plates] = {}
+        self._looks = Looks()
         self._adopt(owner(program) for program in (model, guide))
 
     def weigh(self, particles: int, *args: Any, **kwargs: Any) -> LogWeights:
@@ -76,26 +75,20 @@ class Pair(nn.Module):
         if self.plates is None:
             self.start(*args, **kwargs)
             return True
-        key = self._key(args, kwargs)
-        if looked := key not in self._met:
+        known = self._looks.known(args, kwargs)
+        if known is None:
             with self.opened() as (model, guide):
-                self._met[key] = look_again(model, guide, args, kwargs, self.plates)
-        self.plates = self._met[key]
-        return looked
-
-    def _key(self, args: Any, kwargs: Any) -> tuple[Any, ...]:
-        """What could change how particles run: modes, what is no tensor, and which sizes are 1 or those of a parameter."""
-        leaves = tree_leaves((args, kwargs))
-        shapes = [value.shape for value in leaves if isinstance(value, Tensor)]
-        others = tuple((type(value), repr(value)) for value in leaves if isinstance(value, bool | int | float | str))
-        modes = tuple(module.training for module in self.modules())
-        return modes, others, *(tuple(size if size == 1 or size in self._sizes else 0 for size in s) for s in shapes)
+                self.plates = self._looks.at(model, guide, args, kwargs)
+            return True
+        self.plates = known
+        return False
 
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
+        self._looks = Looks()
         store = parameter_store(self.model, self.guide)
         with _modules_called() as called, _Entered() as entered, store as (model, guide):
-            self.plates = find_plates(model, guide, *args, **kwargs)
+            self.plates = self._looks.at(model, guide, args, kwargs)
         values = {value for _, value in entered.values}
         self._adopt(module for module in called if _trained(module) and _trained(module) <= values)
         mine = set(self.parameters()) - set(self.stored.parameters())
@@ -104,9 +97,6 @@ class Pair(nn.Module):
         self._constraints = state["constraints"]
         kept = {name: value for name, value in left.items() if isinstance(value, nn.Parameter)} | state["params"]
         self.stored = nn.ParameterDict({_key(name): value for name, value in kept.items()})
-        everything = [*self.parameters(), *self.buffers(), *values, *(p for module in called for p in module.parameters())]
-        self._sizes = {size for value in everything for size in value.shape}
-        self._met = {self._key(args, kwargs): self.plates}
         known = set(self.parameters())
         self.unknown = sorted({type(module).__name__ for module in called if not _trained(module) <= known})
 

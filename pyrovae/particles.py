@@ -9,11 +9,13 @@ There are three ways, and all give what K single runs give, each as the author o
 ``in turn``   one run after another
 ============  =====================================================================================================
 
+What a program draws beside its sample sites, a mask of dropout say, each run draws for itself; together they share what does
+not depend on the latent: one mask of the encoder for all particles of a datum.
+
 In the traces of all three the values of a site have shape ``(K, ..., B, *event_shape)``, but for observed values that all
 particles share.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,15 +24,14 @@ from typing import Any, Literal
 
 import pyro
 import torch
-import torch.nn.functional as F
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from pyrovae.errors import InputError
 from pyrovae.lifting import NotLiftedError, Recipe, lift, recipe
+from pyrovae.mappable import Mappable, Statistics
 from pyrovae.supports import Site
 
 Way = Literal["together", "mapped", "in turn"]
@@ -128,7 +129,7 @@ def mapped(run: Run, draws: Trace | None, particles: int, nesting: int, device: 
 
     def one(k: Tensor, *rows: Tensor) -> list[Tensor]:
         single = None if draws is None else with_values(draws, dict(zip(names, rows, strict=True)))
-        with _numbered(k), _Mappable() as mappable:
+        with _numbered(k), Mappable() as mappable:
             trace = run(single)
         kept.append(_Outputs(trace, mappable.statistics))
         return kept[-1].tensors
@@ -244,7 +245,7 @@ class _Outputs:
         NotLiftedError: where a distribution cannot be taken apart.
     """
 
-    def __init__(self, trace: Trace, statistics: "list[_Statistics]") -> None:
+    def __init__(self, trace: Trace, statistics: list[Statistics]) -> None:
         _require_whole_plates(trace)
         self._trace, self._statistics = trace, statistics
         self._recipes: dict[str, Recipe] = {name: recipe(site["fn"]) for name, site in _sites(trace)}
@@ -286,87 +287,3 @@ def _may_share(site: Site, part: str) -> bool:
 def _is_shared(value: Tensor) -> bool:
     """Whether what ``vmap`` handed out is one value for all particles, which it expands."""
     return value.stride(0) == 0
-
-
-class _Statistics:
-    """What one call of batch normalisation in training counts of its batch."""
-
-    def __init__(self, x: Tensor, running: tuple[Tensor, Tensor], momentum: float) -> None:
-        dims = [dim for dim in range(x.dim()) if dim != 1]
-        self.mean, self.variance = x.mean(dims), x.var(dims)
-        self._running, self._momentum = running, momentum
-
-    @torch.no_grad()
-    def update(self, means: Tensor, variances: Tensor) -> None:
-        """Move the running statistics as so many runs would have, one after another."""
-        for running, batches in zip(self._running, (means, variances), strict=True):
-            for batch in batches:
-                running.lerp_(batch.detach().to(running.dtype), self._momentum)
-
-
-class _Mappable(TorchFunctionMode):
-    """What a program does in place that ``vmap`` has no rule for, done out of place.
-
-    Draws in place (``torch.empty(3).normal_()``) become draws; the tensor that they were to fill is filled with NaN, so
-    that code which reads it, instead of what was returned, sees NaN. Batch normalisation in training
-    normalises, and its running statistics are moved after the run.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.statistics: list[_Statistics] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is Tensor.requires_grad_ and args[0].requires_grad:  # a parameter that pyro.module enters anew
-            return args[0]
-        if func is F.batch_norm:
-            return self._batch_norm(*args, **kwargs)
-        drawn = _draws.get(func)
-        if drawn is None:
-            return func(*args, **kwargs)
-        kwargs.pop("generator", None)
-        values = drawn(*args, **kwargs)
-        if args[0].is_floating_point():
-            args[0].fill_(math.nan)
-        return values
-
-    def _batch_norm(
-        self,
-        x: Tensor,
-        running_mean: Tensor | None = None,
-        running_var: Tensor | None = None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        if not training or running_mean is None or running_var is None:
-            return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-        self.statistics.append(_Statistics(x.detach(), (running_mean, running_var), momentum))
-        return F.batch_norm(x, None, None, weight, bias, True, momentum, eps)
-
-
-def _normal(x: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    return torch.randn_like(x) * std + mean
-
-
-def _uniform(x: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
-    return torch.rand_like(x) * (high - low) + low
-
-
-def _exponential(x: Tensor, rate: float = 1.0) -> Tensor:
-    return -torch.log1p(-torch.rand_like(x)) / rate
-
-
-def _bernoulli(x: Tensor, p: float | Tensor = 0.5) -> Tensor:
-    return (torch.rand_like(x) < p).to(x.dtype)
-
-
-_draws: dict[Any, Callable[..., Tensor]] = {
-    Tensor.normal_: _normal,
-    Tensor.uniform_: _uniform,
-    Tensor.exponential_: _exponential,
-    Tensor.bernoulli_: _bernoulli,
-}

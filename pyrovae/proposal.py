@@ -11,14 +11,13 @@ Whether a ``Delta`` carries anything is read off the draws, and that nothing els
 """
 
 import math
-from typing import Any
 
 from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrovae.errors import InputError
-from pyrovae.supports import Site, base_distribution, is_discrete
+from pyrovae.supports import Site, base_distribution, is_discrete, stated_support
 from pyrovae.weights import LogWeights, density_of, per_datum
 
 PROOF = 16
@@ -81,11 +80,12 @@ def _stays(value: Tensor) -> bool:
 
 def _freedom(site: Site) -> int:
     """How many unconstrained numbers all values of a site have together."""
-    shape = tuple(site["value"].shape)
+    shape, support = tuple(site["value"].shape), stated_support(site["fn"])
+    if support is None or support.is_discrete:
+        return math.prod(shape)
     try:
-        support: Any = site["fn"].support
-        return math.prod(shape if support.is_discrete else biject_to(support).inverse_shape(shape))
-    except (NotImplementedError, AttributeError):  # a distribution that does not state its support
+        return math.prod(biject_to(support).inverse_shape(shape))
+    except NotImplementedError:  # no bijection to all real numbers is known
         return math.prod(shape)
 
 

@@ -26,29 +26,41 @@ PERTURBATION = 0.3
 @contextmanager
 def reached(*programs: Program) -> Iterator[list[nn.Module]]:
     """The modules that programs are, or call meanwhile; their buffers are afterwards what they were."""
-    thread = get_ident()
+    thread, buffers = get_ident(), _Buffers()
     found = [module for module in map(owner, programs) if isinstance(module, nn.Module)]
-    kept: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
 
-    def see(module: nn.Module) -> None:
-        for part in module.modules():
-            if part not in kept:
-                present = {name: value for name, value in part._buffers.items() if value is not None}
-                kept[part] = {name: (value, value.data.clone()) for name, value in present.items()}
-
-    def called(module: nn.Module, _: Any) -> None:
+    def see(module: nn.Module, _: Any = None) -> None:
+        """A module is called: it is the programs', where it is not another thread's."""
         if get_ident() == thread:
             found.append(module)
-            see(module)
+            buffers.keep(module)
 
     for module in found:
-        see(module)
-    hook = register_module_forward_pre_hook(called)
+        buffers.keep(module)
+    hook = register_module_forward_pre_hook(see)
     try:
         yield found
     finally:
         hook.remove()
-        for part, buffers in kept.items():
+        buffers.restore()
+
+
+class _Buffers:
+    """The buffers that modules had when they were first seen: which tensors, and their numbers."""
+
+    def __init__(self) -> None:
+        self._kept: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
+
+    def keep(self, module: nn.Module) -> None:
+        """Remember those of a module and its parts."""
+        for part in module.modules():
+            if part not in self._kept:
+                present = {name: value for name, value in part._buffers.items() if value is not None}
+                self._kept[part] = {name: (value, value.data.clone()) for name, value in present.items()}
+
+    def restore(self) -> None:
+        """Put them back, unseen by autograd; a program may have changed them in place, or put others in their place."""
+        for part, buffers in self._kept.items():
             part._buffers.update({name: value for name, (value, _) in buffers.items()})
             for value, before in buffers.values():
                 if not torch.equal(value.data, before):

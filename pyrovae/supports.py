@@ -24,7 +24,7 @@ def base_distribution(distribution: Distribution) -> Distribution:
 def require_support(sites: list[Site]) -> None:
     """Raise an InputError where a site of the model has a value that its distribution cannot have."""
     for site in sites:
-        support = _support(site)
+        support = stated_support(site["fn"])
         if support is None or isinstance(site["value"], tuple) or site["infer"].get("is_auxiliary"):
             continue
         value = torch.as_tensor(site["value"])
@@ -88,16 +88,39 @@ def is_improper(site: Site) -> bool:
 
 def is_discrete(site: Site) -> bool:
     """Whether a site's values can be counted."""
-    support = _support(site)
+    support = stated_support(site["fn"])
     return support is not None and support.is_discrete
 
 
-def _support(site: Site) -> constraints.Constraint | None:
-    """The values that a site's distribution can have; ``None`` where it does not say."""
+def stated_support(distribution: Any) -> constraints.Constraint | None:
+    """The values that a distribution can have, as it says, or as its parts say of a flow; ``None`` where neither does."""
     try:
-        return getattr(site["fn"], "support", None)
-    except NotImplementedError:
+        return distribution.support
+    except (NotImplementedError, AttributeError):
+        return _of_parts(distribution)
+
+
+def _of_parts(distribution: Any) -> constraints.Constraint | None:
+    """The values of a flow between real numbers, which states none itself."""
+    if hasattr(distribution, "dist"):  # a distribution of zuko that was made one of Pyro
+        return stated_support(distribution.dist)
+    if not hasattr(distribution, "base"):
         return None
+    base = stated_support(distribution.base)
+    domain = getattr(getattr(distribution, "transform", None), "domain", base)
+    return domain if _is_real(base) and _is_real(domain) else None
+
+
+def _is_real(support: Any) -> bool:
+    return within_independent(support)[0] is constraints.real
+
+
+def within_independent(support: Any) -> tuple[Any, int]:
+    """What a support is made of, and over how many dimensions it is repeated."""
+    repeated = 0
+    while isinstance(support, constraints.independent):
+        repeated, support = repeated + support.reinterpreted_batch_ndims, support.base_constraint
+    return support, repeated
 
 
 def require_same_measure(site: Site, proposed: Site) -> None:
@@ -115,7 +138,7 @@ def require_same_measure(site: Site, proposed: Site) -> None:
 
 def _measure(site: Site) -> str | None:
     """What a site's density is per; ``None`` where its distribution does not say."""
-    base = _support(site)
+    base = stated_support(site["fn"])
     if base is None:
         return None
     if base.is_discrete:
@@ -134,9 +157,7 @@ def _family(site: Site) -> str:
 
 def _outside(site: Site, value: Tensor, support: constraints.Constraint, inside: Tensor) -> str:
     """Which values of a site its distribution cannot have; ``inside`` may lack the event's dimensions."""
-    base = support
-    while isinstance(base, constraints.independent):
-        base = base.base_constraint
+    base, _ = within_independent(support)
     if base.event_dim == 0:
         inside = base.check(value)
     position = (~inside).nonzero()[0].tolist()

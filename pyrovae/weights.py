@@ -51,7 +51,7 @@ from pyrovae.particles import (
 )
 from pyrovae.precision import computing_in
 from pyrovae.stillness import Still, is_close, perturbed, reached
-from pyrovae.supports import Site, is_discrete, is_masked, require_same_measure, require_support
+from pyrovae.supports import Site, is_discrete, is_improper, is_masked, require_same_measure, require_support
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,14 @@ class LogWeights:
         """Raise an InputError where the guide draws something beside the latents of the model, so that ``why``."""
         if beside := sorted(set(self.proposal_terms) - set(self.latent_terms)):
             raise InputError(f"site {beside[0]!r} of the guide is no latent site of the model, so that {why}")
+
+    def require_proper_priors(self, why: str, remedy: str) -> None:
+        """Raise an InputError for a latent whose prior is improper, so that ``why``."""
+        for name in self.latent_terms:
+            if is_improper(self.model.nodes[name]):
+                raise InputError(
+                    f"the prior of latent site {name!r} is improper, so that it has no draws and {why}; {remedy}"
+                )
 
     def terms(self) -> Iterator[tuple[str, str, Tensor]]:
         """Every term with its program, ``model`` or ``guide``, and its site's name; the guide's come first, as it runs."""

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.distributions import kl_divergence, transforms
 
-from pyrovae.lifting import Stacked, lift
+from pyrovae.distributions.stacked import Stacked
+from pyrovae.lifting import lift
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, D = 4, 3
@@ -98,6 +99,35 @@ def test_what_does_not_say_what_it_was_built_from_is_kept_as_it_is():
     value = torch.randn(3, B)
     expected = [part.log_prob(row) for part, row in zip(parts, value, strict=True)]
     torch.testing.assert_close(lifted.log_prob(value), torch.stack(expected))
+
+
+class Squared(dist.Normal):
+    """A user's own distribution, which keeps another number under the name of its argument."""
+
+    def __init__(self, loc, scale, validate_args=None):
+        super().__init__(loc, scale**2, validate_args)
+
+
+def test_a_class_of_a_users_own_is_not_built_anew():
+    parts = [Squared(torch.randn(B), 0.5 + torch.rand(B)) for _ in range(3)]
+    lifted, value = lift(parts, 1), torch.randn(3, B)
+    expected = torch.stack([part.log_prob(row) for part, row in zip(parts, value, strict=True)])
+    torch.testing.assert_close(lifted.log_prob(value), expected)
+    torch.testing.assert_close(lifted.variance, torch.stack([part.variance for part in parts]))
+
+
+def test_runs_of_several_families_are_kept_apart():
+    parts = [dist.Normal(torch.zeros(B), 1.0), dist.Laplace(torch.zeros(B), 1.0)]
+    value = torch.randn(2, B)
+    expected = torch.stack([part.log_prob(row) for part, row in zip(parts, value, strict=True)])
+    torch.testing.assert_close(lift(parts, 1).log_prob(value), expected)
+
+
+def test_a_temperature_of_each_run_is_that_of_the_run():
+    parts = [dist.RelaxedOneHotCategorical(torch.tensor(t), logits=torch.zeros(B, D)) for t in (0.5, 2.0)]
+    value = torch.rand(2, B, D).softmax(-1)
+    expected = torch.stack([part.log_prob(row) for part, row in zip(parts, value, strict=True)])
+    torch.testing.assert_close(lift(parts, 1).log_prob(value), expected)
 
 
 def test_divergences_are_those_of_the_parts():

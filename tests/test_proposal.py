@@ -228,6 +228,30 @@ def test_a_flow_whose_draws_are_its_own_is_no_such(x):
     assert ((torch.from_numpy(estimate.log_p) - exact(x)).abs() < 4.42 * error).all()
 
 
+def test_a_flow_that_clips_its_draws_is_refused(x):
+    """zuko's neural autoregressive flow inverts within [-10, 10] and states the density of what it clipped."""
+    zuko = pytest.importorskip("zuko")
+    from pyro.contrib.zuko import ZukoToPyro
+
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    flow = zuko.flows.NAF(3, 4, transforms=2, signal=8, network={"hidden_features": (16, 16)})
+    data = torch.randn(50, 4)
+
+    def guide(x):
+        pyro.module("flow", flow)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", ZukoToPyro(flow(x)))
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).to_event(1), obs=x[:, :1])
+
+    with pytest.raises(InputError, match=r"site 'z' of the guide \(ZukoToPyro\) states another density for \d+ of its 800"):
+        log_likelihood(program, guide, data, num_samples=50)
+
+
 class TestTheDataPlate:
     """One datum has weights of its own on every route that makes batches, or is refused."""
 

@@ -14,6 +14,7 @@ from benchmarks.programs.pair import Pair
 from benchmarks.task import Order
 from pyrovae.batches import Columns
 from pyrovae.data import Binarize
+from pyrovae.objectives import ObjectiveModule
 from pyrovae.training.steps import Steps
 
 batch_size, learning_rate = 128, 1e-3
@@ -25,8 +26,12 @@ Train = Callable[[Pair, Tensor], Stepper]
 
 def recorded(pair: Pair, data: Tensor) -> Stepper:
     """What ``pyrovae.fit`` runs for data in memory."""
-    module = pyrovae.ELBO()(pair.model, pair.guide)
-    module.start(draw(data[:batch_size]))
+    return steps_of(pyrovae.ELBO()(pair.model, pair.guide), data)
+
+
+def steps_of(module: ObjectiveModule, data: Tensor) -> Stepper:
+    """The recorded steps of an objective on a pair."""
+    module.ready(draw(data[:batch_size]))
     optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
     steps = Steps(module, optimizer, batch_size=batch_size, draw=draw, clip_norm=None, compile=True)
     order = Order(len(data), data.device, seed=0)

@@ -9,7 +9,7 @@ from pyro.distributions import transforms as pyro_transforms
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
-from pyrovae.supports import Site
+from pyrovae.supports import Site, within_independent
 from pyrovae.weights import Plates, data_place, per_datum
 
 
@@ -56,40 +56,13 @@ class Chart:
         return self._map.inv(value).unsqueeze(-1).movedim((0, self._place), (0, 1))
 
 
-def stated_support(distribution: Any) -> constraints.Constraint | None:
-    """The values that a distribution can have, as it says, or as its parts say of a flow; ``None`` where neither does."""
-    try:
-        return distribution.support
-    except (NotImplementedError, AttributeError):
-        pass
-    if hasattr(distribution, "dist"):  # a distribution of zuko that was made one of Pyro
-        return stated_support(distribution.dist)
-    if not hasattr(distribution, "base"):
-        return None
-    base = stated_support(distribution.base)
-    domain = getattr(getattr(distribution, "transform", None), "domain", base)
-    return domain if _is_real(base) and _is_real(domain) else None
-
-
-def _is_real(support: Any) -> bool:
-    return _within_independent(support)[0] is constraints.real
-
-
-def _within_independent(support: Any) -> tuple[Any, int]:
-    """What a support is made of, and over how many dimensions it is repeated."""
-    repeated = 0
-    while isinstance(support, constraints.independent):
-        repeated, support = repeated + support.reinterpreted_batch_ndims, support.base_constraint
-    return support, repeated
-
-
 def bijection(support: Any) -> transforms.Transform:
     """From all real numbers to a support: torch's and Pyro's, and those here of triangles and of matrices.
 
     Raises:
         NotImplementedError: where there is none.
     """
-    base, repeated = _within_independent(support)
+    base, repeated = within_independent(support)
     if base not in _OURS:
         return biject_to(support)
     return transforms.IndependentTransform(_OURS[base], repeated) if repeated else _OURS[base]

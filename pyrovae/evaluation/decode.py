@@ -5,12 +5,11 @@ from torch import Tensor
 
 from pyrovae.batches import Batch, batches
 from pyrovae.errors import InputError
-from pyrovae.evaluation.charts import stated_support
 from pyrovae.evaluation.limits import MAX_ROWS
 from pyrovae.evaluation.reconstructions import observed_mean
 from pyrovae.pair import Pair
 from pyrovae.particles import with_values
-from pyrovae.supports import Site, is_discrete
+from pyrovae.supports import Site, is_discrete, stated_support
 from pyrovae.weights import Call, LogWeights
 
 REMEDY = "put other values there yourself: pyro.poutine.condition(model, data={...})"

@@ -25,11 +25,9 @@ from torch import Tensor, distributions
 from torch.distributions import Independent
 
 from pyrovae.batches import Batch
-from pyrovae.errors import InputError
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
 from pyrovae.particles import with_values
-from pyrovae.supports import is_improper
 from pyrovae.weights import Call, LogWeights, Site, coordinates, density_sites
 
 FEWEST = 10
@@ -53,7 +51,7 @@ class DefensiveMixture:
         self._pair = pair
         weights = pair.weigh(1, batch.x, **batch.given)
         weights.require_latents_alone("the prior cannot be a part of it; pass proposal='guide', or a guide without it")
-        _require_prior(weights)
+        weights.require_proper_priors("cannot be a part of the mixture", 'pass proposal="guide"')
         sites: list[Site] = [weights.guide.nodes[name] for name in weights.latent_terms]
         dimensions = sum(coordinates(site["value"], site, weights.plates).shape[-1] for site in sites)
         self._factor = 1.0 + 1.0 / math.sqrt(dimensions)
@@ -75,16 +73,6 @@ class DefensiveMixture:
         densities = [weights.proposal, *(part.proposal for part in wider), weights.latent]
         shared = [density + math.log(count / particles) for density, count in zip(densities, counts, strict=True)]
         return replace(weights, proposal_terms={"the mixture": torch.stack(shared).logsumexp(0)})
-
-
-def _require_prior(weights: LogWeights) -> None:
-    """Raise an InputError for a latent whose prior has no draws."""
-    for name in weights.latent_terms:
-        if is_improper(weights.model.nodes[name]):
-            raise InputError(
-                f"the prior of latent site {name!r} is improper, so that it has no draws and cannot be a part "
-                'of the mixture; pass proposal="guide"'
-            )
 
 
 def _counts(particles: int, parts: int) -> list[int]:

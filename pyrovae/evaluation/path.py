@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from pyrovae.batches import Batch
 from pyrovae.errors import InputError
-from pyrovae.evaluation.charts import Chart, same_support, stated_support
+from pyrovae.evaluation.charts import Chart, same_support
 from pyrovae.evaluation.failures import FailuresAsNumbers
 from pyrovae.gradients import dream
 from pyrovae.pair import Pair
 from pyrovae.parameters import same_random_numbers
 from pyrovae.particles import with_values
 from pyrovae.recording import Recording, fuse, recorded
-from pyrovae.supports import base_distribution, is_improper
+from pyrovae.supports import base_distribution, stated_support
 from pyrovae.weights import Call, LogWeights, Site
 
 Start = Literal["prior", "guide"]
@@ -155,7 +155,10 @@ class Path:
         with torch.no_grad(), same_random_numbers(*batch.tensors), self.called(1) as call:
             weights = call.weigh(call.draw()).of_proposal()
             proposed = weights.guide
-            (_require_drawable if start == "prior" else _require_density)(weights)
+            if start == "prior":
+                weights.require_proper_priors("no chain can begin with one", 'take start="guide"')
+            else:
+                _require_density(weights)
             with _beginning(start):
                 weights, again = (self._weights(call, [*weights.latent_terms]) for _ in range(2))
         weights.require_densities("annealed importance sampling")
@@ -325,16 +328,6 @@ def _beginning(start: Start) -> Iterator[None]:
 def _stand_in(site: Site) -> dict[str, Any]:
     fn = site["fn"]
     return {**site, "fn": ImproperUniform(constraints.real, fn.batch_shape, fn.event_shape)}
-
-
-def _require_drawable(weights: LogWeights) -> None:
-    """Raise an InputError for a latent whose prior is no distribution that chains could begin with."""
-    for name in weights.latent_terms:
-        if is_improper(weights.model.nodes[name]):
-            raise InputError(
-                f"the prior of latent site {name!r} is improper ({_family(weights.model.nodes[name]['fn'])}), so that no "
-                'chain can begin with a draw of it; take start="guide"'
-            )
 
 
 def _require_density(weights: LogWeights) -> None:

@@ -5,7 +5,6 @@ the gradient estimator is plain autodiff, the two are one.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 
 from pyrovae.errors import InputError
 from pyrovae.gradients import observe_apart
+from pyrovae.looks import Looks
 from pyrovae.pair import Pair
-from pyrovae.parameters import Program, owner, same_random_numbers
-from pyrovae.weights import Call, LogWeights, Plates, Site, find_plates
+from pyrovae.parameters import Program, same_random_numbers
+from pyrovae.stillness import reached
+from pyrovae.weights import Call, LogWeights, Plates, Site
 
 
 class Measurement(NamedTuple):
@@ -79,7 +80,7 @@ class Objective(PyroELBO):
         if num_particles < 1:
             raise InputError(f"num_particles is {num_particles}; {type(self).__name__} needs at least 1")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._found: tuple[tuple[Program, Program], Plates] | None = None
+        self._looked: tuple[tuple[Program, Program] | None, Looks] = None, Looks()
         self._examined = False
 
     @abstractmethod
@@ -130,34 +131,28 @@ class Objective(PyroELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss as a scalar tensor, with Pyro's parameter store as it is."""
-        if self._found is None or self._found[0] != (model, guide):
-            self._found = (model, guide), find_plates(model, guide, *args, **kwargs)
+        pair, looks = self._looked
+        if new := pair != (model, guide):
+            self._looked = _, looks = (model, guide), Looks()
             self._examined = False
-            self.examine_all(self._call(model, guide, args, kwargs), self._buffers(model, guide), gradient=False)
+        plates = looks.at(model, guide, args, kwargs)
+        call = Call(model, guide, args, kwargs, self.num_particles, plates)
+        if new:
+            self.examine_all(call, gradient=False)
         if torch.is_grad_enabled() and not self._examined:
-            self.examine_all(self._call(model, guide, args, kwargs), self._buffers(model, guide), gradient=True)
+            self.examine_all(call, gradient=True)
             self._examined = True
-        return self.measure(model, guide, *args, plates=self._found[1], **kwargs).loss
+        return self.measure(model, guide, *args, plates=plates, **kwargs).loss
 
-    def examine_all(self, call: Call, buffers: Iterable[Tensor], gradient: bool) -> None:
+    def examine_all(self, call: Call, gradient: bool) -> None:
         """:meth:`examine` or :meth:`examine_gradient`, leaving random generators and buffers as they were."""
-        kept = [(value, value.clone()) for value in buffers]
-        with torch.enable_grad(), same_random_numbers(*call.args, *call.kwargs.values()):
+        alone = same_random_numbers(*call.args, *call.kwargs.values())
+        with torch.enable_grad(), alone, reached(call.model, call.guide, self.state or nn.Module()):
             (self.examine_gradient if gradient else self.examine)(call)
-        with torch.no_grad():
-            for value, before in kept:
-                value.copy_(before)
-
-    def _call(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> Call:
-        return Call(model, guide, args, kwargs, self.num_particles, self._found[1] if self._found else None)
-
-    def _buffers(self, *programs: Program) -> list[Tensor]:
-        modules = [self.state, *map(owner, programs)]
-        return [value for module in modules if isinstance(module, nn.Module) for value in module.buffers()]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the pair that it was last called on."""
-        return {**vars(self), "_found": None, "_examined": False}
+        return {**vars(self), "_looked": (None, Looks()), "_examined": False}
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; what ``SVI.evaluate_loss`` calls."""
@@ -204,7 +199,7 @@ class ObjectiveModule(Pair):
     def _examine(self, args: tuple, kwargs: dict, gradient: bool) -> None:
         with self.opened() as (model, guide):
             call = Call(model, guide, args, kwargs, self.elbo.num_particles, self.plates)
-            self.elbo.examine_all(call, [*self.buffers()], gradient)
+            self.elbo.examine_all(call, gradient)
 
     def measure(self, *args: Any, **kwargs: Any) -> Measurement:
         """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""

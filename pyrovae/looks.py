@@ -1,0 +1,62 @@
+"""How the particles of a pair run, looked up where a look has been taken at the like before."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pyrovae.parameters import Program
+from pyrovae.stillness import reached
+from pyrovae.weights import Plates, find_plates, look_again
+
+
+class Looks:
+    """The plates of one pair, for all arguments and modes of its networks that could change how particles run.
+
+    An axis that is named from the left can be right by accident where the batch has a size that a parameter has too, or 1;
+    and what is no tensor, or whether a network trains, may decide what a program does.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Plates] = {}
+        self._modules: list[nn.Module] = []
+        self._sizes: set[int] = set()
+
+    def known(self, args: Any, kwargs: Any) -> Plates | None:
+        """The plates for these arguments, where it takes no look to find them."""
+        return self._found.get(self._key(args, kwargs))
+
+    def at(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
+        """The plates for these arguments.
+
+        Raises:
+            InputError: at the first look, for a pair that cannot be weighed (:func:`~pyrovae.weights.find_plates`).
+        """
+        if not self._found:
+            return self._first(model, guide, args, kwargs)
+        key = self._key(args, kwargs)
+        if key not in self._found:
+            self._found[key] = look_again(model, guide, args, kwargs, next(iter(self._found.values())))
+        return self._found[key]
+
+    def _first(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
+        with reached(model, guide) as modules:
+            plates = find_plates(model, guide, *args, **kwargs)
+        self._modules = list(dict.fromkeys(part for module in modules for part in module.modules()))
+        self._sizes = {size for value in self._tensors() for size in value.shape}
+        self._found[self._key(args, kwargs)] = plates
+        return plates
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for module in self._modules:
+            yield from (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        yield from (value for _, value in pyro.get_param_store().named_parameters())
+
+    def _key(self, args: Any, kwargs: Any) -> tuple[Any, ...]:
+        leaves = tree_leaves((args, kwargs))
+        shapes = [value.shape for value in leaves if isinstance(value, Tensor)]
+        others = tuple((type(value), repr(value)) for value in leaves if isinstance(value, bool | int | float | str))
+        modes = tuple(module.training for module in self._modules)
+        return modes, others, *(tuple(size if size == 1 or size in self._sizes else 0 for size in s) for s in shapes)
