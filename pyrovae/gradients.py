@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from pyrovae.errors import InputError
 from pyrovae.parameters import Program, keeping_its_own, owner, store_as_it_was, unregistered_is_meant
 from pyrovae.particles import with_values
-from pyrovae.recording import decompositions
+from pyrovae.recording import decompositions, is_recording
 from pyrovae.weights import Call, LogWeights, Scope, Site, density_sites, per_datum, spread
 
 
@@ -206,7 +206,7 @@ class _ParametersStopped(Messenger):
 
 def require_same(program: str, again: Tensor, before: Tensor) -> None:
     """Raise an InputError where a program has answered twice at the same draws; a recording has no numbers to look at."""
-    if torch.compiler.is_compiling() or torch.allclose(again, before, rtol=1e-3, atol=1e-2, equal_nan=True):
+    if is_recording() or torch.allclose(again, before, rtol=1e-3, atol=1e-2, equal_nan=True):
         return
     difference = (again - before).abs().nan_to_num().max()
     raise InputError(
@@ -341,4 +341,4 @@ def _is_same(seen: Any, x: Any) -> bool:
     """Whether two tensors are the same numbers, or of the same shape where there are no numbers to look at."""
     if not isinstance(seen, Tensor) or not isinstance(x, Tensor) or seen.shape != x.shape:
         return False
-    return torch.compiler.is_compiling() or torch.equal(seen, x)
+    return is_recording() or torch.equal(seen, x)

@@ -106,6 +106,20 @@ class Pair(nn.Module):
             if isinstance(module, nn.Module) and module not in set(self.modules()):
                 self.others.append(module)
 
+    def resting(self) -> dict[str, nn.Module]:
+        """The parts of the programs that are in evaluation mode while others are not, by name."""
+        programs = (program for program in (self.model, self.guide, *self.others) if isinstance(program, nn.Module))
+        parts = {part for program in programs for part in program.modules()}
+        if not any(part.training for part in parts):
+            return {}
+        return {name: part for name, part in self.named_modules() if part in parts and not part.training}
+
+    def train_but(self, resting: dict[str, nn.Module]) -> None:
+        """Put all networks into training mode, but for some that stay in evaluation mode."""
+        self.train()
+        for part in resting.values():
+            part.training = False
+
     def opened(self) -> AbstractContextManager[tuple[Program, Program]]:
         """The two programs, to be run within, on the parameters of this module."""
         params = {name: self.stored[_key(name)] for name in self._constraints}

@@ -1,7 +1,7 @@
 """In what precision networks compute: that of their numbers, or a faster one inside their matrix products."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -27,7 +27,7 @@ def computing_in(precision: Precision) -> Iterator[None]:
     ``highest`` is float32. ``high`` and ``medium`` are torch's settings of that name for float32 matrix products (TF32, and
     bfloat16 where the processor has it), with TF32 in convolutions. ``bfloat16`` hands every linear and convolutional
     layer its input and its weights in bfloat16, whatever hardware, and takes its output as float32: a relative error of
-    2^-9 a number.
+    2^-9 a number. ``torch.autocast`` around it is without effect; a network's own is not.
 
     Raises:
         InputError: for another word.
@@ -35,7 +35,20 @@ def computing_in(precision: Precision) -> Iterator[None]:
     if precision not in precisions:
         raise InputError(f"precision is {precision!r}; expected one of {', '.join(map(repr, precisions))}")
     exact = precision in ("highest", "bfloat16")
-    with _products("highest" if exact else precision), _Bfloat16Layers() if precision == "bfloat16" else nullcontext():
+    with (
+        _without_autocast(),
+        _products("highest" if exact else precision),
+        _Bfloat16Layers() if precision == "bfloat16" else nullcontext(),
+    ):
+        yield
+
+
+@contextmanager
+def _without_autocast() -> Iterator[None]:
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 

@@ -1,32 +1,40 @@
 """What Python does to tensors, recorded once as one flat graph and fused: Pyro's handlers run then, and never again.
 
-``torch.export`` records a module's call, ``make_fx`` what a function does with such a recording (its gradient, say), and
-inductor turns the result into kernels. Random numbers stay those of torch's generators, drawn by torch's own operators in
-the order in which the recorded Python drew them: the same seed gives the same draws, recorded or not.
+``make_fx`` takes down what one eager run does to tensors, its derivatives among it, and inductor turns that into kernels.
+Random numbers stay those of torch's generators, drawn by torch's own operators in the order in which the recorded Python
+drew them: the same seed gives the same draws, recorded or not.
 """
 
 import logging
+import math
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyro
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from pyrovae.parameters import same_random_numbers
 from pyrovae.rewriting import biased, onednn_products, product, rewrite, tanh
-from pyrovae.stillness import READINGS, reached
+from pyrovae.sameness import difference
+from pyrovae.stillness import READINGS, attributes, reached
 
 Made = TypeVar("Made")
+Function = Callable[..., Any]
+_is_recording: ContextVar[bool] = ContextVar("is_recording", default=False)
+_WHOLE = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
+"""What hands all numbers in a tensor to Python, unseen by what takes down operations."""
 _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
 _talkative = ("torch.utils.cpp_extension", "torch._inductor.ir")
 """Loggers that warn of there being no CUDA, and of operators without a shortcut."""
@@ -56,27 +64,123 @@ class NotRecordedError(Exception):
 
 
 class Recording:
-    """One call of a module as a graph of tensor operations; a function of its parameters and buffers too.
+    """What one run of a function did to tensors, as a flat graph: derivatives that it took and hooks that it met too.
+
+    The function runs as it runs anywhere, on the tensors that are there, and what is done to them is taken down below
+    autograd. So a gradient is the one that the programs themselves have, whatever in them has a backward pass of its own.
+    Buffers and random generators are afterwards what they were.
+
+    A buffer that the programs replace by another tensor is written to instead: it stays the one tensor that it is.
+
+    Args:
+        function: of ``inputs``; gives tensors, or None in the place of some.
+        module: has the parameters and buffers that it uses. Those of networks that it calls besides are found.
+        inputs: what it is run with.
 
     Attributes:
-        tensors: the parameters and buffers, the very ones of the module, in the order in which a call takes them.
+        tensors: what the graph reads and writes beside its inputs, the very tensors, in the order in which a call takes
+            them: parameters, buffers, and whatever else the programs hold.
 
     Raises:
-        NotRecordedError: where the module, or what it calls, looks at the numbers in a tensor.
+        NotRecordedError: where the function, or what it calls, looks at the numbers in a tensor.
     """
 
-    def __init__(self, module: nn.Module, args: Sequence[Tensor], kwargs: Mapping[str, Tensor] | None = None) -> None:
-        given = dict(kwargs or {})
-        alone = same_random_numbers(*args, *given.values())
-        with torch.enable_grad(), alone, _refused(), _torch_undisturbed(), _Numbers(_without_effect(module, args, given)):
-            self._graph = torch.export.export(module, tuple(args), given, strict=False).module()
-        named = [*self._graph.named_parameters(), *self._graph.named_buffers()]
-        self._names = [name for name, _ in named]
-        self.tensors: list[Tensor] = [tensor for _, tensor in named]
+    def __init__(self, function: Function, module: nn.Module, inputs: Sequence[Tensor]) -> None:
+        with same_random_numbers(*inputs), reached(module) as called, refused(), _torch_undisturbed():
+            numbers = _Numbers(_without_effect(function, module, inputs))
+            _require_no_memory(function, called, inputs)
+            own = _tensors(called)
+            with _recording(), numbers:
+                self._graph = make_fx(lambda *all: _in_place(function, called, all[len(own) :]))(*own, *inputs)
+        self._own = len(own)
+        self.tensors: list[Tensor] = [*own, *_lift(self._graph)]
+        self._buffers = [*_buffers(called)]
 
-    def __call__(self, tensors: Sequence[Tensor], *args: Tensor, **kwargs: Tensor) -> Any:
-        """What the module gives for arguments of the recorded shapes, with these parameters and buffers."""
-        return functional_call(self._graph, dict(zip(self._names, tensors, strict=True)), args, kwargs)
+    def __call__(self, tensors: Sequence[Tensor], *inputs: Tensor) -> list[Any]:
+        """What the function gives for inputs of the recorded shapes, with these tensors in the place of its own."""
+        return self._graph(*tensors[: self._own], *inputs, *tensors[self._own :])
+
+    def take_up(self) -> None:
+        """Take over the numbers of buffers that were replaced, by an eager run say, and put the recorded ones back."""
+        for buffers, name, value in self._buffers:
+            if (new := buffers.get(name)) is not value:
+                _replace(value, new, name)
+                buffers[name] = value
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    """Without validation, which looks at numbers, and without oneDNN, whose recurrent layers cannot be fused."""
+    token = _is_recording.set(True)
+    try:
+        with pyro.validation_enabled(False), torch.backends.mkldnn.flags(enabled=False):
+            yield
+    finally:
+        _is_recording.reset(token)
+
+
+def is_recording() -> bool:
+    """Whether what runs is recorded, and the numbers in tensors are not to be looked at."""
+    return _is_recording.get()
+
+
+def _tensors(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """The parameters and buffers of modules, each once."""
+    found = (value for module in modules for value in (*module.parameters(), *module.buffers()))
+    return [*{id(value): value for value in found}.values()]
+
+
+def _buffers(modules: Iterable[nn.Module]) -> Iterator[tuple[dict[str, Tensor | None], str, Tensor]]:
+    """The buffers of modules and their parts: where each is kept, and under which name."""
+    for part in {part: None for module in modules for part in module.modules()}:
+        for name, value in part._buffers.items():
+            if value is not None:
+                yield part._buffers, name, value
+
+
+def _in_place(function: Function, modules: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Any:
+    """Run a function, and write what it puts in the place of buffers into them."""
+    before = [*_buffers(modules)]
+    outputs = function(*inputs)
+    for buffers, name, value in before:
+        if (new := buffers.get(name)) is not value:
+            _replace(value, new, name)
+            buffers[name] = value
+    return outputs
+
+
+@torch.no_grad()
+def _replace(value: Tensor, new: Tensor | None, name: str) -> None:
+    if new is None or (new.shape, new.dtype, new.device) != (value.shape, value.dtype, value.device):
+        found = "None" if new is None else f"{new.dtype} of shape {tuple(new.shape)} on {new.device}"
+        raise NotRecordedError(f"buffer {name!r} becomes another kind of tensor, {found}")
+    value.copy_(new)
+
+
+def _lift(graph: GraphModule) -> list[Tensor]:
+    """Make the tensors that a graph holds its last inputs, and return them."""
+    held = [node for node in graph.graph.nodes if node.op == "get_attr" and isinstance(_held(graph, node), Tensor)]
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    lifted: dict[int, tuple[Tensor, Any]] = {}
+    for node in held:
+        value = _held(graph, node)
+        if id(value) not in lifted:
+            with graph.graph.inserting_after(last):
+                last = graph.graph.placeholder(f"held_{len(lifted)}")
+            last.meta = dict(node.meta)
+            lifted[id(value)] = value, last
+        node.replace_all_uses_with(lifted[id(value)][1])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    graph.delete_all_unused_submodules()
+    for node in held:
+        if node.target in vars(graph) | graph._parameters | graph._buffers:
+            delattr(graph, node.target)
+    return [value for value, _ in lifted.values()]
+
+
+def _held(graph: GraphModule, node: Any) -> Any:
+    return getattr(graph, node.target, None)
 
 
 class _Numbers(TorchFunctionMode):
@@ -85,14 +189,24 @@ class _Numbers(TorchFunctionMode):
     Args:
         known: what is read, in order; empty to take it down.
         shift: added to what is read.
+        most: how often a tensor may be looked at, so that a loop that ends at a certain number ends at others too.
     """
 
-    def __init__(self, known: Sequence[Any] = (), shift: int = 0) -> None:
+    def __init__(self, known: Sequence[Any] = (), shift: int = 0, most: float = math.inf) -> None:
         super().__init__()
         self.read: list[Any] = []
+        self.looks = 0
+        self._most = most
         self._known, self._shift = iter(known), shift
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _WHOLE and is_recording():
+            raise NotRecordedError(f"{func.__name__} hands the numbers in a tensor to Python")
+        if func is F.one_hot and is_recording():
+            return _one_hot(*args, **(kwargs or {}))
+        self.looks += func in READINGS
+        if self.looks > self._most:
+            raise NotRecordedError("another number in the place of one that Python reads makes a loop go on")
         if func not in READINGS - {Tensor.__bool__, Tensor.tolist}:
             return func(*args, **(kwargs or {}))
         number = next(self._known, None)
@@ -102,25 +216,54 @@ class _Numbers(TorchFunctionMode):
         return number
 
 
-def _without_effect(module: nn.Module, args: Sequence[Tensor], kwargs: Mapping[str, Tensor]) -> list[Any]:
-    """The numbers that Python reads of tensors, where what the module gives is the same for others in their place.
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Torch's, but for its look at the numbers."""
+    if num_classes < 1:
+        raise NotRecordedError("one_hot counts the classes among the numbers in a tensor; pass num_classes")
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
+
+
+def _without_effect(function: Function, module: nn.Module, inputs: Sequence[Tensor]) -> list[Any]:
+    """The numbers that Python reads of tensors, where what the function gives is the same for others in their place.
 
     Such is the number of trials of a multinomial distribution whose value is observed: its density does not need it.
     """
-    outputs, reads = [], []
+    outputs, reads, most = [], [], math.inf
     for shift in (0, 1, -1):
-        with same_random_numbers(*args, *kwargs.values()), reached(module), _Numbers(shift=shift) as numbers:
-            outputs.append(_attempted(module, args, kwargs, shift))
+        with same_random_numbers(*inputs), reached(module), _Numbers(shift=shift, most=most) as numbers:
+            outputs.append(_attempted(function, inputs, shift))
         reads.append(numbers.read)
+        most = 10 * numbers.looks + 100 if not shift else most
         if not numbers.read:
             return []
     return reads[0] if all(_are_equal(outputs[0], other) for other in outputs[1:]) else []
 
 
-def _attempted(module: nn.Module, args: Sequence[Tensor], kwargs: Mapping[str, Tensor], shift: int) -> Any:
-    """What the module gives; ``None`` where a number that is shifted makes it fail."""
+def _require_no_memory(function: Function, modules: Sequence[nn.Module], inputs: Sequence[Tensor]) -> None:
+    """Raise a NotRecordedError where what a function gives depends on what Python remembers of the last time."""
+    kept = {part: attributes(part) for module in modules for part in module.modules()}
+    outputs = []
+    for _ in range(2):
+        with same_random_numbers(*inputs), reached(*kept, numbers=False):
+            outputs.append(function(*inputs))
+    if not _are_equal(*outputs):
+        changed = [
+            f"{type(part).__name__}.{name}"
+            for part, before in kept.items()
+            for name, value in attributes(part).items()
+            if value is not before.get(name)
+        ]
+        what = f" ({', '.join(changed)} is another each time)" if changed else ""
+        raise NotRecordedError(
+            f"run again on the same data and random numbers, they give something else{what}; what changes from step to step "
+            "must be a buffer"
+        )
+
+
+def _attempted(function: Function, inputs: Sequence[Tensor], shift: int) -> Any:
+    """What the function gives; ``None`` where a number that is shifted makes it fail."""
     try:
-        return module(*args, **kwargs)
+        return function(*inputs)
     except Exception:
         if not shift:
             raise
@@ -128,8 +271,9 @@ def _attempted(module: nn.Module, args: Sequence[Tensor], kwargs: Mapping[str, T
 
 
 def _are_equal(outputs: Any, others: Any) -> bool:
-    pairs = zip(tree_leaves(outputs), tree_leaves(others), strict=False)
-    return others is not None and all(torch.equal(value, other) for value, other in pairs)
+    """Whether two outputs are the same but for rounding, which is another each time on some devices."""
+    one, other = ({"output": dict(enumerate(tree_leaves(each)))} for each in (outputs, others))
+    return len(one["output"]) == len(other["output"]) and difference(one, other) is None
 
 
 def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., Any]:
@@ -138,7 +282,7 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
     Raises:
         NotRecordedError: where it, or what it calls, looks at the numbers in a tensor.
     """
-    with torch.no_grad(), same_random_numbers(*inputs), _refused(), _torch_undisturbed():
+    with torch.no_grad(), same_random_numbers(*inputs), refused(), _torch_undisturbed():
         graph = make_fx(function, decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         if inputs[0].device.type == "cpu":
             rewrite(graph)
@@ -162,6 +306,9 @@ def _torch_undisturbed() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)  # torch's own recurrent networks
+        warnings.filterwarnings(
+            "ignore", "TF32 acceleration on top of oneDNN", UserWarning
+        )  # said where oneDNN is turned off
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # the precision is its user's choice
         yield
 
@@ -177,12 +324,25 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 @contextmanager
-def _refused() -> Iterator[None]:
+def refused() -> Iterator[None]:
     """Whatever it is in a user's program that cannot be recorded, in one kind of error."""
     try:
         yield
+    except NotRecordedError:
+        raise
     except Exception as error:
         raise NotRecordedError(_reason(error)) from error
+
+
+def require_same(look: Callable[[], str | None]) -> None:
+    """Raise a NotRecordedError where a recording fails when it is run, or gives something else than the programs.
+
+    Args:
+        look: runs both on the same random numbers, and says what is different.
+    """
+    with refused():
+        if (found := look()) is not None:
+            raise NotRecordedError(f"at the same random numbers, recorded they give something else: {found}")
 
 
 def recorded(make: Callable[[], Made], eagerly: Callable[[], Any]) -> Made | None:

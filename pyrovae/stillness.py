@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
+from pyrovae.errors import InputError
 from pyrovae.parameters import Program, owner
 
 READINGS = {Tensor.__bool__, Tensor.__int__, Tensor.__index__, Tensor.__float__, Tensor.item, Tensor.tolist}
@@ -24,47 +26,75 @@ PERTURBATION = 0.3
 
 
 @contextmanager
-def reached(*programs: Program) -> Iterator[list[nn.Module]]:
-    """The modules that programs are, or call meanwhile; their buffers are afterwards what they were."""
-    thread, buffers = get_ident(), _Buffers()
+def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module]]:
+    """The modules that programs are, or call meanwhile; what they keep is afterwards what it was.
+
+    Args:
+        programs: what runs meanwhile.
+        numbers: whether what modules keep in attributes, as Python numbers and tensors, is put back too; buffers always are.
+    """
+    thread, kept = get_ident(), _Kept()
     found = [module for module in map(owner, programs) if isinstance(module, nn.Module)]
 
     def see(module: nn.Module, _: Any = None) -> None:
         """A module is called: it is the programs', where it is not another thread's."""
         if get_ident() == thread:
             found.append(module)
-            buffers.keep(module)
+            kept.keep(module)
 
     for module in found:
-        buffers.keep(module)
+        kept.keep(module)
     hook = register_module_forward_pre_hook(see)
     try:
         yield found
     finally:
         hook.remove()
-        buffers.restore()
+        kept.restore(numbers)
 
 
-class _Buffers:
-    """The buffers that modules had when they were first seen: which tensors, and their numbers."""
+class _Kept:
+    """What modules kept when they were first seen: buffers, and tensors and numbers in attributes of their own."""
 
     def __init__(self) -> None:
-        self._kept: dict[nn.Module, dict[str, tuple[Tensor, Tensor]]] = {}
+        self._buffers: dict[nn.Module, dict[str, Tensor]] = {}
+        self._attributes: dict[nn.Module, dict[str, Any]] = {}
+        self._contents: dict[Tensor, Tensor] = {}
 
     def keep(self, module: nn.Module) -> None:
         """Remember those of a module and its parts."""
         for part in module.modules():
-            if part not in self._kept:
-                present = {name: value for name, value in part._buffers.items() if value is not None}
-                self._kept[part] = {name: (value, value.data.clone()) for name, value in present.items()}
+            if part not in self._buffers:
+                _require_shapes(part)
+                self._buffers[part] = {name: value for name, value in part._buffers.items() if value is not None}
+                self._attributes[part] = attributes(part)
+                for value in (*self._buffers[part].values(), *self._attributes[part].values()):
+                    if isinstance(value, Tensor) and value not in self._contents:
+                        self._contents[value] = value.data.clone()
 
-    def restore(self) -> None:
-        """Put them back, unseen by autograd; a program may have changed them in place, or put others in their place."""
-        for part, buffers in self._kept.items():
-            part._buffers.update({name: value for name, (value, _) in buffers.items()})
-            for value, before in buffers.values():
-                if not torch.equal(value.data, before):
-                    value.data.copy_(before)
+    def restore(self, numbers: bool) -> None:
+        """Put them back, unseen by autograd; a program may have changed tensors in place, or put others in their place."""
+        for part, buffers in self._buffers.items():
+            part._buffers.update(buffers)
+            if numbers:
+                vars(part).update(self._attributes[part])
+        for value, before in self._contents.items():
+            if not torch.equal(value.data, before):
+                value.data.copy_(before)
+
+
+def _require_shapes(module: nn.Module) -> None:
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    if any(isinstance(value, UninitializedTensorMixin) for value in own):
+        raise InputError(
+            f"{type(module).__name__} has parameters without a shape, which its first call will give them; run the network "
+            "once on a batch before"
+        )
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """The tensors and numbers that a module keeps beside its parameters and buffers."""
+    kept = (name for name, value in vars(module).items() if isinstance(value, Tensor | int | float))
+    return {name: vars(module)[name] for name in kept if name != "training"}
 
 
 @contextmanager

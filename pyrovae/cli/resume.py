@@ -3,6 +3,7 @@
 What follows may say where data and device are now, and how long to go on; all else is as it was.
 """
 
+import argparse
 from argparse import ArgumentError
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -30,6 +31,7 @@ def settings_to_resume(parser: ArgumentParser, run: Path, argv: Sequence[str], t
         InputError: where the folder is no run, and for what must be as it was.
     """
     source = run / "config.yaml"
+    argv = _without_trust(argv)
     settings = {**read_settings(read_config(run), source, trust), "run": str(run), "overwrite": False}
     check_settings(run)
     try:
@@ -39,6 +41,13 @@ def settings_to_resume(parser: ArgumentParser, run: Path, argv: Sequence[str], t
     _require_the_same(parse_settings(parser, settings, source, trust), config, run)
     config.trust = [*trust]
     return config
+
+
+def _without_trust(argv: Sequence[str]) -> list[str]:
+    """A command line without the modules to trust, which no configuration can hold."""
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    words.add_argument("--trust", action="append")
+    return words.parse_known_args(argv)[1]
 
 
 def _require_the_same(former: Namespace, now: Namespace, run: Path) -> None:

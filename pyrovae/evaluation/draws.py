@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrovae.batches import Batch, Columns, batches
 from pyrovae.errors import InputError
@@ -15,7 +15,8 @@ from pyrovae.pair import Pair
 from pyrovae.parameters import Program, keeps_places, same_random_numbers
 from pyrovae.precision import Precision, computing_in
 from pyrovae.proposal import PROOF, require_proposal
-from pyrovae.recording import Recording, fuse, recorded
+from pyrovae.recording import Recording, fuse, recorded, require_same
+from pyrovae.sameness import Outcome, difference
 from pyrovae.weights import LogWeights
 
 
@@ -133,15 +134,19 @@ class Draws:
         return weights.total
 
     def _fused(self, batch: Batch) -> Callable[[Batch], Tensor]:
-        recording = Recording(_Weights(self._checked, self._pair), (batch.x,), batch.given)
-        tensors = [tensor.detach() for tensor in recording.tensors]
+        recording = Recording(lambda *tensors: [self._checked(batch.with_tensors(*tensors))], self._pair, batch.tensors)
+        own = [tensor.detach() for tensor in recording.tensors]
+        fused = fuse(lambda *inputs: recording(inputs[: len(own)], *inputs[len(own) :]), [*own, *batch.tensors])
 
-        def weigh(*inputs: Tensor) -> list[Tensor]:
-            given = batch.with_tensors(*inputs[len(tensors) :])
-            return [recording(inputs[: len(tensors)], given.x, **given.given)]
+        def weigh(batch: Batch) -> Tensor:
+            return fused(*own, *batch.tensors)[0]
 
-        fused = fuse(weigh, [*tensors, *batch.tensors])
-        return lambda batch: fused(*tensors, *batch.tensors)[0]
+        def tried(weigh: Callable[[Batch], Tensor]) -> Outcome:
+            with same_random_numbers(batch.x):
+                return {"the": {"log weights": weigh(batch)}}
+
+        require_same(lambda: difference(tried(self._checked), tried(weigh)))
+        return weigh
 
     def _try(self, batch: Batch) -> None:
         """Draw eagerly once, for the programs' errors."""
@@ -154,18 +159,6 @@ class Draws:
         for _ in range(math.ceil(self.number / self._at_once)):
             self._drawn(batch).require_numbers()
         raise InputError("a weight is not a number, and was when it was drawn again eagerly; pass compile=False")
-
-
-class _Weights(nn.Module):
-    """Log weights as the output of a module, which has the parameters of the pair."""
-
-    def __init__(self, weigh: Callable[[Batch], Tensor], pair: Pair) -> None:
-        super().__init__()
-        self.pair = pair
-        self._weigh = weigh
-
-    def forward(self, x: Tensor, **given: Tensor) -> Tensor:
-        return self._weigh(Columns(x, given))
 
 
 def filled_up(column: Tensor, length: int) -> Tensor:

@@ -27,7 +27,8 @@ from pyrovae.gradients import dream
 from pyrovae.pair import Pair
 from pyrovae.parameters import same_random_numbers
 from pyrovae.particles import with_values
-from pyrovae.recording import Recording, fuse, recorded
+from pyrovae.recording import Recording, fuse, recorded, require_same
+from pyrovae.sameness import Outcome, difference
 from pyrovae.supports import base_distribution, stated_support
 from pyrovae.weights import Call, LogWeights, Site
 
@@ -277,16 +278,20 @@ class Path:
 
     def _recorded(self, u: Tensor) -> Callable[..., Any]:
         with FailuresAsNumbers():
-            recording = Recording(self._terms, (self.batch.x, u), self.batch.given)
-        tensors = [tensor.detach() for tensor in recording.tensors]
-        own = len(tensors)
+            recording = Recording(self._slopes, self._terms, [*self.batch.tensors, u])
+        own = [tensor.detach() for tensor in recording.tensors]
+        fused = fuse(lambda *all: recording(all[: len(own)], *all[len(own) :]), [*own, *self.batch.tensors, u])
 
-        def slopes(*everything: Tensor) -> list[Tensor]:
-            given = self.batch.with_tensors(*everything[own:-1])
-            return _with_slopes(lambda u: recording(everything[:own], given.x, u, **given.given), everything[-1])
+        def tried(slopes: Callable[..., Any], *own: Tensor) -> Outcome:
+            with same_random_numbers(u):
+                return {"the path's term": dict(enumerate(slopes(*own, *self.batch.tensors, u)))}
 
-        fused = fuse(slopes, [*tensors, *self.batch.tensors, u])
-        return lambda *inputs: fused(*tensors, *inputs)
+        require_same(lambda: difference(tried(self._slopes), tried(fused, *own)))
+        return lambda *inputs: fused(*own, *inputs)
+
+    def _slopes(self, *inputs: Tensor) -> list[Tensor]:
+        batch = self.batch.with_tensors(*inputs[:-1])
+        return _with_slopes(lambda u: self._terms(batch.x, u, **batch.given), inputs[-1])
 
     def _try(self, u: Tensor) -> None:
         """Compute the path eagerly once, for the programs' errors."""

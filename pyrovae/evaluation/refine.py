@@ -22,6 +22,7 @@ from pyrovae.evaluation.noise import seeded
 from pyrovae.guides import Guide
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program
+from pyrovae.recording import is_recording
 
 
 class Refined:
@@ -50,7 +51,7 @@ class Refined:
 
     def params(self, x: Tensor, **given: Tensor) -> Tensor:
         """The improved output of the encoder, shape ``(B, *param_shape)``."""
-        if torch.compiler.is_compiling():
+        if is_recording():
             raise RuntimeError("a refined proposal is found by a loop over gradients, which cannot be recorded")
         told = [(value, value._version) for value in (x, *given.values())]
         if self._kept is None or not _same(self._kept[0], told):

@@ -18,6 +18,7 @@ from pyrovae.gradients import observe_apart
 from pyrovae.looks import Looks
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, same_random_numbers
+from pyrovae.recording import is_recording
 from pyrovae.stillness import reached
 from pyrovae.weights import Call, LogWeights, Plates, Site
 
@@ -203,7 +204,7 @@ class ObjectiveModule(Pair):
 
     def measure(self, *args: Any, **kwargs: Any) -> Measurement:
         """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
-        if not torch.compiler.is_compiling():
+        if not is_recording():
             self.ready(*args, **kwargs)
             if torch.is_grad_enabled() and not self._examined:
                 self.examine_gradient(*args, **kwargs)

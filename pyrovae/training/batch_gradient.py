@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,15 @@ from torch.nn.utils import get_total_norm
 
 from pyrovae.arguments import Arguments
 from pyrovae.batches import Batch, Columns
+from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import NotRecordedError, fuse, recorded, warn_of_eager
+from pyrovae.recording import fuse, recorded, require_same, warn_of_eager
+from pyrovae.sameness import Outcome, difference
+from pyrovae.stillness import reached
 from pyrovae.training.checks import Copies
-from pyrovae.training.compiled import detached, leaves, record
+from pyrovae.training.compiled import as_tensors, detached, record
 from pyrovae.training.tally import Tally
-
-TOLERANCE = 1e-3
-"""Of the comparison of a fused gradient with an eager one, relative: rounding stays well below it, in bfloat16 too."""
 
 Gradients = Sequence[Tensor | None]
 Rows = Callable[..., Sequence[Tensor]]
@@ -95,8 +95,24 @@ class BatchGradient:
     def eager(self, tensors: Sequence[Tensor]) -> Gradients:
         """The gradient on the tensors of a batch."""
         batch = self.batch(tensors)
+        return self._take_down(self.tally, *self._measured(batch), len(batch))
+
+    def _measured(self, batch: Batch) -> tuple[Measurement, Gradients]:
+        """What was measured of a batch, and the gradient of its mean loss."""
         measured = self._module.measure(batch.x, **batch.given)
-        return self._take_down(self.tally, measured, self.parameters, len(batch))
+        loss = measured.loss / (measured.scale * measured.bound.numel())
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        if not all(value is None or value.layout == torch.strided for value in gradients):
+            self._refuse_sparse(gradients)
+        return measured, gradients
+
+    def _refuse_sparse(self, gradients: Gradients) -> NoReturn:
+        names = {id(value): name for name, value in self._module.named_parameters()}
+        pairs = zip(self.parameters, gradients, strict=True)
+        sparse = [names[id(value)] for value, each in pairs if each is not None and each.layout != torch.strided]
+        raise InputError(
+            f"the gradient of {', '.join(sparse)} is sparse; expected dense ones: build the embedding with sparse=False"
+        )
 
     def fused(self, rows: Rows, *inputs: Tensor) -> Callable[..., Gradients] | None:
         """The gradient as a function of inputs like these, fused; ``None`` where it is computed eagerly."""
@@ -116,55 +132,69 @@ class BatchGradient:
         fused = self.fused(rows, *inputs)
         if fused is None:
             return
-        eager = self._tried(lambda: self.eager(rows(*inputs)))
-        again = self._tried(lambda: fused(*inputs))
-        if not torch.allclose(eager, again, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        found = self._difference(rows, fused, inputs)
+        if found is not None:
             self.compile = False
             warn_of_eager(
-                "they are not what was recorded any more: what changes within a run must be a tensor of a module (a buffer, "
-                "say) that is changed in place, not a Python number"
+                f"at the same random numbers, they are not what was recorded any more: {found}. What changes within a "
+                "run must be a tensor of a module (a buffer, say) that is changed in place, not a Python number"
             )
 
-    def _take_down(self, tally: Tally, measured: Measurement, parameters: Sequence[Tensor], data: int) -> Gradients:
-        """The gradient of the mean loss, clipped, and into the tally what was measured, and whether both are finite."""
-        loss = measured.loss / (measured.scale * measured.bound.numel())
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        gradients = [_laid_out(gradient, parameter) for gradient, parameter in zip(found, parameters, strict=True)]
+    def _difference(self, rows: Rows, fused: Callable[..., Gradients], inputs: Sequence[Tensor]) -> str | None:
+        """What a fused step gives otherwise than an eager one at the same random numbers."""
+        program = self._tried(lambda: self.eager(rows(*inputs)))
+        return difference(program, self._tried(lambda: fused(*inputs)))
+
+    def _take_down(self, tally: Tally, measured: Measurement, gradients: Gradients, data: int) -> Gradients:
+        """The gradient, clipped, and into the tally what was measured, and whether all of it is finite."""
+        gradients = [_laid_out(value, parameter) for value, parameter in zip(gradients, self.parameters, strict=True)]
         gradients, norm = clipped(gradients, self._clip_norm)
-        finite = torch.isfinite(loss.detach() + norm)
+        finite = torch.isfinite(measured.loss.detach() / (measured.scale * measured.bound.numel()) + norm)
         if self._leave_out:
             tally.add_finite(measured, finite, data)
         else:
             tally.add(measured, finite)
         return gradients
 
-    def _tried(self, step: Callable[[], Any]) -> Tensor:
-        """The sums after a step; buffers, random generators and tally are left as they were."""
-        kept = Copies([*self._module.buffers(), *self.tally])
-        with same_random_numbers(self.device):
-            step()
+    def _tried(self, step: Callable[[], Gradients]) -> Outcome:
+        """What a step gives and changes; buffers, random generators and tally are left as they were."""
+        kept = Copies(self.tally)
+        with same_random_numbers(self.device), reached(self._module):
+            gradients = step()
+            buffers = {name: value.clone() for name, value in self._module.named_buffers()}
         sums = self.tally.sums.clone()
         kept.restore()
-        return sums
+        names = {id(value): name for name, value in self._module.named_parameters()}
+        named = {names[id(value)]: each for value, each in zip(self.parameters, gradients, strict=True)}
+        return {"the bound": {"": sums}, "the gradient of": named, "buffer": buffers}
 
     def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
         with same_random_numbers(self.device):
             batch = self.batch(rows(*inputs))
-            recording = record(self._module, Arguments((batch.x,), batch.given))
-        own, wanted = len(recording.tensors), [tensor.requires_grad for tensor in recording.tensors]
-        places = [_place(value, recording.tensors) for value in self.parameters]
 
-        @torch.enable_grad()
+        def measure(*tensors: Tensor) -> list[Tensor | None]:
+            measured, gradients = self._measured(batch.with_tensors(*tensors))
+            return [*as_tensors(measured), *gradients]
+
+        recording = record(self._module, Arguments((batch.x,), batch.given), measure)
+        own, terms = len(recording.tensors), len(Measurement._fields)
+
         def step(*everything: Tensor) -> Gradients:
-            mine, rest = leaves(everything[:own], wanted), everything[own:]
+            mine, rest = everything[:own], everything[own:]
             tally, given = Tally(*rest[: len(Tally._fields)]), rest[len(Tally._fields) :]
             batch = self.batch(rows(*given))
-            measured = Measurement(*recording(mine, *batch.tensors))
-            return self._take_down(tally, measured, [mine[place] for place in places], len(batch))
+            outputs = recording(mine, *batch.tensors)
+            return self._take_down(tally, Measurement(*outputs[:terms]), outputs[terms:], len(batch))
 
         fixed = [*detached(*recording.tensors), *self.tally]
         fused = fuse(step, [*fixed, *inputs])
-        return lambda *inputs: fused(*fixed, *inputs)
+
+        def run(*inputs: Tensor) -> Gradients:
+            recording.take_up()
+            return fused(*fixed, *inputs)
+
+        require_same(lambda: self._difference(rows, run, inputs))
+        return run
 
 
 def clipped(gradients: Gradients, clip_norm: float | None) -> tuple[Gradients, Tensor]:
@@ -181,10 +211,3 @@ def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
-
-
-def _place(value: Tensor, tensors: list[Tensor]) -> int:
-    places = [i for i, tensor in enumerate(tensors) if tensor is value]
-    if not places:
-        raise NotRecordedError("the optimiser has a parameter that the programs have not")
-    return places[0]

@@ -1,7 +1,6 @@
 """An objective on a pair as fused tensor operations: Pyro's handlers run once, when the programs are recorded."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import Recording, fuse, recorded, warn_of_eager
-from pyrovae.training.checks import Copies
+from pyrovae.sameness import Outcome
+from pyrovae.stillness import reached
 
 Graph = Callable[..., Measurement]
 """What an objective measures, of the tensors among the arguments."""
@@ -56,10 +56,9 @@ class CompiledObjective(nn.Module):
         return self._graphs[key]
 
     def _record(self, arguments: Arguments) -> Graph:
-        recording = record(self.module, arguments)
-        measure = partial(_called, recording, len(recording.tensors))
-        make = _differentiable if torch.is_grad_enabled() else _undifferentiable
-        return make(measure, recording.tensors, arguments.tensors)
+        return (
+            _differentiable(self.module, arguments) if torch.is_grad_enabled() else _undifferentiable(self.module, arguments)
+        )
 
     def _refuse(self, why: str, arguments: Arguments) -> None:
         """Say once why calls like this run eagerly, if they run at all."""
@@ -68,16 +67,26 @@ class CompiledObjective(nn.Module):
             self._said.add(why)
             warn_of_eager(why)
 
-    def _run(self, arguments: Arguments) -> None:
-        """Run the programs and their gradient eagerly, for their errors; random generators and buffers stay as they were."""
-        args, kwargs = arguments.filled(arguments.tensors)
-        kept = Copies(self.module.buffers())
-        with same_random_numbers(*args, *kwargs.values()):
-            loss = self.module.measure(*args, **kwargs).loss
-            wanted = [value for value in self.module.parameters() if value.requires_grad]
-            if loss.requires_grad and wanted:
-                torch.autograd.grad(loss, wanted, allow_unused=True)
-        kept.restore()
+    def _run(self, arguments: Arguments) -> Outcome:
+        """Run the programs and their gradient eagerly, for their errors too, and leave no trace."""
+        return self._tried(lambda *tensors: self._eagerly(arguments, tensors), arguments)
+
+    def _eagerly(self, arguments: Arguments, tensors: Sequence[Tensor]) -> Measurement:
+        args, kwargs = arguments.filled(tensors)
+        return self.module.measure(*args, **kwargs)
+
+    def _tried(self, graph: Graph, arguments: Arguments) -> Outcome:
+        """What a measurement of these arguments gives and changes; random generators and buffers stay as they were."""
+        named = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+        tensors = leaves(arguments.tensors, [value.requires_grad for value in arguments.tensors])
+        named |= {f"argument {place}": value for place, value in enumerate(tensors) if value.requires_grad}
+        with same_random_numbers(*tensors), reached(self.module):
+            measured = graph(*tensors)
+            wanted = [*named.values()] if measured.loss.requires_grad else []
+            gradients = torch.autograd.grad(measured.loss, wanted, allow_unused=True) if wanted else ()
+            buffers = {name: value.clone() for name, value in self.module.named_buffers()}
+        terms = dict(zip(Measurement._fields, as_tensors(measured), strict=True))
+        return {"the": terms, "the gradient of": dict(zip(named, gradients, strict=bool(wanted))), "buffer": buffers}
 
 
 _ONLY = (
@@ -88,11 +97,6 @@ _OTHERS = (
     "other shapes already; keep the batch size fixed, and pass a number that changes from call to call as a tensor: each "
     "value of one that is not is recorded by itself"
 )
-
-
-def _called(recording: Recording, own: int, *tensors: Tensor) -> Measurement:
-    """What was recorded, of its own tensors and those among the arguments, one after another."""
-    return Measurement(*recording(tensors[:own], *tensors[own:]))
 
 
 def compile(module: ObjectiveModule, *example: Any, **named: Any) -> CompiledObjective:
@@ -135,8 +139,8 @@ def compile(module: ObjectiveModule, *example: Any, **named: Any) -> CompiledObj
     return compiled
 
 
-def record(module: ObjectiveModule, arguments: Arguments) -> Recording:
-    """The module's measurement of a batch like this, as a function of the tensors among the arguments.
+def record(module: ObjectiveModule, arguments: Arguments, function: Callable[..., Any]) -> Recording:
+    """A function of the tensors among the arguments that measures a batch like this.
 
     Raises:
         InputError: where the programs cannot be weighed.
@@ -146,7 +150,7 @@ def record(module: ObjectiveModule, arguments: Arguments) -> Recording:
     module.ready(*args, **kwargs)
     if torch.is_grad_enabled():
         module.examine_gradient(*args, **kwargs)  # a recording sees no numbers
-    return Recording(_Measure(module, arguments), arguments.tensors)
+    return Recording(function, module, arguments.tensors)
 
 
 def _start(module: ObjectiveModule, arguments: Arguments) -> None:
@@ -155,42 +159,45 @@ def _start(module: ObjectiveModule, arguments: Arguments) -> None:
         module.start(*args, **kwargs)
 
 
-class _Measure(nn.Module):
-    """The module with all of its measurement as output, the tuple of tensors that ``torch.export`` wants."""
-
-    def __init__(self, module: ObjectiveModule, arguments: Arguments) -> None:
-        super().__init__()
-        self.module = module
-        self._arguments = arguments
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        args, kwargs = self._arguments.filled(tensors)
-        measured = self.module.measure(*args, **kwargs)
-        return (*measured[:-1], torch.as_tensor(measured.scale, device=measured.loss.device))
+def as_tensors(measured: Measurement) -> list[Tensor]:
+    """All of a measurement, outside of any graph of derivatives."""
+    return detached(*measured[:-1], torch.as_tensor(measured.scale, device=measured.loss.device))
 
 
-def _undifferentiable(
-    measure: Callable[..., Measurement], own: Sequence[Tensor], args: Sequence[Tensor]
-) -> Callable[..., Measurement]:
-    fused = fuse(lambda *inputs: list(measure(*inputs)), detached(*own, *args))
-    return lambda *args: Measurement(*fused(*detached(*own, *args)))
+def _undifferentiable(module: ObjectiveModule, arguments: Arguments) -> Graph:
+    def measure(*tensors: Tensor) -> list[Tensor]:
+        args, kwargs = arguments.filled(tensors)
+        return as_tensors(module.measure(*args, **kwargs))
+
+    run = _fused(record(module, arguments, measure), arguments.tensors)
+    return lambda *args: Measurement(*run(*args))
 
 
-def _differentiable(
-    measure: Callable[..., Measurement], own: Sequence[Tensor], args: Sequence[Tensor]
-) -> Callable[..., Measurement]:
+def _differentiable(module: ObjectiveModule, arguments: Arguments) -> Graph:
     """The measurement, whose loss hands on the gradient that was computed with it."""
-    wanted = [tensor.requires_grad for tensor in (*own, *args)]
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    given = [value.requires_grad for value in arguments.tensors]
 
-    @torch.enable_grad()
-    def with_gradient(*inputs: Tensor) -> list[Tensor | None]:
-        inputs = leaves(inputs, wanted)
-        measured = measure(*inputs)
-        gradients = torch.autograd.grad(measured.loss, [x for x in inputs if x.requires_grad], allow_unused=True)
-        return [*detached(*measured), *gradients]  # pyright: ignore
+    def measure(*tensors: Tensor) -> list[Tensor | None]:
+        inputs = leaves(tensors, given)
+        args, kwargs = arguments.filled(inputs)
+        measured = module.measure(*args, **kwargs)
+        wanted = [*parameters, *(value for value in inputs if value.requires_grad)]
+        return [*as_tensors(measured), *torch.autograd.grad(measured.loss, wanted, allow_unused=True)]
 
-    fused = fuse(with_gradient, detached(*own, *args))
-    return lambda *args: Measurement(*_WithGradient.apply(fused, *own, *args))  # pyright: ignore
+    run = _fused(record(module, arguments, measure), arguments.tensors)
+    return lambda *args: Measurement(*_WithGradient.apply(run, args, *parameters, *args))  # pyright: ignore
+
+
+def _fused(recording: Recording, args: Sequence[Tensor]) -> Callable[..., Any]:
+    own = detached(*recording.tensors)
+    fused = fuse(lambda *inputs: recording(inputs[: len(own)], *inputs[len(own) :]), [*own, *detached(*args)])
+
+    def run(*args: Tensor) -> Any:
+        recording.take_up()
+        return fused(*own, *detached(*args))
+
+    return run
 
 
 def detached(*tensors: Tensor) -> list[Tensor]:
@@ -208,8 +215,8 @@ class _WithGradient(torch.autograd.Function):
     """A measurement that was made together with its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, fused: Callable[..., Any], *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = fused(*detached(*inputs))
+    def forward(ctx: Any, run: Callable[..., Any], args: Sequence[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = run(*args)
         terms, gradients = outputs[: len(Measurement._fields)], outputs[len(Measurement._fields) :]
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(*terms[1:])
@@ -219,5 +226,5 @@ class _WithGradient(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, loss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         saved = iter(ctx.saved_tensors)
-        gradients = (next(saved) if needed else None for needed in ctx.needs_input_grad[1:])
-        return None, *(None if gradient is None else loss * gradient for gradient in gradients)
+        gradients = (next(saved) if needed else None for needed in ctx.needs_input_grad[2:])
+        return None, None, *(None if gradient is None else loss * gradient for gradient in gradients)

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from pyrovae.batches import as_batch, as_data
@@ -24,8 +25,9 @@ from pyrovae.evaluation.device import home
 from pyrovae.evaluation.mode import evaluating, modes_kept
 from pyrovae.evaluation.noise import seeded
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
-from pyrovae.parameters import Program, keeps_places, owner
+from pyrovae.parameters import Program, keeps_places, owner, same_random_numbers
 from pyrovae.precision import Precision, computing_in
+from pyrovae.stillness import reached
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.interrupt import Signals
 from pyrovae.training.keeping import Keeping, opened
@@ -37,6 +39,10 @@ WORTHWHILE = 3000
 """The number of steps from which on recording and fusing them is expected to save time."""
 AT_ONCE = 2**19
 """Numbers of data that the programs are shown together before training, at the least: 668 pictures of 28 x 28."""
+
+
+class EvaluationModeWarning(UserWarning):
+    """Parts of the networks are in evaluation mode, and training leaves them there."""
 
 
 @dataclass(repr=False)
@@ -144,6 +150,9 @@ def fit(
         keep_minutes: a checkpoint is kept within an epoch too, after so many minutes.
         progress: show a progress bar.
 
+    Networks train in training mode, but for parts that somebody has put into evaluation mode by ``eval()`` while others are
+    not, to freeze a batch normalisation say: these stay in it, and an ``EvaluationModeWarning`` names them once.
+
     Returns:
         The metrics of each epoch.
 
@@ -181,7 +190,12 @@ def fit(
             parts = [_moved(part, place) for part in (train, held_out) if part is not None]
             _check(module, parts, batch_size, place, workers)
         modes.keep(module.modules())  # networks of functions have joined
+        _say_what_rests(module)
         made, schedule = _optimizer(module, optimizer, scheduler)
+        if scheduler is not None:
+            _rehearse(made, scheduler, epochs)
+        if rest := len(train) % batch_size:
+            _try_rest(module, parts[0], rest, place)
         fuse = epochs * (len(train) // batch_size) >= WORTHWHILE if compile is None else compile
         options = {"clip_norm": clip_norm, "accumulate": accumulate, "ema": ema, "compile": fuse}
         also = {"clip_norm": clip_norm, "nonfinite": nonfinite, "precision": precision}
@@ -229,6 +243,18 @@ def _loop(
     return history
 
 
+def _say_what_rests(module: ObjectiveModule) -> None:
+    """Warn of networks that stay in evaluation mode."""
+    if resting := module.resting():
+        names = [name for name in resting if name.rpartition(".")[0] not in resting]
+        warnings.warn(
+            f"these parts are in evaluation mode and stay in it: {', '.join(names)}; where they are to train, call train() "
+            "on them before",
+            EvaluationModeWarning,
+            stacklevel=3,
+        )
+
+
 def _optimizer(
     module: ObjectiveModule,
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
@@ -243,12 +269,48 @@ def _optimizer(
         schedule = scheduler(made) if scheduler else None
     except (TypeError, ValueError) as error:
         raise InputError(f"the optimiser or its schedule cannot be made: {error}; correct its arguments") from error
-    if not isinstance(made, Optimizer) or isinstance(made, torch.optim.LBFGS):
+    if not isinstance(made, Optimizer) or isinstance(made, torch.optim.LBFGS | torch.optim.SparseAdam):
         raise InputError(
-            f"optimizer makes a {type(made).__name__}; expected a torch optimiser that needs no closure, "
+            f"optimizer makes a {type(made).__name__}; expected a torch optimiser of dense gradients that needs no closure, "
             "such as partial(torch.optim.Adam, lr=1e-3); those of pyro.optim go with SVI"
         )
     return made, schedule
+
+
+def _rehearse(optimizer: Optimizer, scheduler: Callable[[Optimizer], LRScheduler], epochs: int) -> None:
+    """Step a schedule like that of the run through all of its epochs; an InputError where it fails on the way."""
+    twin = copy(optimizer)
+    twin.param_groups = [dict(group) for group in optimizer.param_groups]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of there being no steps of the optimiser
+        schedule = scheduler(twin)
+        for epoch in range(1, epochs + 1):
+            try:
+                schedule.step(*[0.0] if isinstance(schedule, ReduceLROnPlateau) else [])
+            except Exception as error:
+                raise InputError(
+                    f"the learning-rate schedule fails after epoch {epoch} of {epochs}: {error}; it is stepped once an "
+                    f"epoch, so make it for {epochs} steps"
+                ) from error
+
+
+def _try_rest(module: ObjectiveModule, train: Split, rest: int, device: torch.device) -> None:
+    """Train on the few data of an epoch's last batch, without a trace; an InputError where the networks fail on so few."""
+    batch = as_batch(next(iter(train.batches(rest, shuffle=False, device=device))))
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    with same_random_numbers(device), reached(module), modes_kept(module):
+        module.train_but(module.resting())
+        try:
+            loss = module.measure(batch.x, **batch.given).loss
+            if loss.requires_grad:
+                torch.autograd.grad(loss, parameters, allow_unused=True)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"the last batch of an epoch has {rest} of the {len(train)} data, and on so few the programs fail: {error}; "
+                "take another batch_size, or leave these data out"
+            ) from error
 
 
 def _run(run: Run | str | Path | None, resume: bool) -> Run | None:

@@ -50,6 +50,9 @@ class Steps:
     same in all of them to the last bit; each has random numbers of its own. Batch normalisation sees shares, and its
     statistics, like all buffers, are at the end of an epoch those of process 0.
 
+    **Modes.** Networks train but for those parts that are in evaluation mode while others are not: somebody has frozen a
+    batch normalisation, say, by ``eval()``. Where all are in evaluation mode, all train.
+
     **Averages.** With ``ema``, the exponential moving average of the parameters (:class:`Averages`), which they hold within
     :meth:`averaged`.
 
@@ -94,6 +97,8 @@ class Steps:
         require_positive(batch_size=batch_size, accumulate=accumulate)
         _require_known(nonfinite)
         self.module = module
+        self._resting = module.resting()
+        _require_no_hooks(module)
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.accumulate = accumulate
@@ -264,7 +269,7 @@ class Steps:
         self._capturable &= self.compile
 
     def _begin(self, rows: Callable[[int], Sequence[Tensor] | None], data: Batch | None = None) -> None:
-        self.module.train()
+        self.module.train_but(self._resting)
         self._rows = rows
         self._gradient.named = data or self._gradient.named
         self._tally.clear()
@@ -393,6 +398,16 @@ class Steps:
 def _require_known(nonfinite: str) -> None:
     if nonfinite not in get_args(NonFinite):
         raise InputError(f"nonfinite is {nonfinite!r}; expected one of {', '.join(map(repr, get_args(NonFinite)))}")
+
+
+def _require_no_hooks(module: ObjectiveModule) -> None:
+    """Raise an InputError for hooks that no step would call."""
+    hooked = [name for name, value in module.named_parameters() if getattr(value, "_post_accumulate_grad_hooks", None)]
+    if hooked:
+        raise InputError(
+            f"{hooked[0]} has a hook for the time when its gradient was accumulated, and gradients are not accumulated "
+            "here; take register_hook, or SVI"
+        )
 
 
 def _require_parts(module: ObjectiveModule, batch_size: int, accumulate: int, processes: Processes) -> None:
