@@ -1,15 +1,30 @@
 """How the particles of a pair run, looked up where a look has been taken at the like before."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from pyrovae.errors import InputError
 from pyrovae.parameters import Program
 from pyrovae.stillness import reached
 from pyrovae.weights import Plates, find_plates, look_again
+
+
+@contextmanager
+def _shapes_wanted() -> Iterator[None]:
+    """Say of a lazy layer, which ``pyro.module`` cannot take, what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "uninitialized parameter" not in str(error):
+            raise
+        raise InputError(
+            "a network has parameters without a shape, which its first call will give them; run it once on a batch before"
+        ) from error
 
 
 class Looks:
@@ -42,7 +57,7 @@ class Looks:
         return self._found[key]
 
     def _first(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
-        with reached(model, guide) as modules:
+        with reached(model, guide) as modules, _shapes_wanted():
             plates = find_plates(model, guide, *args, **kwargs)
         self._modules = list(dict.fromkeys(part for module in modules for part in module.modules()))
         self._sizes = {size for value in self._tensors() for size in value.shape}

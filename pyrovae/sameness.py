@@ -46,7 +46,7 @@ def _apart(values: Mapping[Any, Tensor | None], others: Mapping[Any, Tensor | No
             continue
         value, other = value.to(torch.promote_types(value.dtype, torch.float64)), other.to(value.device)
         same = (value == other) | (value.isnan() & other.isnan())
-        yield name, _norm(torch.where(same, 0.0, value - other)), _norm(torch.where(value.isfinite(), value, 0.0))
+        yield name, float(torch.where(same, 0.0, value - other).norm()), _norm(value)
 
 
 def _is_inexact(value: Tensor) -> bool:
@@ -54,4 +54,6 @@ def _is_inexact(value: Tensor) -> bool:
 
 
 def _norm(value: Tensor) -> float:
-    return float(value.to(torch.promote_types(value.dtype, torch.float64)).norm())
+    """Of the numbers that are finite."""
+    value = value.to(torch.promote_types(value.dtype, torch.float64))
+    return float(torch.where(value.isfinite(), value, 0.0).norm())
