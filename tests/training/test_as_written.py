@@ -1,0 +1,221 @@
+"""Training leaves programs as their authors wrote them: modes, buffers and state; and says before it begins what would fail."""
+
+import re
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+import pyrovae
+from pyrovae import ELBO, IWAE, InputError
+from pyrovae.recording import NotCompiledWarning
+from pyrovae.training.fit import EvaluationModeWarning
+
+
+class Pair:
+    """A pair of functions whose encoder has a layer that a test is about."""
+
+    def __init__(self, layer: nn.Module | None = None, size: int = 4) -> None:
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4) if layer is None else layer, nn.Linear(size, 4))
+        self.decoder = nn.Linear(2, 4)
+        self.x = torch.randn(8, 4)
+
+    def model(self, x: Tensor) -> None:
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            loc, scale = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+    def fit(self, **settings):
+        given = {"data": self.x, "epochs": 1, "batch_size": 8, "progress": False, **settings}
+        return pyrovae.fit(self.model, self.guide, given.pop("data"), **given)
+
+
+uses = {
+    "SVI with Trace_ELBO": lambda pair: SVI(
+        pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()  # pyright: ignore
+    ).step(pair.x),
+    "SVI": lambda pair: SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), ELBO()).step(pair.x),
+    "the loss": lambda pair: ELBO()(pair.model, pair.guide)(pair.x),
+    "log_weights": lambda pair: pyrovae.log_weights(pair.model, pair.guide, pair.x),
+    "fit": lambda pair: pair.fit(),
+    "fit, recorded": lambda pair: pair.fit(compile=True),
+    "compile": lambda pair: pyrovae.compile(ELBO()(pair.model, pair.guide))(pair.x),
+}
+
+
+@pytest.mark.parametrize("use", uses.values(), ids=uses)
+def test_a_batch_is_counted_once(use, unfused):
+    pair = Pair()
+    use(pair)
+    assert pair.encoder[1].num_batches_tracked == 1
+
+
+class TestModes:
+    def test_a_frozen_layer_stays_frozen_and_is_named_once(self):
+        pair = Pair()
+        pair.encoder[1].eval()
+        with pytest.warns(EvaluationModeWarning, match=re.escape("stay in it: others.0.1; ")) as told:
+            pair.fit(epochs=2, validation=pair.x)
+        assert len(told) == 1
+        assert pair.encoder[1].num_batches_tracked == 0
+        assert [part.training for part in pair.encoder] == [True, False, True]
+
+    def test_where_all_of_it_is_in_evaluation_mode_all_of_it_trains(self):
+        pair = Pair()
+        pair.encoder.eval(), pair.decoder.eval()
+        pair.fit()
+        assert pair.encoder[1].num_batches_tracked == 1
+        assert not pair.encoder.training
+
+    def test_the_remedy_of_an_estimator_that_runs_a_guide_twice_can_be_followed(self):
+        pair = Pair(nn.Dropout(0.5))
+        with pytest.raises(InputError, match=r"call eval\(\) on that layer"):
+            pair.fit(objective=IWAE(2, "stl"))
+        pair.encoder[1].eval()
+        with pytest.warns(EvaluationModeWarning):
+            pair.fit(objective=IWAE(2, "stl"))
+
+
+class Counting(nn.Module):
+    """A layer that counts its calls, in Python."""
+
+    def __init__(self, matters: bool) -> None:
+        super().__init__()
+        self.calls = 0
+        self._matters = matters
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x / self.calls if self._matters else x
+
+
+class Replacing(nn.Module):
+    """A layer that keeps an average in a plain attribute, and replaces it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.zeros(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return x - self.mean
+
+
+class TestWhatPythonRemembers:
+    @pytest.mark.parametrize(
+        ("layer", "named"), [(Counting(True), "Counting.calls"), (Replacing(), "Replacing.mean")], ids=["number", "tensor"]
+    )
+    def test_it_is_no_recordings_to_know(self, layer, named, unfused):
+        with pytest.warns(NotCompiledWarning, match=f"{named} is another each time.*must be a buffer"):
+            Pair(layer).fit(compile=True)
+
+    def test_a_number_that_does_not_matter_is_no_hindrance(self, unfused):
+        layer = Counting(False)
+        Pair(layer).fit(compile=True)
+        assert layer.calls == 0  # a recording has no Python
+
+
+class Several(nn.Module):
+    """Fails on a single row, as batch normalisation does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[-2] == 1:
+            raise ValueError("more than one row, please")
+        return x
+
+
+class TestBeforeAnythingMoves:
+    def assert_untouched(self, pair: Pair, error: str, **settings) -> None:
+        before = [value.clone() for value in (*pair.encoder.state_dict().values(), *pair.decoder.parameters())]
+        with pytest.raises(InputError, match=error):
+            pair.fit(**settings)
+        after = [*pair.encoder.state_dict().values(), *pair.decoder.parameters()]
+        assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+    @pytest.mark.parametrize("layer", [None, Several()], ids=["batch norm", "a network"])
+    def test_a_last_batch_of_one(self, layer):
+        error = "the last batch of an epoch has 1 of the 9 data, and on so few the programs fail: .* more than"
+        error = error.replace(" .* ", " ") if layer else error
+        self.assert_untouched(Pair(layer), error, data=torch.randn(9, 4))
+
+    @pytest.mark.parametrize(
+        "scheduler",
+        [
+            lambda made: lr_scheduler.OneCycleLR(made, 0.1, total_steps=3),
+            lambda made: lr_scheduler.LambdaLR(made, lambda epoch: [1.0, 0.5, 0.2, 0.1][epoch]),
+        ],
+        ids=["it ends", "its function fails"],
+    )
+    def test_a_schedule_that_ends_before_the_training(self, scheduler):
+        self.assert_untouched(Pair(), r"the learning-rate schedule fails after epoch 4 of 9: ", scheduler=scheduler, epochs=9)
+
+    @pytest.mark.parametrize(
+        "scheduler",
+        [
+            lambda made: lr_scheduler.OneCycleLR(made, 0.1, total_steps=3),
+            lambda made: lr_scheduler.ReduceLROnPlateau(made),
+            lambda made: lr_scheduler.SequentialLR(
+                made, [lr_scheduler.ConstantLR(made), lr_scheduler.ExponentialLR(made, 0.9)], [2]
+            ),
+        ],
+        ids=["one cycle", "plateau", "two"],
+    )
+    def test_a_schedule_that_lasts(self, scheduler):
+        rates = [epoch["learning_rate"] for epoch in Pair().fit(scheduler=scheduler, epochs=3).metrics]
+        made = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=1e-3)
+        scheduler(made)
+        assert rates[0] == made.param_groups[0]["lr"]
+
+    def test_an_optimiser_of_sparse_gradients(self):
+        self.assert_untouched(Pair(), "SparseAdam; expected a torch optimiser of dense", optimizer=torch.optim.SparseAdam)
+
+    def test_a_sparse_gradient(self):
+        class Looked(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.table = nn.Embedding(3, 4, sparse=True)
+
+            def forward(self, x):
+                return self.table((x[..., 0] > 0).long())
+
+        self.assert_untouched(Pair(Looked()), r"the gradient of others\.0\.1\.table\.weight is sparse; .*sparse=False")
+
+    def test_a_hook_that_no_step_would_call(self):
+        pair = Pair()
+        pair.decoder.weight.register_post_accumulate_grad_hook(lambda _: None)
+        self.assert_untouched(pair, r"others\.1\.weight has a hook for the time when its gradient was accumulated")
+
+    def test_layers_without_a_shape(self):
+        pair = Pair(nn.LazyLinear(4))
+        with pytest.raises(InputError, match="a network has parameters without a shape.*run it once on a batch"):
+            pair.fit()
+        vae = pyrovae.VAE((4,), latent_dim=2, encoder=lambda *_: nn.LazyLinear(4))
+        with pytest.raises(InputError, match="LazyLinear has parameters without a shape.*run the network once"):
+            pyrovae.fit(vae.model, vae.guide, pair.x.sigmoid(), epochs=1, progress=False)
+        pair.encoder(pair.x)
+        pair.fit()
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimate.ImportanceSamplingWarning")
+def test_an_autocast_around_it_is_without_effect():
+    def fitted() -> list[Tensor]:
+        pair = Pair(nn.Tanh())
+        pair.fit(epochs=2)
+        found = pyrovae.log_likelihood(pair.model, pair.guide, pair.x, 50)
+        return [found.log_p, *pair.encoder.parameters()]
+
+    plain = fitted()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(plain, fitted(), strict=True))
