@@ -107,11 +107,11 @@ class Pair(nn.Module):
                 self.others.append(module)
 
     def resting(self) -> dict[str, nn.Module]:
-        """The parts of the programs that are in evaluation mode while others are not, by name."""
-        programs = (program for program in (self.model, self.guide, *self.others) if isinstance(program, nn.Module))
-        parts = {part for program in programs for part in program.modules()}
-        if not any(part.training for part in parts):
+        """The parts of the networks that are in evaluation mode where a whole network is not, by name."""
+        networks = [each for each in (self.model, self.guide, *self.others) if isinstance(each, nn.Module)]
+        if not any(each.training for each in networks):
             return {}
+        parts = {part for each in networks for part in each.modules()}
         return {name: part for name, part in self.named_modules() if part in parts and not part.training}
 
     def train_but(self, resting: dict[str, nn.Module]) -> None:

@@ -32,7 +32,6 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from pyrovae import VAE, InputError
-from pyrovae.arguments import Arguments
 from pyrovae.gradients import (
     Tapped,
     choose,
@@ -57,7 +56,7 @@ from pyrovae.objectives import (
     WakeSleep,
 )
 from pyrovae.pair import Pair
-from pyrovae.training.compiled import record
+from pyrovae.training.compiled import compile
 from pyrovae.weights import Call, find_plates
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -330,7 +329,7 @@ class TestRefusals:
             module(x)
         assert module.eval()(x).isfinite()
         with pytest.raises(InputError, match="the model, run again at the same draws, has other densities"):
-            record(module.train(), Arguments((x,), {}))
+            compile(module.train(), x)
 
     def test_dreams_of_another_scale_are_refused_where_programs_are_recorded_too(self):
         model, guide = modules()
@@ -344,7 +343,7 @@ class TestRefusals:
             with pytest.raises(InputError, match="something else than what it is called with"):
                 objective(halved, guide)(x)
             with pytest.raises(InputError, match="something else than what it is called with"):
-                record(objective(halved, guide), Arguments((x,), {}))
+                compile(objective(halved, guide), x)
 
 
 class BrokenError(Exception):

@@ -50,8 +50,8 @@ class Steps:
     same in all of them to the last bit; each has random numbers of its own. Batch normalisation sees shares, and its
     statistics, like all buffers, are at the end of an epoch those of process 0.
 
-    **Modes.** Networks train but for those parts that are in evaluation mode while others are not: somebody has frozen a
-    batch normalisation, say, by ``eval()``. Where all are in evaluation mode, all train.
+    **Modes.** Networks train but for those parts that are in evaluation mode while a whole network is not: somebody has
+    frozen a batch normalisation, say, by ``eval()``. Where all networks are in evaluation mode, all train.
 
     **Averages.** With ``ema``, the exponential moving average of the parameters (:class:`Averages`), which they hold within
     :meth:`averaged`.

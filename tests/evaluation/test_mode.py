@@ -1,5 +1,6 @@
 """Networks that programs reach in one way or another, with dropout and batch normalisation, are evaluated alike."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from threading import Thread
@@ -25,6 +26,7 @@ from pyrovae.evaluation import (
 )
 from pyrovae.evaluation.mode import evaluating, modes_kept
 from pyrovae.evaluation.reach import modules_reached
+from pyrovae.training.fit import EvaluationModeWarning
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -329,7 +331,8 @@ class TestFit:
         networks.decoder.append(spy := Spy().train(training))
         before, flags = state(networks), modes(networks)
         pair = (networks.model, networks.guide) if kind is Networks else named(networks)
-        pyrovae.fit(*pair, X, validation, epochs=2, batch_size=3, progress=False)
+        with pytest.warns(EvaluationModeWarning) if training else nullcontext():
+            pyrovae.fit(*pair, X, validation, epochs=2, batch_size=3, progress=False)
         assert modes(networks) == flags
         assert True in spy.seen[True]
         steps = networks.decoder[1].num_batches_tracked - before["decoder.1.num_batches_tracked"]

@@ -44,7 +44,10 @@ class Pair:
 
 uses = {
     "SVI with Trace_ELBO": lambda pair: SVI(
-        pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()  # pyright: ignore
+        pair.model,
+        pair.guide,
+        pyro.optim.Adam({"lr": 1e-3}),
+        Trace_ELBO(),  # pyright: ignore
     ).step(pair.x),
     "SVI": lambda pair: SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), ELBO()).step(pair.x),
     "the loss": lambda pair: ELBO()(pair.model, pair.guide)(pair.x),
@@ -159,7 +162,9 @@ class TestBeforeAnythingMoves:
         ids=["it ends", "its function fails"],
     )
     def test_a_schedule_that_ends_before_the_training(self, scheduler):
-        self.assert_untouched(Pair(), r"the learning-rate schedule fails after epoch 4 of 9: ", scheduler=scheduler, epochs=9)
+        self.assert_untouched(
+            Pair(), r"the learning-rate schedule fails after epoch 4 of 9: ", scheduler=scheduler, epochs=9
+        )
 
     @pytest.mark.parametrize(
         "scheduler",
