@@ -32,11 +32,14 @@ class Looks:
 
     An axis that is named from the left can be right by accident where the batch has a size that a parameter has too, or 1;
     and what is no tensor, or whether a network trains, may decide what a program does.
+
+    Attributes:
+        modules: all networks that the programs call, and their parts.
     """
 
     def __init__(self) -> None:
         self._found: dict[Any, Plates] = {}
-        self._modules: list[nn.Module] = []
+        self.modules: list[nn.Module] = []
         self._sizes: set[int] = set()
 
     def known(self, args: Any, kwargs: Any) -> Plates | None:
@@ -59,13 +62,13 @@ class Looks:
     def _first(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
         with reached(model, guide) as modules, _shapes_wanted():
             plates = find_plates(model, guide, *args, **kwargs)
-        self._modules = list(dict.fromkeys(part for module in modules for part in module.modules()))
+        self.modules = list(dict.fromkeys(part for module in modules for part in module.modules()))
         self._sizes = {size for value in self._tensors() for size in value.shape}
         self._found[self._key(args, kwargs)] = plates
         return plates
 
     def _tensors(self) -> Iterator[Tensor]:
-        for module in self._modules:
+        for module in self.modules:
             yield from (*module.parameters(recurse=False), *module.buffers(recurse=False))
         yield from (value for _, value in pyro.get_param_store().named_parameters())
 
@@ -73,5 +76,5 @@ class Looks:
         leaves = tree_leaves((args, kwargs))
         shapes = [value.shape for value in leaves if isinstance(value, Tensor)]
         others = tuple((type(value), repr(value)) for value in leaves if isinstance(value, bool | int | float | str))
-        modes = tuple(module.training for module in self._modules)
+        modes = tuple(module.training for module in self.modules)
         return modes, others, *(tuple(size if size == 1 or size in self._sizes else 0 for size in s) for s in shapes)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -12,7 +13,7 @@ from pyrovae.batches import Batch
 from pyrovae.errors import InputError
 from pyrovae.looks import Looks
 from pyrovae.parameters import Program, as_parameters, owner, parameter_store
-from pyrovae.weights import LogWeights, Plates, check_pair, weigh
+from pyrovae.weights import Call, LogWeights, Plates, check_pair, require_uncoupled, weigh
 
 
 class Pair(nn.Module):
@@ -50,12 +51,18 @@ class Pair(nn.Module):
         """:meth:`ready` for a batch, each datum of which must have weights of its own.
 
         Raises:
-            InputError: where the data plate holds other data than the batch.
+            InputError: where the data plate holds other data than the batch, and where a network that does not train mixes
+                the data of a batch.
         """
         if self.ready(batch.x, **batch.given) and self.plates is not None:
             require_every_datum(self.plates, len(batch))
             if len(batch) > 1 and len(batch) in batch.x.shape[1:]:
                 self._require_first_axis(batch.rows(slice(1, None)))
+            if len(batch) > 1 and not any(part.training for part in self._looks.modules):
+                with self.opened() as (model, guide):
+                    others = torch.tensor([1, *range(1, len(batch))], device=batch.x.device)
+                    calls = [Call(model, guide, (b.x,), b.given, 2, self.plates) for b in (batch, batch.rows(others))]
+                    require_uncoupled(*calls, self._looks.modules)
 
     def _require_first_axis(self, fewer: Batch) -> None:
         """Raise an InputError where the data plate does not shrink with the batch, being over another axis."""

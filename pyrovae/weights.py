@@ -50,6 +50,7 @@ from pyrovae.particles import (
     with_values,
 )
 from pyrovae.precision import computing_in
+from pyrovae.sameness import difference
 from pyrovae.stillness import Still, is_close, perturbed, reached
 from pyrovae.supports import Site, is_discrete, is_improper, is_masked, require_same_measure, require_support
 
@@ -406,13 +407,14 @@ def _ranks(sites: list[Site]) -> dict[str, int]:
 def _looked(call: Call, ranks: Mapping[str, int], modules: list[nn.Module]) -> Plates:
     """:func:`_with_way` where no parameter hides an axis, or, where the program does not bear that, with those it has."""
     ways: tuple[Way, ...] = ("together",) if _averages_all_batches(modules) else ("together", "mapped")
+    parameters = [*{value: None for module in modules for value in module.parameters() if value.requires_grad}]
     with perturbed(modules):
         try:
-            found = _with_way(call, ranks, ways)
+            found = _with_way(call, ranks, ways, parameters)
         except Exception:  # a program that is given, say, a matrix that is no covariance any more
             found = None
     fails = found is None or (found.particles == "in turn" and OTHER not in (found.reason or ""))
-    return _with_way(call, ranks, ways) if found is None or fails else found
+    return _with_way(call, ranks, ways, parameters) if found is None or fails else found
 
 
 def _averages_all_batches(modules: list[nn.Module]) -> bool:
@@ -425,19 +427,23 @@ OTHER = "has another density than in single runs"
 """Why runs at once are not what single runs are, where they do not fail."""
 
 
-def _with_way(call: Call, ranks: Mapping[str, int], ways: tuple[Way, ...]) -> Plates:
-    """The plates with the first way for particles in which their weights are those of single runs at the same draws."""
+def _with_way(call: Call, ranks: Mapping[str, int], ways: tuple[Way, ...], parameters: list[nn.Parameter]) -> Plates:
+    """The plates with the first way for particles in which their weights are those of single runs at the same draws.
+
+    So must their gradients be, with respect to these parameters.
+    """
     plates, reasons = call.plates, []
     assert plates is not None
     for way in ways:
-        reason = _disagreement(replace(call, plates=replace(plates, particles=way)), ranks)
+        reason = _disagreement(replace(call, plates=replace(plates, particles=way)), ranks, parameters)
         if reason is None:
             return replace(plates, particles=way)
         reasons.append(f"{way}: {reason}")
     return replace(plates, particles="in turn", reason="; ".join(reasons))
 
 
-def _disagreement(call: Call, ranks: Mapping[str, int]) -> str | None:
+@torch.enable_grad()
+def _disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Parameter]) -> str | None:
     """Why the weights are not those of single runs; ``None`` where they are."""
     assert call.plates is not None
     try:
@@ -461,7 +467,60 @@ def _disagreement(call: Call, ranks: Mapping[str, int]) -> str | None:
         name = _differing(at_once, one_by_one)
         if name and _differing(at_once, one_by_one, _moved(single, draws, one_by_one)):
             return f"site {name!r} {OTHER}"
-    return _only_at_once(at_once, single)
+    return _only_at_once(at_once, single) or _other_gradient(at_once, one_by_one, parameters)
+
+
+def _other_gradient(at_once: LogWeights, one_by_one: LogWeights, parameters: list[nn.Parameter]) -> str | None:
+    """What is wrong with the gradient of runs at once, where single runs have one."""
+
+    def gradient(weights: LogWeights) -> dict[str, dict[int, Tensor | None]]:
+        found = torch.autograd.grad(weights.total.sum(), parameters, retain_graph=True, allow_unused=True)
+        return {"gradient": {k: None if value is None else value.float() for k, value in enumerate(found)}}
+
+    if not parameters or not one_by_one.total.requires_grad:
+        return None
+    try:
+        expected = gradient(one_by_one)
+    except RuntimeError:  # the program's own
+        return None
+    try:
+        found = gradient(at_once)
+    except RuntimeError as error:
+        return f"its gradient fails: {next(iter(str(error).splitlines()), '')}"
+    return None if difference(expected, found) is None else "its gradient is another than in single runs"
+
+
+def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None:
+    """Raise an InputError where the densities of a datum depend on what else is in its batch.
+
+    Args:
+        call: of the pair on a batch.
+        other: of the pair on the batch with the second datum in the place of the first.
+        modules: the networks that the pair calls.
+    """
+    plates = call.plates
+    assert plates is not None
+    draws = call.draw()
+    values = {}
+    for name in call.weigh(draws).proposal_terms:
+        if not (site := draws.nodes[name])["is_observed"]:
+            value, place = site["value"], data_place(site, plates)
+            values[name] = torch.cat([value.narrow(place, 1, 1), value.narrow(place, 1, plates.size - 1)], place)
+    with perturbed(modules), Still():
+        try:
+            weights, others = (
+                each.compose(each.observe(drawn), each.propose(drawn))
+                for each, drawn in ((call, draws), (other, with_values(draws, values)))
+            )
+        except InputError:  # a flow without an inverse
+            return
+    for (_, name, term), (_, _, changed) in zip(weights.terms(), others.terms(), strict=True):
+        if not is_close(term[:, 1:], changed[:, 1:]):
+            raise InputError(
+                f"the density of site {name!r} of a datum depends on the other data of its batch, so that it is no density "
+                "of that datum; does a network attend, or normalise, across the batch? Let it do so within a datum, along "
+                "an axis that is counted from the right (batch_first=True for attention)"
+            )
 
 
 def _is_read(call: Call, draws: Trace, weights: LogWeights, reads: int) -> bool:

@@ -1,4 +1,4 @@
-"""Training leaves programs as their authors wrote them: modes, buffers and state; and says before it begins what would fail."""
+"""Training leaves programs as they were written, modes, buffers and state, and says before it begins what would fail."""
 
 import re
 
@@ -204,10 +204,10 @@ class TestBeforeAnythingMoves:
 
     def test_layers_without_a_shape(self):
         pair = Pair(nn.LazyLinear(4))
-        with pytest.raises(InputError, match="a network has parameters without a shape.*run it once on a batch"):
+        with pytest.raises(InputError, match=r"a network has parameters without a shape.*run it once on a batch"):
             pair.fit()
         vae = pyrovae.VAE((4,), latent_dim=2, encoder=lambda *_: nn.LazyLinear(4))
-        with pytest.raises(InputError, match="LazyLinear has parameters without a shape.*run the network once"):
+        with pytest.raises(InputError, match=r"LazyLinear has parameters without a shape.*run the network once"):
             pyrovae.fit(vae.model, vae.guide, pair.x.sigmoid(), epochs=1, progress=False)
         pair.encoder(pair.x)
         pair.fit()

@@ -285,7 +285,7 @@ def test_a_gradient_that_is_not_finite_stops_too():
         ({"optimizer": partial(torch.optim.Adam, lr=-1.0)}, "optimiser .* cannot be made: Invalid learning rate: -1.0"),
         (
             {"optimizer": torch.optim.LBFGS},
-            "optimizer makes a LBFGS; expected a torch optimiser of dense gradients that needs no closure",
+            "LBFGS; expected a torch optimiser of dense gradients that needs no closure",
         ),
         ({"optimizer": lambda _: pyro.optim.Adam({"lr": 0.1})}, r"those of pyro.optim go with SVI"),
     ],
