@@ -1,5 +1,7 @@
 """What a user would write beside a configuration."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -25,3 +27,17 @@ class Normalised(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(self.norm(x)).unflatten(-1, self.out_shape)
+
+
+class RandomFeatures(nn.Module):
+    """An encoder on features that are drawn when it is made, and are kept as a buffer or are not."""
+
+    def __init__(self, in_shape, out_shape, kept: bool = False) -> None:
+        super().__init__()
+        self.out_shape = out_shape
+        self.linear = nn.Linear(8, math.prod(out_shape))
+        self.register_buffer("frequencies", torch.randn(math.prod(in_shape), 8), persistent=kept)
+        self.dims = len(in_shape)
+
+    def forward(self, x):
+        return self.linear((x.flatten(x.dim() - self.dims) @ self.frequencies).sin()).unflatten(-1, self.out_shape)

@@ -22,10 +22,11 @@ from pyrovae.data import Split
 from pyrovae.errors import InputError
 from pyrovae.priors import Prior, Vamp
 from pyrovae.training import Run, fit
-from pyrovae.training.config import Experiment, build, experiment_parser
+from pyrovae.training.config import Experiment, build, build_again, experiment_parser
 from pyrovae.training.load import read_config
 from pyrovae.training.processes import Processes
 from pyrovae.training.split_record import check_same
+from pyrovae.training.unkept import require_kept
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +48,9 @@ def _run(parser: ArgumentParser, config: Namespace, device: str, writes: bool) -
     experiment = build(parser, config, config.trust if config.resume else None)
     if config.resume is not None:
         check_same(experiment.data, Path(config.run))
+    train = experiment.data.train
+    shown = next(batches(as_data(train.fixed_draw()), min(len(train), 4)))
+    require_kept(experiment.vae, build_again(config, experiment.data.event_shape), shown)
     if config.start_at_mean:
         experiment.vae.start_at_mean(_mean(experiment.data.train))
     if config.start_prior_at_data:

@@ -227,6 +227,31 @@ def _as_bytes(training: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def require_storable(weights: dict[str, Any]) -> None:
+    """Raise an InputError for weights that no file of weights can hold."""
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            found = f"is {type(value).__name__}, an extra state of a module"
+        elif type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided:
+            found = f"is a {type(value).__name__} with the layout {value.layout}"
+        elif not _can_be_saved(value.dtype):
+            found = f"has numbers of {value.dtype}"
+        else:
+            continue
+        raise InputError(
+            f"{name!r} {found}, which a run folder cannot hold; expected dense tensors of real numbers: keep it as such a "
+            "buffer, or train without a run folder"
+        )
+
+
+def _can_be_saved(dtype: torch.dtype) -> bool:
+    try:
+        save({"": torch.empty(0, dtype=dtype)})
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
 def _weights_as_bytes(weights: dict[str, Tensor]) -> bytes:
     aliases = _aliases(weights)
     kept = {name: value.detach().cpu() for name, value in weights.items() if name not in aliases}

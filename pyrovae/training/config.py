@@ -168,6 +168,17 @@ def _build_guarded(parser: ArgumentParser, parsed: Namespace, source: Path, trus
         return _instantiate(parser, parsed).model
 
 
+def build_again(config: Namespace, event_shape: tuple[int, ...]) -> VAE:
+    """The programs of a whole configuration once more, with other random numbers."""
+    parser = Parser(exit_on_error=False)
+    parser.add_class_arguments(VAE, "model")
+    with torch.random.fork_rng():
+        torch.manual_seed(config.training.seed + 1)
+        return _instantiate(
+            parser, Namespace(model=Namespace(**{**vars(config.model), "event_shape": list(event_shape)}))
+        ).model
+
+
 def build_data(data: Namespace, source: Path, trust: Sequence[str] = ()) -> Data:
     """The data that a run's configuration names, alone.
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from pyrovae.errors import InputError
+from pyrovae.training.checkpoint import require_storable
 from pyrovae.training.interrupt import Interrupted, Signals
 from pyrovae.training.processes import Processes
 from pyrovae.training.run import Former, Run
@@ -66,6 +67,7 @@ class Keeping:
         self._steps = 0
         self._writes = trainer.steps.processes.rank == 0
         self._first = True
+        require_storable(trainer.steps.module.state_dict())
         _require_plain(trainer.state())
         trainer.steps.between = self._between
 

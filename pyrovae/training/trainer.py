@@ -327,9 +327,13 @@ def _shrink(optimizer: Optimizer, schedule: Any, factor: float) -> None:
                 setattr(each, name, [rate * factor for rate in getattr(each, name)])
 
 
-def copy_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of each."""
-    return {name: value.detach().clone() for name, value in weights.items()}
+def copy_of(weights: dict[str, Any]) -> dict[str, Any]:
+    """A copy of each; a module may have an extra state, which is no tensor, among its weights."""
+    return {name: _copy(value) for name, value in weights.items()}
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else deepcopy(value)
 
 
 def seed_of_all(*numbers: int) -> int:

@@ -385,6 +385,23 @@ def test_any_module_serves_as_network(tmp_path):
     argv = ["--model.decoder", "user_network.Decoder", "--model.decoder.width", "5", "--start_at_mean", "false"]
     assert main(["train", *small[:6], *argv, "--run", str(tmp_path / "run")]) == 0
     assert load(tmp_path / "run", trust=["user_network"]).model.decoder.layers[0].out_features == 5
+    resumed = ["train", "--resume", str(tmp_path / "run"), "--training.epochs"]
+    assert main([*resumed, "3", "--trust", "user_network"]) == 0
+    assert main([*resumed, "4", "--trust=user_network", "--trust", "torch"]) == 0
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
+    with pytest.raises(InputError, match="user_network"):
+        load(tmp_path / "run")
+
+
+def test_a_network_that_keeps_something_beside_its_buffers_is_refused_before_it_trains(tmp_path, capsys):
+    argv = [*small[:6], "--model.encoder", "user_network.RandomFeatures", "--run", str(tmp_path / "run")]
+    assert "guide.encoder.frequencies of RandomFeatures; make it a buffer" in refusal(capsys, "train", *argv)
+    assert not (tmp_path / "run").exists()
+    assert main(["train", *argv, "--model.encoder.kept", "true"]) == 0
+    before = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert main(["evaluate", str(tmp_path / "run"), "--trust", "user_network", "--num_samples", "100"]) == 0
+    after = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert after == before
 
 
 @pytest.mark.parametrize("path", sorted(configs.glob("*.yaml")), ids=lambda path: path.stem)

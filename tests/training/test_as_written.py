@@ -224,3 +224,55 @@ def test_an_autocast_around_it_is_without_effect():
     plain = fitted()
     with torch.autocast("cpu", torch.bfloat16):
         assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(plain, fitted(), strict=True))
+
+
+class Remembering(nn.Module):
+    """A layer with a state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = ["one"]
+
+    def get_extra_state(self) -> list[str]:
+        return self.words
+
+    def set_extra_state(self, state: list[str]) -> None:
+        self.words = state
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Holding(nn.Module):
+    """A layer with a buffer of some kind."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("held", value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class TestWhatARunFolderHolds:
+    @pytest.mark.parametrize(
+        ("layer", "error"),
+        [
+            (Remembering(), r"'others\.0\.1\._extra_state' is list, an extra state of a module"),
+            (Holding(torch.ones(2).to_sparse()), r"'others\.0\.1\.held' is a Tensor with the layout torch\.sparse_coo"),
+            (Holding(torch.ones(2, dtype=torch.complex128)), r"'others\.0\.1\.held' has numbers of torch\.complex128"),
+        ],
+        ids=["extra state", "sparse", "complex"],
+    )
+    def test_another_kind_is_refused_before_training(self, layer, error, tmp_path):
+        pair = Pair(layer)
+        before = pair.decoder.weight.clone()
+        with pytest.raises(InputError, match=f"{error}.*, which a run folder cannot hold; expected dense tensors"):
+            pair.fit(run=tmp_path / "run")
+        assert torch.equal(pair.decoder.weight, before)
+
+    def test_without_a_folder_it_trains(self):
+        layer = Remembering()
+        pair = Pair(layer)
+        pair.fit(validation=pair.x, epochs=2)
+        assert layer.words == ["one"]
