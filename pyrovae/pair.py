@@ -47,8 +47,12 @@ class Pair(nn.Module):
         with self.opened() as (model, guide):
             check_pair(model, guide, *args, **kwargs)
 
-    def meet(self, batch: Batch) -> None:
+    def meet(self, batch: Batch, mixed: bool = False) -> None:
         """:meth:`ready` for a batch, each datum of which must have weights of its own.
+
+        Args:
+            batch: the data.
+            mixed: whether networks may mix the data of a batch, whose weights are then theirs together.
 
         Raises:
             InputError: where the data plate holds other data than the batch, and where a network that does not train mixes
@@ -58,7 +62,7 @@ class Pair(nn.Module):
             require_every_datum(self.plates, len(batch))
             if len(batch) > 1 and len(batch) in batch.x.shape[1:]:
                 self._require_first_axis(batch.rows(slice(1, None)))
-            if len(batch) > 1 and not any(part.training for part in self._looks.modules):
+            if not mixed and len(batch) > 1 and not any(part.training for part in self._looks.modules):
                 with self.opened() as (model, guide):
                     others = torch.tensor([1, *range(1, len(batch))], device=batch.x.device)
                     calls = [Call(model, guide, (b.x,), b.given, 2, self.plates) for b in (batch, batch.rows(others))]

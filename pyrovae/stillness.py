@@ -78,7 +78,7 @@ class _Kept:
             if numbers:
                 vars(part).update(self._attributes[part])
         for value, before in self._contents.items():
-            if not torch.equal(value.data, before):
+            if value.layout != torch.strided or not torch.equal(value.data, before):
                 value.data.copy_(before)
 
 

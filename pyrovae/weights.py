@@ -475,7 +475,7 @@ def _other_gradient(at_once: LogWeights, one_by_one: LogWeights, parameters: lis
 
     def gradient(weights: LogWeights) -> dict[str, dict[int, Tensor | None]]:
         found = torch.autograd.grad(weights.total.sum(), parameters, retain_graph=True, allow_unused=True)
-        return {"gradient": {k: None if value is None else value.float() for k, value in enumerate(found)}}
+        return {"gradient": {k: None if value is None else value.to_dense().float() for k, value in enumerate(found)}}
 
     if not parameters or not one_by_one.total.requires_grad:
         return None
@@ -500,20 +500,22 @@ def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None
     """
     plates = call.plates
     assert plates is not None
-    draws = call.draw()
+    with reached(call.model, call.guide):
+        draws = call.draw()
+        proposed = call.weigh(draws).proposal_terms
     values = {}
-    for name in call.weigh(draws).proposal_terms:
+    for name in proposed:
         if not (site := draws.nodes[name])["is_observed"]:
             value, place = site["value"], data_place(site, plates)
             values[name] = torch.cat([value.narrow(place, 1, 1), value.narrow(place, 1, plates.size - 1)], place)
-    with perturbed(modules), Still():
-        try:
-            weights, others = (
-                each.compose(each.observe(drawn), each.propose(drawn))
-                for each, drawn in ((call, draws), (other, with_values(draws, values)))
-            )
-        except InputError:  # a flow without an inverse
-            return
+    found = []
+    for each, drawn in ((call, draws), (other, with_values(draws, values))):
+        with perturbed(modules), Still(), reached(call.model, call.guide):
+            try:
+                found.append(each.compose(each.observe(drawn), each.propose(drawn)))
+            except InputError:  # a flow without an inverse
+                return
+    weights, others = found
     for (_, name, term), (_, _, changed) in zip(weights.terms(), others.terms(), strict=True):
         if not is_close(term[:, 1:], changed[:, 1:]):
             raise InputError(

@@ -347,7 +347,7 @@ def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
     """Find the plates and parameters on one batch, where the parameters are now: those of functions join only here."""
     first = as_batch(next(train.batches(batch_size, shuffle=False, generator=torch.Generator())))
     first = first.to(next((value.device for value in module.parameters()), None))
-    module.meet(first)
+    module.meet(first, mixed=True)
     if module.unknown:
         warnings.warn(
             f"the programs call networks that Pyro does not know, and which are not trained: {', '.join(module.unknown)}; "
