@@ -385,7 +385,7 @@ def test_parameters_without_a_gradient_now_and_then():
     assert not torch.equal(steps._update.parameters[0], before[0])
 
 
-def test_hooks_of_an_optimiser_are_called():
+def test_hooks_of_an_optimiser_are_called(unfused):
     pair, called = swapped(), []
     module = IWAE(2)(pair.model, pair.guide)
     module.start(grey(4).round())
@@ -395,7 +395,7 @@ def test_hooks_of_an_optimiser_are_called():
     assert len(called) == 4
 
 
-def test_a_stream_of_the_same_batches_is_the_same_run(float64):
+def test_a_stream_of_the_same_batches_is_the_same_run(float64, unfused):
     def run(streamed: bool) -> dict[str, Tensor]:
         pair = swapped()
         module = IWAE(2)(pair.model, pair.guide)
