@@ -1,7 +1,4 @@
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest import mock
 
 import pyro
 import pytest
@@ -37,22 +34,7 @@ def float64(clean_slate):
     torch.set_default_dtype(torch.float64)
 
 
-@contextmanager
-def without_a_compiler() -> Iterator[None]:
-    """Within it, what is recorded is run as a graph of tensor operations: recording is the same, and nothing is fused."""
-    with mock.patch.object(torch._inductor, "compile", lambda graph, inputs, options: graph):
-        yield
-
-
 @pytest.fixture
-def unfused():
+def unfused(monkeypatch):
     """Recorded programs that are run as graphs of tensor operations, which spares every test a compiler's run."""
-    with without_a_compiler():
-        yield
-
-
-@pytest.fixture(scope="module")
-def unfused_module():
-    """The same for all tests of a file, and for what they share."""
-    with without_a_compiler():
-        yield
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)
