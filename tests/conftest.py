@@ -32,3 +32,9 @@ def clean_slate():
 @pytest.fixture
 def float64(clean_slate):
     torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture
+def unfused(monkeypatch):
+    """Recorded programs that are run as graphs of tensor operations, which spares every test a compiler's run."""
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)

@@ -101,7 +101,7 @@ class TestPrograms:
         assert vae.model(c=contexts()).shape == (12, 4)
 
 
-def test_fit_and_estimates_take_them_along_recorded_or_not(x):
+def test_fit_and_estimates_take_them_along_recorded_or_not(x, unfused):
     found = []
     for compile in (False, True):
         pyro.set_rng_seed(0)

@@ -54,7 +54,7 @@ def X():
     [
         estimator(),
         estimator(validation_fraction=0.2, patience=1),
-        estimator(guide=partial(Flow, hidden=(8,)), num_samples=10),
+        estimator(guide=partial(Flow, transforms=1, hidden=(8,)), num_samples=10),
     ]
 )
 def test_what_scikit_learn_asks_of_every_estimator(estimator, check):

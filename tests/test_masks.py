@@ -108,7 +108,7 @@ def test_log_p_is_that_of_the_marginal_normal(pair):
     assert (abs(estimate.log_p - exact) < QUANTILE * estimate.standard_error).all()
 
 
-def test_training_is_the_same_recorded_or_not():
+def test_training_is_the_same_recorded_or_not(unfused):
     found = []
     for compile in (False, True):
         pyro.set_rng_seed(0)

@@ -85,7 +85,7 @@ def test_the_weights_of_the_numbers_or_a_refusal(name, kind):
     ],
     ids=["fit", "log_likelihood", "compile", "module", "SVI"],
 )
-def test_the_same_words_on_every_route(use):
+def test_the_same_words_on_every_route(use, unfused):
     with pytest.raises(InputError, match=r"observed site 'x' has values of torch.int64.*Bernoulli.*x.to\(torch.float64\)"):
         use(*programs("Bernoulli"), bits)
 

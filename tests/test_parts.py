@@ -94,14 +94,18 @@ def test_every_likelihood_meets_every_kind_of_prior_and_guide():
 
 
 def quadrature(space):
-    """Points that cover the plane or the circle, shape ``(n, 2)``, and the measure of each."""
-    points, u, measure = space.grid(601, reach=100.0)
+    """Points that cover the plane or the circle, shape ``(n, 2)``, and the measure of each.
+
+    So many that the worst error, that of the Laplace prior, whose density has a kink, is 4e-4 nats.
+    """
+    points, u, measure = space.grid(401, reach=100.0)
     measure = measure * (u[1] - u[0])
     if space is Line:
         return torch.cartesian_prod(points[:, 0], points[:, 0]), torch.cartesian_prod(measure, measure).prod(-1)
     return points[1:], measure[1:]
 
 
+@torch.no_grad()
 def log_p(vae, x):
     """The exact log p(x), shape ``(B,)``, by quadrature."""
     points, measure = quadrature(space_of(vae.model.prior))
@@ -112,7 +116,8 @@ def log_p(vae, x):
     trace.compute_log_prob()
     prior = sum(trace.nodes[name]["log_prob"] for name in z) + measure.log()
     assert prior.logsumexp(0).abs() < 1e-3
-    return torch.stack([(prior + vae.model.decode(z["z"]).log_prob(row)).logsumexp(0) for row in x])
+    decoded = vae.model.decode(z["z"])
+    return torch.stack([(prior + decoded.log_prob(row)).logsumexp(0) for row in x])
 
 
 def linear(in_shape, out_shape):
@@ -157,7 +162,7 @@ def test_the_interval_of_log_p_holds_the_truth(prior, guide):
     pyrovae.fit(vae.model, vae.guide, x, objective=ReweightedWakeSleep(10), **long)
     vae.model.requires_grad_(True)
     estimate = pyrovae.log_likelihood(vae.model, vae.guide, x, 4000)
-    exact = log_p(vae, x).detach().numpy()
+    exact = log_p(vae, x).numpy()
     trusted = estimate.k_hat < estimate.threshold
     inside = abs(estimate.log_p - exact)[trusted] < 1.96 * estimate.standard_error[trusted]
     assert trusted.mean() > 0.8

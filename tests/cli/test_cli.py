@@ -86,7 +86,7 @@ def test_the_split_is_on_record(run):
         assert tuple(record["event_shape"]) == (8, 8)
 
 
-def test_config_has_every_default_and_trains_again_to_the_bit(run, tmp_path):
+def test_config_has_every_default_and_trains_again_to_the_bit(run, tmp_path, undrawn):
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["training"]["optimizer"]["init_args"]["betas"] == [0.9, 0.999]
     assert main(["train", "--config", str(run / "config.yaml"), "--run", str(tmp_path / "again")]) == 0
@@ -102,7 +102,7 @@ def test_load_rebuilds_the_pair(run):
     assert log_weights(vae.model, vae.guide, torch.rand(5, 8, 8), particles=3).total.shape == (3, 5)
 
 
-def test_evaluate_again(run, capsys):
+def test_evaluate_again(run, capsys, undrawn):
     assert main(["evaluate", str(run), "--num_samples", "60", "--limit", "20"]) == 0
     assert "60" in capsys.readouterr().out
     assert json.loads((run / "summary.json").read_text())["test data"] == 20
@@ -194,7 +194,7 @@ def test_the_table_is_printed_before_anything_is_drawn(run, tmp_path, capsys, mo
     assert "cannot be written (No space left on device)" in said.err
 
 
-def test_evaluate_limit_and_seed(run, tmp_path):
+def test_evaluate_limit_and_seed(run, tmp_path, undrawn):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     config = yaml.safe_load((copy / "config.yaml").read_text())
     config["evaluation"]["limit"] = 7
@@ -216,7 +216,7 @@ def test_evaluate_refuses_what_is_no_limit(run, capsys):
         assert "limit" in refusal(capsys, "evaluate", str(run), "--limit", limit)
 
 
-def test_evaluate_data_that_were_moved_but_not_data_that_changed(tmp_path, capsys):
+def test_evaluate_data_that_were_moved_but_not_data_that_changed(tmp_path, capsys, undrawn):
     path = train_array(tmp_path, (40, 4, 4))
     (tmp_path / "x.npy").rename(tmp_path / "moved.npy")
     capsys.readouterr()
@@ -234,7 +234,7 @@ def test_evaluate_data_that_were_moved_but_not_data_that_changed(tmp_path, capsy
 
 
 @pytest.mark.parametrize("start", [True, False])
-def test_start_at_mean(start, tmp_path):
+def test_start_at_mean(start, tmp_path, undrawn):
     argv = ["--start_at_mean", str(start).lower(), "--training.optimizer.lr", "1e-6", "--evaluation.limit", "5"]
     assert main(["train", *small, *argv, "--run", str(tmp_path / "run")]) == 0
     bias = load(tmp_path / "run").model.decoder.layers[-1].bias
@@ -243,7 +243,7 @@ def test_start_at_mean(start, tmp_path):
 
 
 @pytest.mark.parametrize("context", [False, True])
-def test_pseudo_inputs_start_at_training_data(context, tmp_path):
+def test_pseudo_inputs_start_at_training_data(context, tmp_path, undrawn):
     argv = ["--model.prior", "Vamp", "--model.prior.components", "7", "--start_prior_at_data", "true"]
     argv += ["--training.optimizer.lr", "1e-6", "--evaluation.limit", "5", *(["--model.context_shape", "[10]"] * context)]
     assert main(["train", *small, *argv, "--run", str(tmp_path / "run")]) == 0
@@ -381,7 +381,7 @@ def test_a_misspelt_command(capsys):
     assert "the commands are train, evaluate, report, compare, sample, verify, parts" in refusal(capsys, "xyzzy")
 
 
-def test_any_module_serves_as_network(tmp_path):
+def test_any_module_serves_as_network(tmp_path, undrawn):
     argv = ["--model.decoder", "user_network.Decoder", "--model.decoder.width", "5", "--start_at_mean", "false"]
     assert main(["train", *small[:6], *argv, "--run", str(tmp_path / "run")]) == 0
     assert load(tmp_path / "run", trust=["user_network"]).model.decoder.layers[0].out_features == 5
@@ -483,7 +483,7 @@ def test_labels_that_are_more_than_the_context_are_refused(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_of_another_device_is_evaluated_here(run, tmp_path, capsys):
+def test_a_run_of_another_device_is_evaluated_here(run, tmp_path, capsys, undrawn):
     moved = tmp_path / "run"
     shutil.copytree(run, moved)
     config = yaml.safe_load((moved / "config.yaml").read_text())
@@ -613,7 +613,7 @@ def test_annealed_chains_are_a_second_opinion(run, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
-def test_refined_proposals_tell_what_the_encoder_lacks(run, tmp_path, capsys):
+def test_refined_proposals_tell_what_the_encoder_lacks(run, tmp_path, capsys, undrawn):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     argv = ["evaluate", str(copy), "--num_samples", "200", "--limit", "5"]
     assert main([*argv, "--refine", "20"]) == 0

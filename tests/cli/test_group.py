@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,11 @@ settings = [
 ]
 
 
-@pytest.fixture
-def torchrun(tmp_path):
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory):
     """Run the command line in two processes, of one machine or of two, of which one is lost, once."""
-    (tmp_path / "script.py").write_text(script)
+    place = tmp_path_factory.mktemp("torchrun") / "script.py"
+    place.write_text(script)
 
     def run(*argv: str, lost: str = "none", machines: int = 1) -> str:
         with socket.socket() as free:
@@ -62,7 +64,7 @@ def torchrun(tmp_path):
         command = [sys.executable, "-m", "torch.distributed.run", "--max-restarts", "1", "--monitor-interval", "0.1"]
         command += ["--nnodes", str(machines), "--nproc-per-node", str(2 // machines)]
         command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "a run"]
-        command += ["--", str(tmp_path / "script.py"), lost, *argv]
+        command += ["--", str(place), lost, *argv]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         started = [
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -82,19 +84,30 @@ def metrics(run: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
+@pytest.fixture(scope="module")
+def whole(torchrun, tmp_path_factory):
+    """The run on a device of two processes that were not lost, made once, with what it printed."""
+
+    @cache
+    def run(device: str) -> tuple[Path, str]:
+        path = tmp_path_factory.mktemp("runs") / "whole"
+        return path, torchrun("train", *settings, "--training.device", device, "--run", str(path))
+
+    return run
+
+
 @pytest.mark.parametrize(("device", "machines"), [("cpu", 1), ("cpu", 2), pytest.param("cuda:0", 1, marks=pytest.mark.cuda)])
-def test_a_lost_process_ends_nothing(device, machines, torchrun, tmp_path):
+def test_a_lost_process_ends_nothing(device, machines, torchrun, whole, tmp_path):
     """Two processes, the second of which is killed in the second of three epochs, have the run of two that were not."""
-    asked = ["train", *settings, "--training.device", device]
-    said = torchrun(*asked, "--run", str(tmp_path / "whole"))
+    (expected, said), lost = whole(device), tmp_path / "lost"
     assert said.count("log p(x) of 10 data by 20 draws each") == 1
-    torchrun(*asked, "--run", str(tmp_path / "lost"), lost="1", machines=machines)
-    assert verify(tmp_path / "lost") == verify(tmp_path / "whole")
-    assert metrics(tmp_path / "lost") == metrics(tmp_path / "whole")
+    torchrun("train", *settings, "--training.device", device, "--run", str(lost), lost="1", machines=machines)
+    assert verify(lost) == verify(expected)
+    assert metrics(lost) == metrics(expected)
     for which in ("best", "last"):
-        one, other = (load_weights(tmp_path / name / "checkpoints", which) for name in ("whole", "lost"))
+        one, other = (load_weights(run / "checkpoints", which) for run in (expected, lost))
         assert all(torch.equal(value, other[name]) for name, value in one.items())
-    found = [LogLikelihood.from_netcdf(tmp_path / name / "log_likelihood.nc").log_p for name in ("whole", "lost")]
+    found = [LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p for run in (expected, lost)]
     assert (found[0] == found[1]).all()
 
 

@@ -122,7 +122,7 @@ def test_text_is_escaped(run, tmp_path):
     assert "x" not in found.addresses
 
 
-def test_the_output_and_what_a_run_overwrites(run, page, tmp_path, capsys):
+def test_the_output_and_what_a_run_overwrites(run, page, tmp_path, capsys, undrawn):
     assert main(["report", str(run), "--output", str(tmp_path / "page.html")]) == 0
     assert "page.html (" in capsys.readouterr().out
     assert (tmp_path / "page.html").stat().st_size > 1e6
@@ -153,7 +153,7 @@ def test_refusals(run, tmp_path, capsys):
     assert "did you mean 'output'?" in refusal(capsys, str(run), "--outptu", "x")
 
 
-def test_data_that_were_moved(tmp_path, capsys):
+def test_data_that_were_moved(tmp_path, capsys, undrawn):
     run = train_array(tmp_path, np.random.default_rng(0).random((60, 4, 4)))
     (tmp_path / "x.npz").rename(tmp_path / "moved.npz")
     assert "x.npz is not there" in refusal(capsys, str(run))
@@ -164,7 +164,7 @@ def test_data_that_were_moved(tmp_path, capsys):
     assert "are of other test data" in refusal(capsys, str(run))
 
 
-def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path):
+def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path, undrawn):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     assert main(["evaluate", str(copy), "--num_samples", "40", "--limit", "30"]) == 0
     annealed = {"mean": 1.0, "error": 0.1, "temperatures": 1000, "chains": 3, "share_unmet": 0.05, "more": "words"}
@@ -183,7 +183,7 @@ def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path):
 
 
 @pytest.mark.parametrize("event_shape", [(5,), (2, 3, 4, 4)])
-def test_data_that_are_no_pictures(event_shape, tmp_path):
+def test_data_that_are_no_pictures(event_shape, tmp_path, undrawn):
     found = parsed(train_array(tmp_path, np.random.default_rng(0).random((60, *event_shape))))
     assert found.words.count(f"Left out, because data of shape {event_shape} are no pictures.") == 2
     assert "img" not in found.tags
@@ -199,7 +199,7 @@ def test_one_datum_one_dimension_few_draws(tmp_path):
     assert "No k-hat could be fitted" in found.words
 
 
-def test_labels_as_context(tmp_path):
+def test_labels_as_context(tmp_path, undrawn):
     argv = ["--model.context_shape", "[10]", "--run", str(tmp_path / "run"), "--evaluation.limit", "20"]
     assert main(["train", *small, *argv]) == 0
     found = parsed(tmp_path / "run")
@@ -207,14 +207,14 @@ def test_labels_as_context(tmp_path):
     assert "Colours are labels, which are the model's context." in found.words
 
 
-def test_numbers_that_were_not_observed(tmp_path):
+def test_numbers_that_were_not_observed(tmp_path, undrawn):
     x = np.random.default_rng(0).random((60, 6, 6)).astype(np.float32)
     x[np.random.default_rng(1).random(x.shape) < 0.3] = np.nan
     found = parsed(train_array(tmp_path, x, "--data.missing", "true"))
     assert "Orange pixels were not observed." in found.words
 
 
-def test_many_labels_and_two_dimensions(tmp_path):
+def test_many_labels_and_two_dimensions(tmp_path, undrawn):
     data = {"x": np.random.default_rng(0).random((100, 4, 4)), "labels": np.arange(100) % 20}
     run = train_array(tmp_path, data, "--model.latent_dim", "2")
     assert "Left out" not in parsed(run).words

@@ -255,7 +255,7 @@ class TestForwards:
         """Of 400 data, so that fewer than 93% are an interval of less than 95% with probability 0.95."""
         model, guide = pair(data_dim=latent_dim + 3, latent_dim=latent_dim)
         x = model.data(400)
-        found = annealed_importance_sampling(model, guide, x, 16, temperatures, start="guide")
+        found = annealed_importance_sampling(model, guide, x, 16, temperatures, start="guide", steps=5)
         low, high = found.interval()
         exact = model.log_p(x).numpy()
         inside = ((low <= exact) & (exact <= high)).sum()
@@ -266,7 +266,7 @@ class TestForwards:
     def test_constrained_latents(self, start):
         programs = Scales()
         x = 2 * torch.randn(300, 2)
-        found = annealed_importance_sampling(programs.model, programs.guide, x, 16, 60, start=start, steps=5)
+        found = annealed_importance_sampling(programs.model, programs.guide, x, 16, 60, start=start, steps=3)
         difference = torch.from_numpy(found.log_p) - programs.log_p(x)
         assert_mean(difference.exp(), 1.0, detects=0.1)
         assert difference.abs().max() < 1.0
@@ -278,11 +278,17 @@ class TestForwards:
         for programs in (functions(model, guide), (WithPixelPlate(), guide)):
             np.testing.assert_allclose(annealed_importance_sampling(*programs, x, 4, 20, steps=3).log_p, seen)
 
-    @pytest.mark.parametrize("start", ["prior", "guide"])
-    def test_compiled_is_eager(self, start):
+    @starts
+    def test_recorded_is_eager(self, start, unfused):
+        self.assert_compiled_is_eager(start)
+
+    def test_compiled_is_eager(self):
+        self.assert_compiled_is_eager("guide")
+
+    def assert_compiled_is_eager(self, start):
         model, guide = pair()
         x = model.data(5)
-        run = partial(annealed_importance_sampling, model, guide, x, 4, 30, start=start, max_rows=12)
+        run = partial(annealed_importance_sampling, model, guide, x, 4, 10, start=start, steps=3, max_rows=12)
         np.testing.assert_allclose(run(compile=True).log_weights, run(compile=False).log_weights, rtol=1e-6)
 
     @pytest.mark.cuda
@@ -300,7 +306,7 @@ class TestForwards:
         network = partial(MLP, hidden=(8,))
         vae = VAE((3,), 2, likelihood=Normal, context_shape=(2,), encoder=network, decoder=network)
         x, c = torch.randn(6, 3), torch.randn(6, 2)
-        found = annealed_importance_sampling(vae.model, vae.guide, {"x": x, "c": c}, 16, 200)
+        found = annealed_importance_sampling(vae.model, vae.guide, {"x": x, "c": c}, 16, 200, steps=4)
         plain = pyrovae.log_likelihood(vae.model, vae.guide, {"x": x, "c": c}, 20_000, proposal="mixture")
         error = np.hypot(found.standard_error, plain.standard_error)
         assert (abs(found.log_p - plain.log_p) < 4.42 * error + 0.02).all()
@@ -464,7 +470,7 @@ class TestAnyLatent:
         np.testing.assert_array_equal(found, expected)
 
     @starts
-    def test_supports_that_depend_on_the_data(self, start):
+    def test_supports_that_depend_on_the_data(self, start, unfused):
         """Each batch has its own, compiled or not: uniform between 0 and a number given beside x."""
 
         def model(x, high):
@@ -557,14 +563,14 @@ class TestFailedMoves:
         assert np.isfinite(found.log_weights).all()
         assert f"  {'moves that failed':<22}{found.failed_moves:>12,} of {9 * 8 * 300:,}" in str(found)
 
-    def test_all_ways_to_fail_are_alike(self):
+    def test_all_ways_to_fail_are_alike(self, unfused):
         """Errors and numbers that are none end the same moves, compiled or not."""
         runs = {
-            fails: annealed_importance_sampling(*cornered(fails), self.x, 6, 12, steps=3)
+            fails: annealed_importance_sampling(*cornered(fails), self.x, 3, 8, steps=1)
             for fails in (without_a_factor, validated, divided, no_number)
         }
         compiled = [
-            annealed_importance_sampling(*cornered(fails), self.x, 6, 12, steps=3, compile=True)
+            annealed_importance_sampling(*cornered(fails), self.x, 3, 8, steps=1, compile=True)
             for fails in (without_a_factor, no_number)
         ]
         for found in (*runs.values(), *compiled):
@@ -675,7 +681,7 @@ class TestBackwards:
         x = model.data(300)
         gaps = []
         for temperatures in (5, 20, 80):
-            found = bidirectional(model, guide, x, 4, temperatures, start=start, schedule="adaptive", steps=5)
+            found = bidirectional(model, guide, x, 4, temperatures, start=start, schedule="adaptive", steps=3)
             lower, upper = found.lower, found.upper
             gap = upper - lower
             low, high = found.interval(1.0 - 1e-6)

@@ -207,7 +207,7 @@ class TestCall:
         curve = bound_curve(model, guide, data, (3,), num_samples=10, max_weights=30)
         np.testing.assert_allclose(curve.values[0, 0], model.log_p(x), atol=1e-10)
 
-    def test_plain_functions_recorded_or_not(self, monkeypatch):
+    def test_plain_functions_recorded_or_not(self, monkeypatch, unfused):
         recorded = []
         monkeypatch.setattr("pyrovae.evaluation.draws.fuse", lambda run, _: recorded.append(run) or run)
         x = LinearGaussian().data(5)

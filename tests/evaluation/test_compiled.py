@@ -55,9 +55,17 @@ programs = {
 
 
 @pytest.mark.parametrize("make", programs.values(), ids=programs.keys())
-def test_the_same_estimates(make):
+def test_the_same_estimates(make, unfused):
     """On 7 data in batches of at most 4, and 50 draws in pieces of at most 3: neither divides."""
-    model, guide = make()
+    assert_the_same_estimates(*make())
+
+
+@pytest.mark.parametrize("name", ["prior Mixture", "likelihood StudentT", "guide FullRankNormal", "functions"])
+def test_the_same_estimates_fused(name):
+    assert_the_same_estimates(*programs[name]())
+
+
+def assert_the_same_estimates(model, guide):
     binary = getattr(getattr(model, "likelihood", None), "filler", 0.0) == 0.0  # which every other likelihood can have
     x = torch.rand(7, 3).round() if binary else torch.rand(7, 3)
     estimate = partial(log_likelihood, model, guide, x, 50, particles=(5,), max_rows=12, max_weights=200)
@@ -67,7 +75,7 @@ def test_the_same_estimates(make):
     np.testing.assert_allclose(fused.effective_sample_size, eager.effective_sample_size, rtol=1e-8)
 
 
-def test_trained_parameters_of_functions_are_those_that_are_weighed():
+def test_trained_parameters_of_functions_are_those_that_are_weighed(unfused):
     model, guide = functions(*pair())
     x = torch.randn(4, 3)
     before = log_likelihood(model, guide, x, 20, compile=True).log_p
@@ -78,7 +86,7 @@ def test_trained_parameters_of_functions_are_those_that_are_weighed():
     np.testing.assert_allclose(after, eager, rtol=0, atol=1e-10)
 
 
-def test_one_recording_whatever_is_left_over(monkeypatch):
+def test_one_recording_whatever_is_left_over(monkeypatch, unfused):
     recorded = []
     fuse = pyrovae.evaluation.draws.fuse
     monkeypatch.setattr("pyrovae.evaluation.draws.fuse", lambda *args: recorded.append(1) or fuse(*args))
@@ -87,7 +95,7 @@ def test_one_recording_whatever_is_left_over(monkeypatch):
     assert len(recorded) == 1
 
 
-def test_data_that_are_read_as_they_go():
+def test_data_that_are_read_as_they_go(unfused):
     x = torch.randn(7, 3)
     model, guide = pair()
     held, read = (

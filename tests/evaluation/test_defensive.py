@@ -18,6 +18,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation import log_likelihood
 from pyrovae.evaluation.defensive import DefensiveMixture, widened
 from pyrovae.guides import Flow
+from pyrovae.networks import MLP
 from pyrovae.pair import Pair
 
 pytestmark = [
@@ -52,7 +53,8 @@ def test_chained_sites():
 
 
 def test_a_flow_is_mixed_with_the_prior_alone():
-    vae = VAE((4,), latent_dim=2, guide=Flow)
+    network = partial(MLP, hidden=(8,))
+    vae = VAE((4,), latent_dim=2, guide=partial(Flow, hidden=(8,)), encoder=network, decoder=network)
     x = torch.bernoulli(torch.full((20, 4), 0.4))
     exact, mixed = (log_likelihood(vae.model, vae.guide, x, 20_000, proposal=proposal) for proposal in ("guide", "mixture"))
     z = (mixed.log_p - exact.log_p) / np.hypot(mixed.standard_error, exact.standard_error)
@@ -99,7 +101,7 @@ def test_weights_are_bounded():
         assert (weights.total <= likelihood + math.log(10) + 1e-9).all()
 
 
-def test_compiled_is_eager():
+def test_compiled_is_eager(unfused):
     model, guide = narrow()
     x = model.data(5)
     run = partial(log_likelihood, model, guide, x, 60, proposal="mixture", max_rows=100)

@@ -231,7 +231,7 @@ class Counting(LinearGaussian):
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_bits_are_those_of_the_observed_numbers(compile):
+def test_bits_are_those_of_the_observed_numbers(compile, unfused):
     """A flipped coin a pixel and a count beside them, whatever the latent."""
     guide = VAE((2, 3), 1).guide
 
@@ -332,7 +332,7 @@ class TestASeedADatum:
         largest(z.mean() * math.sqrt(300), 1)
         assert 0.7 < z.std() < 1.4
 
-    def test_recorded_they_are_the_same(self):
+    def test_recorded_they_are_the_same(self, unfused):
         model, guide = off()
         x = model.data(4)
         eager, fused = (log_likelihood(model, guide, x, 50, seed=range(4), compile=compile) for compile in (False, True))

@@ -233,7 +233,7 @@ class TestEvaluations:
             assert set(networks.modules()) - {networks} <= set(modules_reached(model, guide))
 
     @pytest.mark.parametrize("kind", [closures, out_of_sight])
-    def test_recorded_programs(self, kind):
+    def test_recorded_programs(self, kind, unfused):
         networks = networks_of()
         expected = pyrovae.log_likelihood(networks.model, networks.guide, X, 100, compile=False).log_p
         found = pyrovae.log_likelihood(*kind(networks), X, 100, compile=True).log_p

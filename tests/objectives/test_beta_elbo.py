@@ -107,7 +107,7 @@ class TestWarmup:
         assert objective.state is not None
         assert objective.state.count == 2
 
-    def test_a_recorded_step_carries_it(self, pair):
+    def test_a_recorded_step_carries_it(self, pair, unfused):
         x = pair[0].data(5)
         eager, other = (BetaELBO(2.0, warmup=2, free_bits=0.5, free_bits_per="dimension")(*pair) for _ in range(2))
         fused = compile(other, x)

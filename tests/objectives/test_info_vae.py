@@ -168,7 +168,7 @@ class TestGradient:
         assert (gradient > 0.0).all()
 
 
-def test_recorded_it_is_the_same_and_leaves_the_same_random_numbers():
+def test_recorded_it_is_the_same_and_leaves_the_same_random_numbers(unfused):
     model, guide = pair_of(Chain, ChainGuide)
     x = model.data(5)
     eager = InfoVAE(0.5, num_particles=2)(model, guide)

@@ -215,7 +215,7 @@ class TestDatasetSize:
         assert abs(losses[0] - losses[1]) > 1.0
 
 
-def test_recorded_it_is_the_same():
+def test_recorded_it_is_the_same(unfused):
     model, guide = pair_of(Chain, TwoSites)
     x = model.data(5)
     eager = TCVAE(2.0, num_particles=2)(model, guide)

@@ -2,16 +2,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from strangers import make_run, taken_as_sealed
 
 from pyrovae.training import replays
-
-
-@pytest.fixture
-def unfused(monkeypatch):
-    """Recorded steps that are run as graphs of tensor operations, which spares every test a compiler's run."""
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)
 
 
 class Running:

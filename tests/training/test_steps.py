@@ -124,7 +124,7 @@ def test_fused_steps_are_eager_steps_for_parts_of_most_kinds(part, float64):
 @pytest.mark.parametrize(
     "optimizer", [partial(torch.optim.SGD, lr=0.1, momentum=0.9), partial(torch.optim.RMSprop, lr=1e-3)]
 )
-def test_clipping_and_other_optimisers(optimizer, float64):
+def test_clipping_and_other_optimisers(optimizer, unfused, float64):
     settings = {"optimizer": optimizer, "clip_norm": 0.5}
     assert_same(*(trained(swapped(), grey(), IWAE(2), compile=compile, **settings) for compile in (False, True)))
 
@@ -142,7 +142,7 @@ def test_a_clipped_step_is_torchs(float64):
     torch.testing.assert_close([*pair.parameters()], [*copy.parameters()], rtol=0, atol=1e-12)
 
 
-def test_the_same_seed_and_a_restored_generator_give_the_same_run(float64):
+def test_the_same_seed_and_a_restored_generator_give_the_same_run(unfused, float64):
     def run(interrupted: bool) -> tuple[Tensor, Tensor]:
         pair = swapped()
         module = IWAE(2)(pair.model, pair.guide)
@@ -162,7 +162,7 @@ def test_the_same_seed_and_a_restored_generator_give_the_same_run(float64):
     assert torch.equal(interrupted[1], second)
 
 
-def test_statistics_of_the_batches_change_as_they_do_eagerly(float64):
+def test_statistics_of_the_batches_change_as_they_do_eagerly(unfused, float64):
     def pair() -> VAE:
         torch.manual_seed(0)
         return VAE((4,), latent_dim=2, encoder=Normalised, decoder=small)
@@ -173,7 +173,7 @@ def test_statistics_of_the_batches_change_as_they_do_eagerly(float64):
     assert not torch.equal(fused["guide.encoder.norm.running_mean"], torch.zeros(4))
 
 
-def test_parameters_that_are_frozen_or_unused_stay(float64):
+def test_parameters_that_are_frozen_or_unused_stay(unfused, float64):
     class Idle(nn.Module):
         def __init__(self, *_) -> None:
             super().__init__()
@@ -192,7 +192,7 @@ def test_parameters_that_are_frozen_or_unused_stay(float64):
     assert not torch.equal(decoder.used.weight, old.used.weight)
 
 
-def test_parameters_of_plain_functions_are_trained_compiled_as_eagerly(float64):
+def test_parameters_of_plain_functions_are_trained_compiled_as_eagerly(unfused, float64):
     def run(compile: bool) -> dict[str, Tensor]:
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
@@ -239,7 +239,7 @@ def rooted(root: Root, bad: float = 0.0) -> tuple:
 
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("bad", [0.0, math.nan])
-def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured, monkeypatch, running):
+def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured, monkeypatch, running, unfused):
     def run(data: Tensor) -> list[Tensor]:
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
@@ -265,7 +265,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
 
 
 @pytest.mark.parametrize("rate", [None, 0.5])
-def test_replayed_steps_are_steps(rate, running):
+def test_replayed_steps_are_steps(rate, running, unfused):
     """The bookkeeping around replays, on a CPU; ``rate`` changes the learning rate between two epochs."""
 
     def run(captured: bool) -> dict[str, Tensor]:
@@ -329,7 +329,7 @@ def test_steps_are_backward_and_a_plain_optimiser(compile, float64):
 
 
 @pytest.mark.parametrize("captured", [False, True])
-def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch, running):
+def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch, running, unfused):
     """The weight of a warm-up as a Python number: recorded as it was, and noticed when it changes."""
 
     def run(compile: bool) -> dict[str, Tensor]:
@@ -385,7 +385,7 @@ def test_parameters_without_a_gradient_now_and_then():
     assert not torch.equal(steps._update.parameters[0], before[0])
 
 
-def test_hooks_of_an_optimiser_are_called():
+def test_hooks_of_an_optimiser_are_called(unfused):
     pair, called = swapped(), []
     module = IWAE(2)(pair.model, pair.guide)
     module.start(grey(4).round())
@@ -395,7 +395,7 @@ def test_hooks_of_an_optimiser_are_called():
     assert len(called) == 4
 
 
-def test_a_stream_of_the_same_batches_is_the_same_run(float64):
+def test_a_stream_of_the_same_batches_is_the_same_run(float64, unfused):
     def run(streamed: bool) -> dict[str, Tensor]:
         pair = swapped()
         module = IWAE(2)(pair.model, pair.guide)
