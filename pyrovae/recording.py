@@ -32,6 +32,8 @@ from pyrovae.stillness import READINGS, attributes, reached
 
 Made = TypeVar("Made")
 Function = Callable[..., Any]
+Buffer = tuple[dict[str, Tensor | None], str, Tensor]
+"""Where a buffer is kept, under which name, and the tensor."""
 _is_recording: ContextVar[bool] = ContextVar("is_recording", default=False)
 _WHOLE = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
 """What hands all numbers in a tensor to Python, unseen by what takes down operations."""
@@ -102,10 +104,7 @@ class Recording:
 
     def take_up(self) -> None:
         """Take over the numbers of buffers that were replaced, by an eager run say, and put the recorded ones back."""
-        for buffers, name, value in self._buffers:
-            if (new := buffers.get(name)) is not value:
-                _replace(value, new, name)
-                buffers[name] = value
+        _write_back(self._buffers)
 
 
 @contextmanager
@@ -130,8 +129,8 @@ def _tensors(modules: Iterable[nn.Module]) -> list[Tensor]:
     return [*{id(value): value for value in found}.values()]
 
 
-def _buffers(modules: Iterable[nn.Module]) -> Iterator[tuple[dict[str, Tensor | None], str, Tensor]]:
-    """The buffers of modules and their parts: where each is kept, and under which name."""
+def _buffers(modules: Iterable[nn.Module]) -> Iterator[Buffer]:
+    """The buffers of modules and their parts."""
     for part in {part: None for module in modules for part in module.modules()}:
         for name, value in part._buffers.items():
             if value is not None:
@@ -142,28 +141,29 @@ def _in_place(function: Function, modules: Sequence[nn.Module], inputs: Sequence
     """Run a function, and write what it puts in the place of buffers into them."""
     before = [*_buffers(modules)]
     outputs = function(*inputs)
-    for buffers, name, value in before:
-        if (new := buffers.get(name)) is not value:
-            _replace(value, new, name)
-            buffers[name] = value
+    _write_back(before)
     return outputs
 
 
 @torch.no_grad()
-def _replace(value: Tensor, new: Tensor | None, name: str) -> None:
-    if new is None or (new.shape, new.dtype, new.device) != (value.shape, value.dtype, value.device):
-        found = "None" if new is None else f"{new.dtype} of shape {tuple(new.shape)} on {new.device}"
-        raise NotRecordedError(f"buffer {name!r} becomes another kind of tensor, {found}")
-    value.copy_(new)
+def _write_back(former: Iterable[Buffer]) -> None:
+    """Write the numbers of buffers that were replaced into the former ones, and put these back."""
+    for buffers, name, value in former:
+        if (new := buffers.get(name)) is not value:
+            if new is None or (new.shape, new.dtype, new.device) != (value.shape, value.dtype, value.device):
+                found = "None" if new is None else f"{new.dtype} of shape {tuple(new.shape)} on {new.device}"
+                raise NotRecordedError(f"buffer {name!r} becomes another kind of tensor, {found}")
+            value.copy_(new)
+            buffers[name] = value
 
 
 def _lift(graph: GraphModule) -> list[Tensor]:
     """Make the tensors that a graph holds its last inputs, and return them."""
-    held = [node for node in graph.graph.nodes if node.op == "get_attr" and isinstance(_held(graph, node), Tensor)]
+    values = {node: getattr(graph, node.target) for node in graph.graph.nodes if node.op == "get_attr"}
+    values = {node: value for node, value in values.items() if isinstance(value, Tensor)}
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     lifted: dict[int, tuple[Tensor, Any]] = {}
-    for node in held:
-        value = _held(graph, node)
+    for node, value in values.items():
         if id(value) not in lifted:
             with graph.graph.inserting_after(last):
                 last = graph.graph.placeholder(f"held_{len(lifted)}")
@@ -172,15 +172,9 @@ def _lift(graph: GraphModule) -> list[Tensor]:
         node.replace_all_uses_with(lifted[id(value)][1])
         graph.graph.erase_node(node)
     graph.recompile()
-    graph.delete_all_unused_submodules()
-    for node in held:
-        if node.target in vars(graph) | graph._parameters | graph._buffers:
-            delattr(graph, node.target)
+    for name in {node.target for node in values}:
+        delattr(graph, name)
     return [value for value, _ in lifted.values()]
-
-
-def _held(graph: GraphModule, node: Any) -> Any:
-    return getattr(graph, node.target, None)
 
 
 class _Numbers(TorchFunctionMode):
@@ -306,9 +300,7 @@ def _torch_undisturbed() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)  # torch's own recurrent networks
-        warnings.filterwarnings(
-            "ignore", "TF32 acceleration on top of oneDNN", UserWarning
-        )  # said where oneDNN is turned off
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)  # said where it is turned off
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # the precision is its user's choice
         yield
 

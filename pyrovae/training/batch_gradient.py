@@ -13,7 +13,7 @@ from pyrovae.batches import Batch, Columns
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import fuse, recorded, require_same, warn_of_eager
+from pyrovae.recording import Recording, fuse, recorded, require_same, warn_of_eager
 from pyrovae.sameness import Outcome, difference
 from pyrovae.stillness import reached
 from pyrovae.training.checks import Copies
@@ -81,6 +81,7 @@ class BatchGradient:
         self._leave_out = leave_out
         self.device = parameters[0].device
         self._fused: dict[Any, Callable[..., Gradients] | None] = {}
+        self._recordings: list[Recording] = []
 
     def __call__(self, rows: Rows, *inputs: Tensor) -> Gradients:
         """The gradient on the batch that inputs make, fused if it has the size of most."""
@@ -95,7 +96,14 @@ class BatchGradient:
     def eager(self, tensors: Sequence[Tensor]) -> Gradients:
         """The gradient on the tensors of a batch."""
         batch = self.batch(tensors)
-        return self._take_down(self.tally, *self._measured(batch), len(batch))
+        measured, gradients = self._measured(batch)
+        self.take_up()
+        return self._take_down(self.tally, measured, gradients, len(batch))
+
+    def take_up(self) -> None:
+        """Take over the numbers of buffers that were replaced since, by an eager run say."""
+        for recording in self._recordings:
+            recording.take_up()
 
     def _measured(self, batch: Batch) -> tuple[Measurement, Gradients]:
         """What was measured of a batch, and the gradient of its mean loss."""
@@ -177,6 +185,7 @@ class BatchGradient:
             return [*as_tensors(measured), *gradients]
 
         recording = record(self._module, Arguments((batch.x,), batch.given), measure)
+        self._recordings.append(recording)
         own, terms = len(recording.tensors), len(Measurement._fields)
 
         def step(*everything: Tensor) -> Gradients:
@@ -190,7 +199,6 @@ class BatchGradient:
         fused = fuse(step, [*fixed, *inputs])
 
         def run(*inputs: Tensor) -> Gradients:
-            recording.take_up()
             return fused(*fixed, *inputs)
 
         require_same(lambda: self._difference(rows, run, inputs))

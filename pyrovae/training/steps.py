@@ -270,6 +270,7 @@ class Steps:
 
     def _begin(self, rows: Callable[[int], Sequence[Tensor] | None], data: Batch | None = None) -> None:
         self.module.train_but(self._resting)
+        self._gradient.take_up()
         self._rows = rows
         self._gradient.named = data or self._gradient.named
         self._tally.clear()

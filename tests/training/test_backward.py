@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from pyrovae import ELBO
+from pyrovae import ELBO, fit
 from pyrovae.batches import Columns
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
@@ -297,6 +297,16 @@ def test_a_recorded_step_is_an_eager_step(case, unfused):
 @pytest.mark.parametrize("name", ["Reversing", "Frozen", "Counting", "Attending"])
 def test_a_fused_step_is_an_eager_step(name):
     assert_same(Pair(cases[name]).trained(False), Pair(cases[name]).trained(True))
+
+
+def test_a_buffer_that_an_evaluation_replaces_is_taken_over(unfused):
+    states = []
+    for compile in (False, True):
+        pair = Pair(Counting)
+        fit(pair.model, pair.guide, pair.x, pair.x, epochs=2, batch_size=4, compile=compile, progress=False)
+        states.append(pair.encoder.state_dict())
+    assert_same(*states)
+    assert states[1]["layer.count"] > 6  # of training; and of evaluation
 
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "Held"])
