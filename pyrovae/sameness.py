@@ -44,7 +44,8 @@ def _apart(values: Mapping[Any, Tensor | None], others: Mapping[Any, Tensor | No
         if value.dim() and other.dim() and value.shape != other.shape:
             yield name, math.inf, _norm(value)
             continue
-        value, other = value.to(torch.promote_types(value.dtype, torch.float64)), other.to(value.device)
+        dtype = torch.promote_types(torch.promote_types(value.dtype, other.dtype), torch.float64)
+        value, other = value.to(dtype), other.to(value.device, dtype)
         same = (value == other) | (value.isnan() & other.isnan())
         yield name, float(torch.where(same, 0.0, value - other).norm()), _norm(value)
 

@@ -175,6 +175,18 @@ class Held(Layer):
         return self.linear(x) + self.seen
 
 
+class Masking(Layer):
+    """A buffer of truth values, and one of whole numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kept", torch.tensor([True, False, True, True]))
+        self.register_buffer("order", torch.tensor([2, 0, 1, 3]))
+
+    def forward(self, x):
+        return self.linear(x)[..., self.order] * self.kept
+
+
 class Tied(Layer):
     def __init__(self):
         super().__init__()
@@ -222,7 +234,7 @@ class Attending(Layer):
 
 cases = {
     **{cls.__name__: cls for cls in (Reversing, Rounding, Frozen, Hooked, HookedModule, Backbone, Detached, NoGrad)},
-    **{cls.__name__: cls for cls in (Counting, Averaging, Expanded, Held, Tied, Checkpointed, Attending)},
+    **{cls.__name__: cls for cls in (Counting, Averaging, Expanded, Held, Masking, Tied, Checkpointed, Attending)},
     "weight_norm, old": lambda: Adapted(weight_norm),
     "weight_norm": lambda: Adapted(parametrizations.weight_norm),
     "spectral_norm, old": lambda: Adapted(spectral_norm),
