@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+GRADIENT, BUFFER, VALUE = "the gradient of", "buffer", "the"
+"""Kinds of what is compared."""
 Outcome = Mapping[str, Mapping[Any, Tensor | None]]
 """What a computation gives or changes, by kind and by name; None for a gradient that reaches nothing."""
 
@@ -16,6 +18,8 @@ OF_ALL = {torch.float64: 1e-10, torch.float32: 1e-4}
 """The same relative to the largest norm of the kind, for numbers that are nothing but rounding."""
 LESS = 0.2, 1e-2
 """The two for numbers of less precision."""
+OF_VALUES = 1e-3
+"""How far apart, at the most, sums of densities may be, relative to their norm."""
 
 
 def difference(program: Outcome, recording: Outcome) -> str | None:
@@ -27,9 +31,10 @@ def difference(program: Outcome, recording: Outcome) -> str | None:
             relative, of_all = RELATIVE[dtype], OF_ALL[dtype]
             break
     for kind, values in program.items():
+        most = min(relative, OF_VALUES) if kind == VALUE else relative
         floor = of_all * max((_norm(value) for value in values.values() if value is not None), default=0.0)
         for name, apart, norm in _apart(values, recording[kind]):
-            if not apart <= relative * norm + floor:
+            if not apart <= most * norm + floor:
                 return f"{kind} {name}".strip() + f" differs by {apart:.3g}, its norm being {norm:.3g}"
     return None
 

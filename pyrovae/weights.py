@@ -50,7 +50,7 @@ from pyrovae.particles import (
     with_values,
 )
 from pyrovae.precision import computing_in
-from pyrovae.sameness import difference
+from pyrovae.sameness import GRADIENT, difference
 from pyrovae.stillness import Still, is_close, perturbed, reached
 from pyrovae.supports import Site, is_discrete, is_improper, is_masked, require_same_measure, require_support
 
@@ -475,7 +475,7 @@ def _other_gradient(at_once: LogWeights, one_by_one: LogWeights, parameters: lis
 
     def gradient(weights: LogWeights) -> dict[str, dict[int, Tensor | None]]:
         found = torch.autograd.grad(weights.total.sum(), parameters, retain_graph=True, allow_unused=True)
-        return {"gradient": {k: None if value is None else value.to_dense().float() for k, value in enumerate(found)}}
+        return {GRADIENT: {k: None if value is None else value.to_dense().float() for k, value in enumerate(found)}}
 
     if not parameters or not one_by_one.total.requires_grad:
         return None

@@ -16,7 +16,7 @@ from pyrovae.parameters import Program, keeps_places, same_random_numbers
 from pyrovae.precision import Precision, computing_in
 from pyrovae.proposal import PROOF, require_proposal
 from pyrovae.recording import Recording, fuse, recorded, require_same
-from pyrovae.sameness import Outcome, difference
+from pyrovae.sameness import VALUE, Outcome, difference
 from pyrovae.weights import LogWeights
 
 
@@ -143,7 +143,7 @@ class Draws:
 
         def tried(weigh: Callable[[Batch], Tensor]) -> Outcome:
             with same_random_numbers(batch.x):
-                return {"the": {"log weights": weigh(batch)}}
+                return {VALUE: {"log weights": weigh(batch)}}
 
         require_same(lambda: difference(tried(self._checked), tried(weigh)))
         return weigh

@@ -28,7 +28,7 @@ from pyrovae.pair import Pair
 from pyrovae.parameters import same_random_numbers
 from pyrovae.particles import with_values
 from pyrovae.recording import Recording, fuse, recorded, require_same
-from pyrovae.sameness import Outcome, difference
+from pyrovae.sameness import GRADIENT, Outcome, difference
 from pyrovae.supports import base_distribution, stated_support
 from pyrovae.weights import Call, LogWeights, Site
 
@@ -284,7 +284,7 @@ class Path:
 
         def tried(slopes: Callable[..., Any], *own: Tensor) -> Outcome:
             with same_random_numbers(u):
-                return {"the path's term": dict(enumerate(slopes(*own, *self.batch.tensors, u)))}
+                return {GRADIENT: dict(enumerate(slopes(*own, *self.batch.tensors, u)))}
 
         require_same(lambda: difference(tried(self._slopes), tried(fused, *own)))
         return lambda *inputs: fused(*own, *inputs)

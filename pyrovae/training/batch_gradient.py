@@ -14,7 +14,7 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import Recording, fuse, recorded, require_same, warn_of_eager
-from pyrovae.sameness import Outcome, difference
+from pyrovae.sameness import BUFFER, GRADIENT, VALUE, Outcome, difference
 from pyrovae.stillness import reached
 from pyrovae.training.checks import Copies
 from pyrovae.training.compiled import as_tensors, detached, record
@@ -174,7 +174,7 @@ class BatchGradient:
         kept.restore()
         names = {id(value): name for name, value in self._module.named_parameters()}
         named = {names[id(value)]: each for value, each in zip(self.parameters, gradients, strict=True)}
-        return {"the bound": {"": sums}, "the gradient of": named, "buffer": buffers}
+        return {GRADIENT: named, BUFFER: buffers, VALUE: {"bound": sums}}
 
     def _fuse(self, rows: Rows, inputs: tuple[Tensor, ...]) -> Callable[..., Gradients]:
         with same_random_numbers(self.device):

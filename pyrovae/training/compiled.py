@@ -11,7 +11,7 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import Recording, fuse, recorded, warn_of_eager
-from pyrovae.sameness import Outcome
+from pyrovae.sameness import BUFFER, GRADIENT, VALUE, Outcome
 from pyrovae.stillness import reached
 
 Graph = Callable[..., Measurement]
@@ -86,7 +86,7 @@ class CompiledObjective(nn.Module):
             gradients = torch.autograd.grad(measured.loss, wanted, allow_unused=True) if wanted else ()
             buffers = {name: value.clone() for name, value in self.module.named_buffers()}
         terms = dict(zip(Measurement._fields, as_tensors(measured), strict=True))
-        return {"the": terms, "the gradient of": dict(zip(named, gradients, strict=bool(wanted))), "buffer": buffers}
+        return {GRADIENT: dict(zip(named, gradients, strict=bool(wanted))), BUFFER: buffers, VALUE: terms}
 
 
 _ONLY = (

@@ -7,7 +7,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.mode import evaluating
 from pyrovae.evaluation.noise import seeded
 from pyrovae.pair import Pair
-from pyrovae.sameness import difference
+from pyrovae.sameness import VALUE, difference
 from pyrovae.stillness import attributes
 from pyrovae.vae import VAE
 
@@ -21,7 +21,7 @@ def require_kept(vae: VAE, again: VAE, batch: Batch) -> None:
         batch: data to weigh both on.
     """
     again.load_state_dict(vae.state_dict())
-    found = [{"the": {"log weights": _weights(each, batch)}} for each in (vae, again)]
+    found = [{VALUE: {"log weights": _weights(each, batch)}} for each in (vae, again)]
     if difference(*found) is None:
         return
     modules = dict(again.named_modules())
