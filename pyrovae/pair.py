@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,8 +66,10 @@ class Pair(nn.Module):
             if not mixed and len(batch) > 1 and not any(part.training for part in self._looks.modules):
                 with self.opened() as (model, guide):
                     others = torch.tensor([1, *range(1, len(batch))], device=batch.x.device)
-                    calls = [Call(model, guide, (b.x,), b.given, 2, self.plates) for b in (batch, batch.rows(others))]
-                    require_uncoupled(*calls, self._looks.modules)
+                    call = Call(model, guide, (batch.x,), batch.given, 2, self.plates)
+                    changed = batch.rows(others)
+                    other = replace(call, args=(changed.x,), kwargs=changed.given)
+                    require_uncoupled(call, other, self._looks.modules)
 
     def _require_first_axis(self, fewer: Batch) -> None:
         """Raise an InputError where the data plate does not shrink with the batch, being over another axis."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from pyrovae.errors import InputError
@@ -84,7 +84,7 @@ class _Kept:
 
 def _require_shapes(module: nn.Module) -> None:
     own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    if any(isinstance(value, UninitializedTensorMixin) for value in own):
+    if any(is_lazy(value) for value in own):
         raise InputError(
             f"{type(module).__name__} has parameters without a shape, which its first call will give them; run the network "
             "once on a batch before"

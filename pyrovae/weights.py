@@ -506,8 +506,8 @@ def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None
     values = {}
     for name in proposed:
         if not (site := draws.nodes[name])["is_observed"]:
-            value, place = site["value"], data_place(site, plates)
-            values[name] = torch.cat([value.narrow(place, 1, 1), value.narrow(place, 1, plates.size - 1)], place)
+            value, place = torch.as_tensor(site["value"]), data_place(site, plates)
+            values[name] = torch.cat([value.narrow(place, 1, 1), value.narrow(place, 1, value.shape[place] - 1)], place)
     found = []
     for each, drawn in ((call, draws), (other, with_values(draws, values))):
         with perturbed(modules), Still(), reached(call.model, call.guide):

@@ -286,7 +286,10 @@ def _rehearse(optimizer: Optimizer, scheduler: Callable[[Optimizer], LRScheduler
         schedule = scheduler(twin)
         for epoch in range(1, epochs + 1):
             try:
-                schedule.step(*[0.0] if isinstance(schedule, ReduceLROnPlateau) else [])
+                if isinstance(schedule, ReduceLROnPlateau):
+                    schedule.step(0.0)
+                else:
+                    schedule.step()
             except Exception as error:
                 raise InputError(
                     f"the learning-rate schedule fails after epoch {epoch} of {epochs}: {error}; it is stepped once an "
