@@ -63,6 +63,7 @@ class Pair(nn.Module):
             require_every_datum(self.plates, len(batch))
             if len(batch) > 1 and len(batch) in batch.x.shape[1:]:
                 self._require_first_axis(batch.rows(slice(1, None)))
+            mixed |= getattr(owner(self.guide), "each_by_itself", False)
             if not mixed and len(batch) > 1 and not any(part.training for part in self._looks.modules):
                 with self.opened() as (model, guide):
                     others = torch.tensor([1, *range(1, len(batch))], device=batch.x.device)

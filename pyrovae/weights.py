@@ -509,13 +509,13 @@ def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None
             value, place = torch.as_tensor(site["value"]), data_place(site, plates)
             values[name] = torch.cat([value.narrow(place, 1, 1), value.narrow(place, 1, value.shape[place] - 1)], place)
     found = []
-    for each, drawn in ((call, draws), (other, with_values(draws, values))):
+    for each, drawn in ((other, with_values(draws, values)), (call, draws)):  # programs may remember a call
         with perturbed(modules), Still(), reached(call.model, call.guide):
             try:
                 found.append(each.compose(each.observe(drawn), each.propose(drawn)))
             except InputError:  # a flow without an inverse
                 return
-    weights, others = found
+    others, weights = found
     for (_, name, term), (_, _, changed) in zip(weights.terms(), others.terms(), strict=True):
         if not is_close(term[:, 1:], changed[:, 1:]):
             raise InputError(

@@ -32,6 +32,9 @@ class Refined:
     last batch are kept, so that many draws for one batch cost one refinement.
     """
 
+    each_by_itself = True
+    """No look need be taken whether it mixes the data of a batch, which would cost two refinements."""
+
     def __init__(
         self, model: Program, guide: Guide, steps: int, learning_rate: float, num_particles: int, seed: int
     ) -> None:
