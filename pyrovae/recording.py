@@ -119,8 +119,8 @@ def _recording() -> Iterator[None]:
 
 
 def is_recording() -> bool:
-    """Whether what runs is recorded, and the numbers in tensors are not to be looked at."""
-    return _is_recording.get()
+    """Whether what runs is recorded, here or by torch, and the numbers in tensors are not to be looked at."""
+    return torch.compiler.is_compiling() or _is_recording.get()
 
 
 def _tensors(modules: Iterable[nn.Module]) -> list[Tensor]:

@@ -442,13 +442,12 @@ def _with_way(call: Call, ranks: Mapping[str, int], ways: tuple[Way, ...], param
     return replace(plates, particles="in turn", reason="; ".join(reasons))
 
 
-@torch.enable_grad()
 def _disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Parameter]) -> str | None:
     """Why the weights are not those of single runs; ``None`` where they are."""
     assert call.plates is not None
     try:
         draws = call.draw()
-        with Still() as still:
+        with Still() as still, torch.enable_grad():
             traces = call.observe(draws), call.propose(draws)
             at_once = call.compose(*traces)
         reads = still.reads if call.plates.particles == "together" else 0
@@ -458,7 +457,7 @@ def _disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Para
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     single = replace(call, plates=replace(call.plates, particles="in turn", reason=None))
     draws = ranked(draws, ranks, call.particles)
-    with Still():
+    with Still(), torch.enable_grad():
         try:
             guide_trace = single.propose(draws)
         except InputError:  # a flow without an inverse, which knows the density of what it draws itself, of the same noise
