@@ -67,7 +67,7 @@ class Pair(nn.Module):
             if not mixed and len(batch) > 1 and not any(part.training for part in self._looks.modules):
                 with self.opened() as (model, guide):
                     others = torch.tensor([1, *range(1, len(batch))], device=batch.x.device)
-                    call = Call(model, guide, (batch.x,), batch.given, 2, self.plates)
+                    call = Call(model, guide, (batch.x,), batch.given, 1, self.plates)
                     changed = batch.rows(others)
                     other = replace(call, args=(changed.x,), kwargs=changed.given)
                     require_uncoupled(call, other, self._looks.modules)

@@ -501,15 +501,16 @@ def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None
     assert plates is not None
     with reached(call.model, call.guide):
         draws = call.draw()
-        proposed = call.weigh(draws).proposal_terms
     values = {}
-    for name in proposed:
-        if not (site := draws.nodes[name])["is_observed"]:
+    for site in density_sites(prune_subsample_sites(draws)):
+        if not site["is_observed"]:
             value, place = torch.as_tensor(site["value"]), data_place(site, plates)
-            values[name] = torch.cat([value.narrow(place, 1, 1), value.narrow(place, 1, value.shape[place] - 1)], place)
+            rest = value.narrow(place, 1, value.shape[place] - 1)
+            values[site["name"]] = torch.cat([rest.narrow(place, 0, 1), rest], place)
     found = []
     for each, drawn in ((other, with_values(draws, values)), (call, draws)):  # programs may remember a call
-        with perturbed(modules), Still(), reached(call.model, call.guide):
+        alone = same_random_numbers(*each.args, *each.kwargs.values())
+        with perturbed(modules), Still(), alone, reached(call.model, call.guide):
             try:
                 found.append(each.compose(each.observe(drawn), each.propose(drawn)))
             except InputError:  # a flow without an inverse
