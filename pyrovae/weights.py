@@ -499,7 +499,7 @@ def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None
     """
     plates = call.plates
     assert plates is not None
-    with reached(call.model, call.guide):
+    with same_random_numbers(*call.args, *call.kwargs.values()), reached(call.model, call.guide):
         draws = call.draw()
     values = {}
     for site in density_sites(prune_subsample_sites(draws)):
