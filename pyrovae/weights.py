@@ -825,9 +825,18 @@ def _term(site: Site, particles: int, plates: Plates, residual: float | Tensor) 
 
 
 def per_datum(values: Tensor, site: Site, particles: int, plates: Plates) -> Tensor:
-    """The values, of the batch shape of a site, summed over all plates but particles and data: shape ``(K, B)``."""
+    """The values, of the batch shape of a site, summed over all plates but particles and data: shape ``(K, B)``.
+
+    Raises:
+        InputError: for values of several runs where there is one, which a program was handed by ``poutine.replay``, say.
+    """
     data = _data_frame(site, plates.data)
     shape = _batch_shape(site, particles, plates)
+    if values.dim() > len(shape):
+        raise InputError(
+            f"site {site['name']!r} has densities of shape {tuple(values.shape)}; expected {tuple(shape)}, particles and "
+            "plates: particles are drawn here, so hand the program the values of one run, or none"
+        )
     values = values.expand(torch.broadcast_shapes(values.shape, shape))
     inner = [dim for dim in range(-plates.nesting, 0) if dim != data.dim]
     return values.sum(inner) if inner else values

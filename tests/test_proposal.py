@@ -6,9 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDelta
+from pyro.poutine.trace_struct import Trace
 
 from pyrovae import ELBO, annealed_importance_sampling, bound_curve, compare, fit, impute, log_likelihood, log_weights
 from pyrovae.errors import InputError
@@ -350,3 +352,21 @@ def test_imputation_is_weighed_by_the_density_of_the_draws(x):
     data, mask = torch.zeros(4, 2), torch.zeros(4, 2, dtype=torch.bool)
     drawn = [impute(program, guide(tilt), data, mask, num_samples=50, num_particles=20, seed=0) for tilt in (0.0, 3.0)]
     torch.testing.assert_close(*drawn)
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning")
+@pytest.mark.parametrize("particles", [1, 3, 7])
+def test_values_of_several_particles_are_no_run(particles):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    held = Trace()
+    held.add_node("z", name="z", type="sample", value=torch.randn(7, 4), is_observed=False, infer={})
+    with pytest.raises(InputError, match=r"site 'z' has densities of shape .*7, 4\); expected .*the values of one run"):
+        log_weights(model, poutine.replay(guide, trace=held), torch.randn(4), particles=particles)
