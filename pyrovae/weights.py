@@ -469,6 +469,7 @@ def _disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Para
     return _only_at_once(at_once, single) or _other_gradient(at_once, one_by_one, parameters)
 
 
+@torch.enable_grad()
 def _other_gradient(at_once: LogWeights, one_by_one: LogWeights, parameters: list[nn.Parameter]) -> str | None:
     """What is wrong with the gradient of runs at once, where single runs have one."""
 
