@@ -10,8 +10,8 @@ from pyrovae.arguments import Arguments
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import Recording, fuse, recorded, warn_of_eager
-from pyrovae.sameness import BUFFER, GRADIENT, VALUE, Outcome
+from pyrovae.recording import Recording, fuse, recorded, require_same, warn_of_eager
+from pyrovae.sameness import BUFFER, GRADIENT, VALUE, Outcome, difference
 from pyrovae.stillness import reached
 
 Graph = Callable[..., Measurement]
@@ -56,9 +56,10 @@ class CompiledObjective(nn.Module):
         return self._graphs[key]
 
     def _record(self, arguments: Arguments) -> Graph:
-        return (
-            _differentiable(self.module, arguments) if torch.is_grad_enabled() else _undifferentiable(self.module, arguments)
-        )
+        make = _differentiable if torch.is_grad_enabled() else _undifferentiable
+        graph = make(self.module, arguments)
+        require_same(lambda: difference(self._run(arguments), self._tried(graph, arguments)))
+        return graph
 
     def _refuse(self, why: str, arguments: Arguments) -> None:
         """Say once why calls like this run eagerly, if they run at all."""

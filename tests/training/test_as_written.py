@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,9 +10,11 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.utils.checkpoint import checkpoint
 
 import pyrovae
 from pyrovae import ELBO, IWAE, InputError
+from pyrovae.particles import ParticlesInTurnWarning
 from pyrovae.recording import NotCompiledWarning
 from pyrovae.training.fit import EvaluationModeWarning
 
@@ -276,3 +279,47 @@ class TestWhatARunFolderHolds:
         pair = Pair(layer)
         pair.fit(validation=pair.x, epochs=2)
         assert layer.words == ["one"]
+
+
+class Handing(nn.Module):
+    """Its Python takes all numbers of a tensor, and sees what it would never be told again."""
+
+    def __init__(self, take) -> None:
+        super().__init__()
+        self.take = take
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1.0 + float(np.sum(self.take(x.detach())) > 0))
+
+
+@pytest.mark.parametrize("take", [Tensor.tolist, Tensor.numpy, np.asarray], ids=["tolist", "numpy", "an array"])
+def test_numbers_that_are_handed_to_python_are_not_recorded(take, unfused):
+    with pytest.warns(NotCompiledWarning, match="hands the numbers in a tensor to Python"):
+        Pair(Handing(take)).fit(compile=True)
+
+
+@pytest.mark.parametrize("use", ["fit, recorded", "compile"])
+def test_a_gradient_that_is_not_the_programs_is_seen(use, monkeypatch):
+    def turned(graph, inputs, options):
+        return lambda *inputs: [None if value is None else -value for value in graph(*inputs)]
+
+    monkeypatch.setattr(torch._inductor, "compile", turned)
+    with pytest.warns(NotCompiledWarning, match=r"recorded they give something else: the gradient of .* differs by"):
+        uses[use](Pair())
+
+
+@pytest.mark.filterwarnings("ignore::pyrovae.training.checks.UnmovedParameterWarning")
+def test_particles_run_in_turn_where_at_once_they_have_no_gradient():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 4)
+
+        def forward(self, z):
+            return checkpoint(self.linear, z, use_reentrant=False).softmax(1)  # of a single run's last axis
+
+    pair = Pair(nn.Tanh())
+    pair.decoder = Checkpointed()
+    with pytest.warns(ParticlesInTurnWarning, match="mapped: its gradient fails"):
+        loss = ELBO(2)(pair.model, pair.guide)(pair.x)
+    assert all(value.isfinite().all() for value in torch.autograd.grad(loss, [*pair.decoder.parameters()]))
