@@ -326,7 +326,7 @@ def refused() -> Iterator[None]:
         raise NotRecordedError(_reason(error)) from error
 
 
-def require_same(look: Callable[[], str | None]) -> None:
+def require_agreement(look: Callable[[], str | None]) -> None:
     """Raise a NotRecordedError where a recording fails when it is run, or gives something else than the programs.
 
     Args:

@@ -15,7 +15,7 @@ from pyrovae.pair import Pair
 from pyrovae.parameters import Program, keeps_places, same_random_numbers
 from pyrovae.precision import Precision, computing_in
 from pyrovae.proposal import PROOF, require_proposal
-from pyrovae.recording import Recording, fuse, recorded, require_same
+from pyrovae.recording import Recording, fuse, recorded, require_agreement
 from pyrovae.sameness import VALUE, Outcome, difference
 from pyrovae.weights import LogWeights
 
@@ -145,7 +145,7 @@ class Draws:
             with same_random_numbers(batch.x):
                 return {VALUE: {"log weights": weigh(batch)}}
 
-        require_same(lambda: difference(tried(self._checked), tried(weigh)))
+        require_agreement(lambda: difference(tried(self._checked), tried(weigh)))
         return weigh
 
     def _try(self, batch: Batch) -> None:

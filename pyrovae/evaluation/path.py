@@ -27,7 +27,7 @@ from pyrovae.gradients import dream
 from pyrovae.pair import Pair
 from pyrovae.parameters import same_random_numbers
 from pyrovae.particles import with_values
-from pyrovae.recording import Recording, fuse, recorded, require_same
+from pyrovae.recording import Recording, fuse, recorded, require_agreement
 from pyrovae.sameness import GRADIENT, Outcome, difference
 from pyrovae.supports import base_distribution, stated_support
 from pyrovae.weights import Call, LogWeights, Site
@@ -286,7 +286,7 @@ class Path:
             with same_random_numbers(u):
                 return {GRADIENT: dict(enumerate(slopes(*own, *self.batch.tensors, u)))}
 
-        require_same(lambda: difference(tried(self._slopes), tried(fused, *own)))
+        require_agreement(lambda: difference(tried(self._slopes), tried(fused, *own)))
         return lambda *inputs: fused(*own, *inputs)
 
     def _slopes(self, *inputs: Tensor) -> list[Tensor]:

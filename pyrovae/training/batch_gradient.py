@@ -13,7 +13,7 @@ from pyrovae.batches import Batch, Columns
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import Recording, fuse, recorded, require_same, warn_of_eager
+from pyrovae.recording import Recording, fuse, recorded, require_agreement, warn_of_eager
 from pyrovae.sameness import BUFFER, GRADIENT, VALUE, Outcome, difference
 from pyrovae.stillness import reached
 from pyrovae.training.checks import Copies
@@ -201,7 +201,7 @@ class BatchGradient:
         def run(*inputs: Tensor) -> Gradients:
             return fused(*fixed, *inputs)
 
-        require_same(lambda: self._difference(rows, run, inputs))
+        require_agreement(lambda: self._difference(rows, run, inputs))
         return run
 
 

@@ -10,7 +10,7 @@ from pyrovae.arguments import Arguments
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import Recording, fuse, recorded, require_same, warn_of_eager
+from pyrovae.recording import Recording, fuse, recorded, require_agreement, warn_of_eager
 from pyrovae.sameness import BUFFER, GRADIENT, VALUE, Outcome, difference
 from pyrovae.stillness import reached
 
@@ -58,7 +58,7 @@ class CompiledObjective(nn.Module):
     def _record(self, arguments: Arguments) -> Graph:
         make = _differentiable if torch.is_grad_enabled() else _undifferentiable
         graph = make(self.module, arguments)
-        require_same(lambda: difference(self._run(arguments), self._tried(graph, arguments)))
+        require_agreement(lambda: difference(self._run(arguments), self._tried(graph, arguments)))
         return graph
 
     def _refuse(self, why: str, arguments: Arguments) -> None:
