@@ -1,7 +1,7 @@
 """Whether a recorded computation gives what the programs give, at the same random numbers, but for rounding."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,27 +32,29 @@ def difference(program: Outcome, recording: Outcome) -> str | None:
             break
     for kind, values in program.items():
         most = min(relative, OF_VALUES) if kind == VALUE else relative
-        floor = of_all * max((_norm(value) for value in values.values() if value is not None), default=0.0)
-        for name, apart, norm in _apart(values, recording[kind]):
-            if not apart <= most * norm + floor:
-                return f"{kind} {name}".strip() + f" differs by {apart:.3g}, its norm being {norm:.3g}"
+        norms = {name: 0.0 if value is None else _norm(value) for name, value in values.items()}
+        floor = of_all * max(norms.values(), default=0.0)
+        for name, value in values.items():
+            apart = _apart(value, recording[kind][name])
+            if not apart <= most * norms[name] + floor:
+                return f"{kind} {name}".strip() + f" differs by {apart:.3g}, its norm being {norms[name]:.3g}"
     return None
 
 
-def _apart(values: Mapping[Any, Tensor | None], others: Mapping[Any, Tensor | None]) -> Iterator[tuple[Any, float, float]]:
-    """The norms of differences, and those of the values."""
-    for name, value in values.items():
-        other = others[name]
-        if value is None and other is None:
-            continue
-        value, other = (torch.zeros(()) if each is None else each for each in (value, other))
-        if value.dim() and other.dim() and value.shape != other.shape:
-            yield name, math.inf, _norm(value)
-            continue
-        dtype = torch.promote_types(torch.promote_types(value.dtype, other.dtype), torch.float64)
-        value, other = value.to(dtype), other.to(value.device, dtype)
-        same = (value == other) | (value.isnan() & other.isnan())
-        yield name, float(torch.where(same, 0.0, value - other).norm()), _norm(value)
+def _apart(value: Tensor | None, other: Tensor | None) -> float:
+    """The norm of a difference; what is not finite in both, and the same, is no difference."""
+    if value is None or other is None:
+        return 0.0 if value is other else _norm(other if value is None else value)
+    if value.dim() and other.dim() and value.shape != other.shape:
+        return math.inf
+    if value.dtype == other.dtype and _is_inexact(value):
+        apart = float(torch.linalg.vector_norm(value - other.to(value.device)))
+        if math.isfinite(apart):
+            return apart
+    dtype = torch.promote_types(torch.promote_types(value.dtype, other.dtype), torch.float64)
+    value, other = value.to(dtype), other.to(value.device, dtype)
+    same = (value == other) | (value.isnan() & other.isnan())
+    return float(torch.where(same, 0.0, value - other).norm())
 
 
 def _is_inexact(value: Tensor) -> bool:
@@ -61,5 +63,7 @@ def _is_inexact(value: Tensor) -> bool:
 
 def _norm(value: Tensor) -> float:
     """Of the numbers that are finite."""
+    if _is_inexact(value) and math.isfinite(norm := float(torch.linalg.vector_norm(value))):
+        return norm
     value = value.to(torch.promote_types(value.dtype, torch.float64))
     return float(torch.where(value.isfinite(), value, 0.0).norm())
