@@ -106,7 +106,9 @@ def _given(values: Any, name: str, expected: int) -> Tensor:
         raise InputError(f"data[{name!r}] is a {type(values).__name__}; expected a tensor or a NumPy array. {_same(name)}")
     column: Any = _column(values, f"data[{name!r}]")
     if len(column) != expected:
-        raise InputError(f"data[{name!r}] has {len(column)} rows and data['x'] has {expected}; expected one a datum")
+        raise InputError(
+            f"data[{name!r}] has {len(column)} rows and data['x'] has {expected}; expected one a datum. {_same(name)}"
+        )
     return column
 
 

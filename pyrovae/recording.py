@@ -5,6 +5,7 @@ Random numbers stay those of torch's generators, drawn by torch's own operators 
 drew them: the same seed gives the same draws, recorded or not.
 """
 
+import linecache
 import logging
 import math
 import sysconfig
@@ -88,14 +89,14 @@ class Recording:
     """
 
     def __init__(self, function: Function, module: nn.Module, inputs: Sequence[Tensor]) -> None:
-        with same_random_numbers(*inputs), reached(module) as called, refused(), _torch_undisturbed():
+        with same_random_numbers(*inputs), reached(module) as called, refused(), _torch_undisturbed(), _sources_forgotten():
             numbers = _Numbers(_without_effect(function, module, inputs))
             _require_no_memory(function, called, inputs)
             own = _tensors(called)
             with _recording(), numbers:
                 self._graph = make_fx(lambda *all: _in_place(function, called, all[len(own) :]))(*own, *inputs)
+            self.tensors: list[Tensor] = [*own, *_lift(self._graph)]
         self._own = len(own)
-        self.tensors: list[Tensor] = [*own, *_lift(self._graph)]
         self._buffers = [*_buffers(called)]
 
     def __call__(self, tensors: Sequence[Tensor], *inputs: Tensor) -> list[Any]:
@@ -276,7 +277,7 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
     Raises:
         NotRecordedError: where it, or what it calls, looks at the numbers in a tensor.
     """
-    with torch.no_grad(), same_random_numbers(*inputs), refused(), _torch_undisturbed():
+    with torch.no_grad(), same_random_numbers(*inputs), refused(), _torch_undisturbed(), _sources_forgotten():
         graph = make_fx(function, decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         if inputs[0].device.type == "cpu":
             rewrite(graph)
@@ -300,6 +301,7 @@ def _torch_undisturbed() -> Iterator[None]:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", ".*_flat_weights.*", UserWarning)  # torch's own recurrent networks
+        warnings.filterwarnings("ignore", ".*complex operators.*", UserWarning)  # they are computed as they would be eagerly
         warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN", UserWarning)  # said where it is turned off
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)  # the precision is its user's choice
         yield
@@ -313,6 +315,22 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def _sources_forgotten() -> Iterator[None]:
+    """Let torch keep nothing of the graphs that are made meanwhile, of which it would keep the source of each for ever."""
+    from torch._inductor.codecache import PyCodeCache  # takes a second to import
+
+    sources, modules = torch.fx.graph_module._loader.eval_cache, PyCodeCache.modules
+    before, number = set(sources), len(modules)
+    try:
+        yield
+    finally:
+        for name in set(sources) - before:
+            sources.pop(name, None)
+            linecache.cache.pop(name, None)
+        del modules[number:]
 
 
 @contextmanager

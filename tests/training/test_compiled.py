@@ -9,6 +9,7 @@ import pytest
 import torch
 from programs import LinearGaussian
 from torch import Tensor, nn
+from torch._inductor.codecache import PyCodeCache
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from user_network import Normalised
 
@@ -144,6 +145,15 @@ def test_a_graph_a_shape_and_no_more_than_so_many(x, monkeypatch):
         fused(x[:2])
     fused(x[:2])
     assert len(recorded) == 2
+
+
+def test_torch_keeps_nothing_of_what_was_compiled(x):
+    """It keeps the source of each graph, and each module of kernels, as long as a process runs."""
+    kept = torch.fx.graph_module._loader.eval_cache, PyCodeCache.modules
+    before = [len(each) for each in kept]
+    vae = pair()
+    compile(ELBO()(vae.model, vae.guide), x)
+    assert [len(each) for each in kept] == before
 
 
 def test_a_network_is_no_objective():

@@ -1,4 +1,5 @@
 import math
+import sys
 from contextlib import nullcontext
 from functools import partial
 from typing import get_args
@@ -383,6 +384,24 @@ def test_parameters_without_a_gradient_now_and_then():
     assert not torch.equal(steps._update.parameters[1], before[1])
     steps._update(moved)
     assert not torch.equal(steps._update.parameters[0], before[0])
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_moments_without_a_gradient_reach_zero(flushed):
+    """They would stay at the smallest denormal numbers, and each step be slow; what is the caller's stays the caller's."""
+    module = IWAE(2)(*rooted(Root()))
+    module.start(torch.zeros(4, 4))
+    steps = Steps(module, adam(module.parameters()), batch_size=4)
+    torch.set_flush_denormal(flushed)
+    try:
+        steps._update([torch.ones_like(value) for value in steps._update.parameters])
+        for _ in range(1200):
+            steps._update([torch.zeros_like(value) for value in steps._update.parameters])
+        assert (sys.float_info.min / 2 == 0.0) == flushed
+    finally:
+        torch.set_flush_denormal(False)
+    moments = [value for state in steps.optimizer.state.values() for name, value in state.items() if name == "exp_avg"]
+    assert moments and not any(value.any() for value in moments)
 
 
 def test_hooks_of_an_optimiser_are_called(unfused):
