@@ -42,6 +42,11 @@ class Looks:
         self.modules: list[nn.Module] = []
         self._sizes: set[int] = set()
 
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """Which of the networks train, and which do not."""
+        return tuple(module.training for module in self.modules)
+
     def known(self, args: Any, kwargs: Any) -> Plates | None:
         """The plates for these arguments, where it takes no look to find them."""
         return self._found.get(self._key(args, kwargs))
@@ -76,5 +81,4 @@ class Looks:
         leaves = tree_leaves((args, kwargs))
         shapes = [value.shape for value in leaves if isinstance(value, Tensor)]
         others = tuple((type(value), repr(value)) for value in leaves if isinstance(value, bool | int | float | str))
-        modes = tuple(module.training for module in self.modules)
-        return modes, others, *(tuple(size if size == 1 or size in self._sizes else 0 for size in s) for s in shapes)
+        return self.modes, others, *(tuple(size if size == 1 or size in self._sizes else 0 for size in s) for s in shapes)

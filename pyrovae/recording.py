@@ -196,7 +196,8 @@ class _Numbers(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _WHOLE and is_recording():
-            raise NotRecordedError(f"{func.__name__} hands the numbers in a tensor to Python")
+            where = _where(traceback.extract_stack())
+            raise NotRecordedError(f"{func.__name__}{where} hands the numbers in a tensor to Python")
         if func is F.one_hot and is_recording():
             return _one_hot(*args, **(kwargs or {}))
         self.looks += func in READINGS
@@ -214,7 +215,8 @@ class _Numbers(TorchFunctionMode):
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Torch's, but for its look at the numbers."""
     if num_classes < 1:
-        raise NotRecordedError("one_hot counts the classes among the numbers in a tensor; pass num_classes")
+        where = _where(traceback.extract_stack())
+        raise NotRecordedError(f"one_hot{where} counts the classes among the numbers in a tensor; pass num_classes")
     return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
@@ -378,11 +380,15 @@ def warn_of_eager(why: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, and the last line of the user's own code on the way there."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_the_users(frame.filename)]
+    """What went wrong, and where."""
     first = next((line for line in str(error).splitlines() if line.strip()), "")
-    where = f" at {frames[-1].filename}:{frames[-1].lineno} ({frames[-1].line})" if frames else ""
-    return f"{type(error).__name__}{where}: {first}"
+    return f"{type(error).__name__}{_where(traceback.extract_tb(error.__traceback__))}: {first}"
+
+
+def _where(frames: Iterable[traceback.FrameSummary]) -> str:
+    """The last line of the user's own code on the way."""
+    own = [frame for frame in frames if _is_the_users(frame.filename)]
+    return f" at {own[-1].filename}:{own[-1].lineno} ({own[-1].line})" if own else ""
 
 
 def _is_the_users(filename: str) -> bool:

@@ -234,8 +234,11 @@ def test_buffers_change_once_a_step():
 
 
 class TestRefusals:
-    def test_a_guide_that_is_random_beyond_its_sites(self):
-        network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5))
+    @pytest.mark.parametrize("hidden", [False, True], ids=["", "behind a head that begins at zero"])
+    def test_a_guide_that_is_random_beyond_its_sites(self, hidden):
+        network = nn.Sequential(nn.Linear(3, 2), nn.Dropout(0.5), *([nn.Linear(2, 2)] if hidden else []))
+        if hidden:
+            nn.init.zeros_(network[-1].weight)
 
         def guide(x):
             pyro.module("network", network)

@@ -5,6 +5,7 @@ the gradient estimator is plain autodiff, the two are one.
 """
 
 from abc import abstractmethod
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from pyrovae.looks import Looks
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, same_random_numbers
 from pyrovae.recording import is_recording
-from pyrovae.stillness import reached
+from pyrovae.stillness import Still, perturbed, reached
 from pyrovae.weights import Call, LogWeights, Plates, Site
 
 
@@ -82,7 +83,7 @@ class Objective(PyroELBO):
             raise InputError(f"num_particles is {num_particles}; {type(self).__name__} needs at least 1")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
         self._looked: tuple[tuple[Program, Program] | None, Looks] = None, Looks()
-        self._examined = False
+        self._examined: set[tuple[bool, ...]] = set()
 
     @abstractmethod
     def evaluate(self, call: Call) -> Evaluation:
@@ -135,25 +136,40 @@ class Objective(PyroELBO):
         pair, looks = self._looked
         if new := pair != (model, guide):
             self._looked = _, looks = (model, guide), Looks()
-            self._examined = False
+            self._examined = set()
         plates = looks.at(model, guide, args, kwargs)
         call = Call(model, guide, args, kwargs, self.num_particles, plates)
         if new:
             self.examine_all(call, gradient=False)
-        if torch.is_grad_enabled() and not self._examined:
+        if torch.is_grad_enabled() and looks.modes not in self._examined:
             self.examine_all(call, gradient=True)
-            self._examined = True
+            self._examined.add(looks.modes)
         return self.measure(model, guide, *args, plates=plates, **kwargs).loss
 
     def examine_all(self, call: Call, gradient: bool) -> None:
         """:meth:`examine` or :meth:`examine_gradient`, leaving random generators and buffers as they were."""
         alone = same_random_numbers(*call.args, *call.kwargs.values())
-        with torch.enable_grad(), alone, reached(call.model, call.guide, self.state or nn.Module()):
-            (self.examine_gradient if gradient else self.examine)(call)
+        with torch.enable_grad(), alone, reached(call.model, call.guide, self.state or nn.Module()) as modules:
+            if not gradient:
+                return self.examine(call)
+            self.examine_gradient(call)
+            with perturbed(modules):
+                refusal = self._refusal(call)
+                if isinstance(refusal, InputError) and self._refusal(call, still=True) is None:
+                    raise refusal  # what a head that begins at zero hides: something before it is random
+
+    def _refusal(self, call: Call, still: bool = False) -> Exception | None:
+        """Why :meth:`examine_gradient` fails, where it does, also while nothing is random but the draws."""
+        try:
+            with Still() if still else nullcontext():
+                self.examine_gradient(call)
+        except Exception as error:
+            return error
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the pair that it was last called on."""
-        return {**vars(self), "_looked": (None, Looks()), "_examined": False}
+        return {**vars(self), "_looked": (None, Looks()), "_examined": set()}
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; what ``SVI.evaluate_loss`` calls."""
@@ -177,7 +193,7 @@ class ObjectiveModule(Pair):
     def __init__(self, model: Program, guide: Program, objective: Objective) -> None:
         super().__init__(model, guide)
         self.elbo = objective
-        self._examined = False
+        self._examined: set[tuple[bool, ...]] = set()
         if objective.state is not None:
             self.state = objective.state
 
@@ -188,6 +204,7 @@ class ObjectiveModule(Pair):
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Find plates and parameters, and let the objective examine the pair; the first call does it by itself."""
         super().start(*args, **kwargs)
+        self._examined = set()
         self._examine(args, kwargs, gradient=False)
         if torch.is_grad_enabled():
             self.examine_gradient(*args, **kwargs)
@@ -195,7 +212,7 @@ class ObjectiveModule(Pair):
     def examine_gradient(self, *args: Any, **kwargs: Any) -> None:
         """Raise an InputError where the objective has no right gradient on this pair in its mode, training or evaluation."""
         self._examine(args, kwargs, gradient=True)
-        self._examined = True
+        self._examined.add(self._looks.modes)
 
     def _examine(self, args: tuple, kwargs: dict, gradient: bool) -> None:
         with self.opened() as (model, guide):
@@ -206,7 +223,7 @@ class ObjectiveModule(Pair):
         """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
         if not is_recording():
             self.ready(*args, **kwargs)
-            if torch.is_grad_enabled() and not self._examined:
+            if torch.is_grad_enabled() and self._looks.modes not in self._examined:
                 self.examine_gradient(*args, **kwargs)
         with self.opened() as (model, guide):
             return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)

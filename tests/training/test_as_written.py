@@ -1,6 +1,7 @@
 """Training leaves programs as they were written, modes, buffers and state, and says before it begins what would fail."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pyro
@@ -323,3 +324,27 @@ def test_particles_run_in_turn_where_at_once_they_have_no_gradient():
     with pytest.warns(ParticlesInTurnWarning, match="mapped: its gradient fails"):
         loss = ELBO(2)(pair.model, pair.guide)(pair.x)
     assert all(value.isfinite().all() for value in torch.autograd.grad(loss, [*pair.decoder.parameters()]))
+
+
+def test_what_all_data_share_is_a_partial_argument(unfused, float64):
+    """The neighbours in a graph, say: what fits, and what is estimated, is as with programs that have them within."""
+    neighbours = torch.eye(4).roll(1, 0)
+    found = []
+    for within in (True, False):
+        pair = Pair(nn.Identity())
+        x = pair.x
+
+        def model(x: Tensor, neighbours: Tensor | None = None, pair: Pair = pair) -> None:
+            pair.model(x)
+
+        def guide(x: Tensor, neighbours: Tensor = neighbours, pair: Pair = pair) -> None:
+            pyro.module("encoder", pair.encoder)
+            with pyro.plate("data", len(x)):
+                loc, scale = pair.encoder(x @ neighbours).chunk(2, -1)
+                pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
+
+        programs = (model, guide) if within else (partial(model, neighbours=neighbours), partial(guide, neighbours=neighbours))
+        history = pyrovae.fit(*programs, x, epochs=2, batch_size=4, compile=True, progress=False)
+        estimate = pyrovae.log_likelihood(*programs, x, 200, compile=True)
+        found.append([history.metrics[-1]["train_bound"], *estimate.log_p])
+    assert found[0] == pytest.approx(found[1], abs=1e-10)
