@@ -6,7 +6,7 @@ draws may be stopped, the density's parameters may be stopped while the draws ar
 draw may be multiplied by a factor of its particle and datum. And a model may dream: data of its own, with their latents.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from threading import get_ident
@@ -27,6 +27,23 @@ from pyrovae.parameters import Program, keeping_its_own, owner, store_as_it_was,
 from pyrovae.particles import with_values
 from pyrovae.recording import decompositions, is_recording
 from pyrovae.weights import Call, LogWeights, Scope, Site, density_sites, per_datum, spread
+
+
+def derivatives(loss: Tensor, wanted: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """The derivatives of a loss; None for what it does not depend on.
+
+    Raises:
+        InputError: for a network that is checkpointed by running backward passes within the backward pass.
+    """
+    try:
+        return torch.autograd.grad(loss, wanted, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise InputError(
+            "a network is checkpointed with use_reentrant=True, which has gradients by backward() alone; expected "
+            "checkpoint(..., use_reentrant=False), whose numbers are the same"
+        ) from error
 
 
 def draw_stopped(call: Call) -> Trace:

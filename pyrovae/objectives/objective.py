@@ -150,13 +150,16 @@ class Objective(PyroELBO):
         """:meth:`examine` or :meth:`examine_gradient`, leaving random generators and buffers as they were."""
         alone = same_random_numbers(*call.args, *call.kwargs.values())
         with torch.enable_grad(), alone, reached(call.model, call.guide, self.state or nn.Module()) as modules:
-            if not gradient:
-                return self.examine(call)
-            self.examine_gradient(call)
-            with perturbed(modules):
-                refusal = self._refusal(call)
-                if isinstance(refusal, InputError) and self._refusal(call, still=True) is None:
-                    raise refusal  # what a head that begins at zero hides: something before it is random
+            (self.examine_gradient if gradient else self.examine)(call)
+            if gradient:
+                self._examine_what_hides(call, modules)
+
+    def _examine_what_hides(self, call: Call, modules: list[nn.Module]) -> None:
+        """Raise an InputError where something before a head that begins at zero is random, unseen as yet."""
+        with perturbed(modules):
+            refusal = self._refusal(call)
+            if isinstance(refusal, InputError) and self._refusal(call, still=True) is None:
+                raise refusal
 
     def _refusal(self, call: Call, still: bool = False) -> Exception | None:
         """Why :meth:`examine_gradient` fails, where it does, also while nothing is random but the draws."""

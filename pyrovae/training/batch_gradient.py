@@ -11,6 +11,7 @@ from torch.nn.utils import get_total_norm
 from pyrovae.arguments import Arguments
 from pyrovae.batches import Batch, Columns
 from pyrovae.errors import InputError
+from pyrovae.gradients import derivatives
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import Recording, fuse, recorded, require_agreement, warn_of_eager
@@ -109,7 +110,7 @@ class BatchGradient:
         """What was measured of a batch, and the gradient of its mean loss."""
         measured = self._module.measure(batch.x, **batch.given)
         loss = measured.loss / (measured.scale * measured.bound.numel())
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        gradients = derivatives(loss, self.parameters)
         if not all(value is None or value.layout == torch.strided for value in gradients):
             self._refuse_sparse(gradients)
         return measured, gradients

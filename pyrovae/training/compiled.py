@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyrovae.arguments import Arguments
 from pyrovae.errors import InputError
+from pyrovae.gradients import derivatives
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.parameters import same_random_numbers
 from pyrovae.recording import Recording, fuse, recorded, require_agreement, warn_of_eager
@@ -84,7 +85,7 @@ class CompiledObjective(nn.Module):
         with same_random_numbers(*tensors), reached(self.module):
             measured = graph(*tensors)
             wanted = [*named.values()] if measured.loss.requires_grad else []
-            gradients = torch.autograd.grad(measured.loss, wanted, allow_unused=True) if wanted else ()
+            gradients = derivatives(measured.loss, wanted) if wanted else ()
             buffers = {name: value.clone() for name, value in self.module.named_buffers()}
         terms = dict(zip(Measurement._fields, as_tensors(measured), strict=True))
         return {GRADIENT: dict(zip(named, gradients, strict=bool(wanted))), BUFFER: buffers, VALUE: terms}
@@ -184,7 +185,7 @@ def _differentiable(module: ObjectiveModule, arguments: Arguments) -> Graph:
         args, kwargs = arguments.filled(inputs)
         measured = module.measure(*args, **kwargs)
         wanted = [*parameters, *(value for value in inputs if value.requires_grad)]
-        return [*as_tensors(measured), *torch.autograd.grad(measured.loss, wanted, allow_unused=True)]
+        return [*as_tensors(measured), *derivatives(measured.loss, wanted)]
 
     run = _fused(record(module, arguments, measure), arguments.tensors)
     return lambda *args: Measurement(*_WithGradient.apply(run, args, *parameters, *args))  # pyright: ignore

@@ -24,6 +24,7 @@ from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.device import home
 from pyrovae.evaluation.mode import evaluating, modes_kept
 from pyrovae.evaluation.noise import seeded
+from pyrovae.gradients import derivatives
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
 from pyrovae.parameters import Program, keeps_places, owner, same_random_numbers
 from pyrovae.precision import Precision, computing_in
@@ -306,7 +307,7 @@ def _try_rest(module: ObjectiveModule, train: Split, rest: int, device: torch.de
         try:
             loss = module.measure(batch.x, **batch.given).loss
             if loss.requires_grad:
-                torch.autograd.grad(loss, parameters, allow_unused=True)
+                derivatives(loss, parameters)
         except InputError:
             raise
         except Exception as error:

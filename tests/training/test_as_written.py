@@ -151,6 +151,15 @@ class TestBeforeAnythingMoves:
         after = [*pair.encoder.state_dict().values(), *pair.decoder.parameters()]
         assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
+    @pytest.mark.parametrize("compile", [False, True], ids=["eager", "recorded"])
+    @pytest.mark.parametrize("objective", [ELBO(estimator="stl"), IWAE(5, "dreg")], ids=["stl", "dreg"])
+    def test_dropout_that_a_head_hides_at_the_beginning(self, objective, compile):
+        pair = Pair(nn.Dropout())
+        nn.init.zeros_(pair.encoder[2].weight)
+        self.assert_untouched(
+            pair, "the guide, run again at the same draws, has other densities", objective=objective, compile=compile
+        )
+
     @pytest.mark.parametrize("layer", [None, Several()], ids=["batch norm", "a network"])
     def test_a_last_batch_of_one(self, layer):
         error = "the last batch of an epoch has 1 of the 9 data, and on so few the programs fail: .* more than"
@@ -200,6 +209,18 @@ class TestBeforeAnythingMoves:
                 return self.table((x[..., 0] > 0).long())
 
         self.assert_untouched(Pair(Looked()), r"the gradient of others\.0\.1\.table\.weight is sparse; .*sparse=False")
+
+    @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+    @pytest.mark.parametrize("compile", [False, True], ids=["eager", "recorded"])
+    def test_checkpoints_that_need_backward(self, compile):
+        class Again(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return checkpoint(torch.tanh, x, use_reentrant=True)
+
+        pair = Pair(Again())
+        self.assert_untouched(pair, "use_reentrant=True, .*; expected .*use_reentrant=False", compile=compile)
+        ELBO()(pair.model, pair.guide)(pair.x).backward()
+        assert pyrovae.log_likelihood(pair.model, pair.guide, pair.x, 10).log_p.shape == (8,)
 
     def test_a_hook_that_no_step_would_call(self):
         pair = Pair()
@@ -343,7 +364,9 @@ def test_what_all_data_share_is_a_partial_argument(unfused, float64):
                 loc, scale = pair.encoder(x @ neighbours).chunk(2, -1)
                 pyro.sample("z", dist.Normal(loc, scale.exp()).to_event(1))
 
-        programs = (model, guide) if within else (partial(model, neighbours=neighbours), partial(guide, neighbours=neighbours))
+        programs = (
+            (model, guide) if within else (partial(model, neighbours=neighbours), partial(guide, neighbours=neighbours))
+        )
         history = pyrovae.fit(*programs, x, epochs=2, batch_size=4, compile=True, progress=False)
         estimate = pyrovae.log_likelihood(*programs, x, 200, compile=True)
         found.append([history.metrics[-1]["train_bound"], *estimate.log_p])
