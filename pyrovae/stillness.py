@@ -126,7 +126,8 @@ SMALL = 1e-3
 
 def _hides(value: Tensor) -> bool:
     """Whether some of these numbers, which may be written to, are zero, or all are small or alike."""
-    own = value.is_floating_point() and value.numel() > 0 and not value.is_inference()
+    plain = type(value) in (Tensor, nn.Parameter)  # others, quantised ones say, cannot do all that follows
+    own = plain and value.is_floating_point() and value.numel() > 0 and not value.is_inference()
     if not own or any(step == 0 for step, size in zip(value.stride(), value.shape, strict=True) if size > 1):
         return False
     numbers = value.data

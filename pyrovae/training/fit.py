@@ -187,7 +187,8 @@ def fit(
     with seeded(seed_of_all(seed, 0), place), modes_kept(module) as modes, computing_in(precision):
         with evaluating(model, guide):
             _start(module, train, batch_size)
-            module.to(device)
+            if device is not None:
+                module.to(device)
             parts = [_moved(part, place) for part in (train, held_out) if part is not None]
             _check(module, parts, batch_size, place, workers)
         modes.keep(module.modules())  # networks of functions have joined
