@@ -9,7 +9,6 @@ draw may be multiplied by a factor of its particle and datum. And a model may dr
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from threading import get_ident
 from typing import Any, Self
 
 import pyro.distributions as dist
@@ -20,10 +19,9 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 from torch.distributions import Independent
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.errors import InputError
-from pyrovae.parameters import Program, keeping_its_own, owner, store_as_it_was, unregistered_is_meant
+from pyrovae.parameters import Program, keeping_its_own, owner, seeing, store_as_it_was, unregistered_is_meant
 from pyrovae.particles import with_values
 from pyrovae.recording import decompositions, is_recording
 from pyrovae.weights import Call, LogWeights, Scope, Site, density_sites, per_datum, spread
@@ -185,22 +183,17 @@ class _Stopped(Scope):
             return self._program(*args, **kwargs)
 
     def __enter__(self) -> Self:
-        self._thread = get_ident()
-        self._hook = register_module_forward_pre_hook(self._see)
+        self._seeing = seeing(self._take)
+        self._seeing.__enter__()
         if isinstance(self._module, nn.Module):
             self._take(self._module)
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._hook.remove()
+        self._seeing.__exit__(None, None, None)
         for tensors, name, value in self._kept:
             tensors[name] = value
         self._kept, self._seen = [], set()
-
-    def _see(self, module: nn.Module, _: Any) -> None:
-        """A module is called: it is the program's, where it is not another thread's."""
-        if get_ident() == self._thread:
-            self._take(module)
 
     def _take(self, module: nn.Module) -> None:
         """Put tensors without a gradient in the place of a module's parameters, and copies in that of its buffers."""

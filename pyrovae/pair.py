@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.batches import Batch
 from pyrovae.errors import InputError
 from pyrovae.looks import Looks
-from pyrovae.parameters import Program, as_parameters, owner, parameter_store
+from pyrovae.parameters import Program, as_parameters, owner, parameter_store, seeing
 from pyrovae.weights import Call, LogWeights, Plates, check_pair, require_uncoupled, weigh
 
 
@@ -167,11 +166,8 @@ class _Entered(Messenger):
 def _modules_called() -> Iterator[list[nn.Module]]:
     """The modules that are called meanwhile, the outer before the inner."""
     called: list[nn.Module] = []
-    hook = register_module_forward_pre_hook(lambda module, _: called.append(module))
-    try:
+    with seeing(called.append):
         yield called
-    finally:
-        hook.remove()
 
 
 def _trained(module: nn.Module) -> set[nn.Parameter]:

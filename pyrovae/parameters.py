@@ -8,10 +8,12 @@ overwritten by the first. Here
   what we see, and the reverse; two programs that use one name share the value.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import pyro
@@ -21,6 +23,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.arguments import devices
 
@@ -30,6 +33,30 @@ _CONSTRAINED = "_unconstrained"
 Program = Callable[..., Any]
 State = dict[str, dict[str, Any]]
 """Pyro's form: unconstrained values under ``params``, their constraints under ``constraints``, both by name."""
+
+
+@contextmanager
+def seeing(see: Callable[[nn.Module], Any], *, eager: bool = True) -> Iterator[None]:
+    """Show each module that this thread calls meanwhile, before it runs; of what torch compiles, the whole.
+
+    Args:
+        see: is given the module.
+        eager: whether what torch compiles runs as it was written meanwhile.
+    """
+    thread = get_ident()
+
+    def hook(module: nn.Module, _: Any) -> None:
+        if not torch.compiler.is_compiling() and get_ident() == thread:
+            see(module)
+
+    compiled = eager and "torch._dynamo" in sys.modules  # it takes two seconds to import
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using `torch.compile.*when there are global hooks", UserWarning)  # harmless
+        handle = register_module_forward_pre_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @contextmanager

@@ -8,11 +8,12 @@ drew them: the same seed gives the same draws, recorded or not.
 import linecache
 import logging
 import math
+import sys
 import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,8 +113,13 @@ class Recording:
 def _recording() -> Iterator[None]:
     """Without validation, which looks at numbers, and without oneDNN, whose recurrent layers cannot be fused."""
     token = _is_recording.set(True)
+    compiled = "torch._dynamo" in sys.modules  # parts that torch compiles are recorded as they were written
     try:
-        with pyro.validation_enabled(False), torch.backends.mkldnn.flags(enabled=False):
+        with (
+            pyro.validation_enabled(False),
+            torch.backends.mkldnn.flags(enabled=False),
+            torch._dynamo.config.patch(error_on_nested_fx_trace=False) if compiled else nullcontext(),
+        ):
             yield
     finally:
         _is_recording.reset(token)

@@ -3,19 +3,17 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
 from typing import Any
 
 import pyro
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from pyrovae.errors import InputError
-from pyrovae.parameters import Program, owner
+from pyrovae.parameters import Program, owner, seeing
 
 READINGS = {Tensor.__bool__, Tensor.__int__, Tensor.__index__, Tensor.__float__, Tensor.item, Tensor.tolist}
 """What gives Python a number of a tensor."""
@@ -33,22 +31,19 @@ def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module
         programs: what runs meanwhile.
         numbers: whether what modules keep in attributes, as Python numbers and tensors, is put back too; buffers always are.
     """
-    thread, kept = get_ident(), _Kept()
+    kept = _Kept()
     found = [module for module in map(owner, programs) if isinstance(module, nn.Module)]
 
-    def see(module: nn.Module, _: Any = None) -> None:
-        """A module is called: it is the programs', where it is not another thread's."""
-        if get_ident() == thread:
-            found.append(module)
-            kept.keep(module)
+    def see(module: nn.Module) -> None:
+        found.append(module)
+        kept.keep(module)
 
     for module in found:
         kept.keep(module)
-    hook = register_module_forward_pre_hook(see)
     try:
-        yield found
+        with seeing(see):
+            yield found
     finally:
-        hook.remove()
         kept.restore(numbers)
 
 
@@ -203,11 +198,21 @@ def _attention_of_heads(*args: Any, **kwargs: Any) -> Any:
     return F.multi_head_attention_forward(*bound.args, **bound.kwargs)
 
 
+def _recurrent(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A recurrent network whose layers have no dropout between them."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return function(*(0.0 if isinstance(value, float) else value for value in args), **kwargs)
+
+    return run
+
+
 _constant = {torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.normal}
 _constant |= {Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.cauchy_, Tensor.log_normal_, Tensor.bernoulli_}
 _dropouts = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 _determined: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((*_dropouts, torch._standard_gamma, torch.poisson), _same),  # pyright: ignore
+    **{function: _recurrent(function) for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},  # pyright: ignore
     F.multi_head_attention_forward: _attention_of_heads,
     F.scaled_dot_product_attention: _attention,
     torch.bernoulli: _likely,

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 from tqdm.auto import tqdm
 
 from pyrovae.batches import Batch, DataLike, as_batch
@@ -23,7 +22,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.noise import seeded
 from pyrovae.gradients import stop_values
 from pyrovae.objectives import Objective, ObjectiveModule
-from pyrovae.parameters import Program, owner, same_random_numbers
+from pyrovae.parameters import Program, owner, same_random_numbers, seeing
 from pyrovae.weights import Call
 
 PROGRAMS = ("model", "guide", "shared", "unused")
@@ -299,7 +298,7 @@ def _same_buffers(module: nn.Module) -> Iterator[None]:
     """Let modules, those within this one and those called meanwhile, write to copies of their buffers."""
     kept: dict[nn.Module, dict[str, Tensor | None]] = {}
 
-    def lend(called: nn.Module, _: Any = None) -> None:
+    def lend(called: nn.Module) -> None:
         """Put copies in the place of a module's buffers, once."""
         for part in called.modules():
             if part not in kept:
@@ -307,10 +306,9 @@ def _same_buffers(module: nn.Module) -> Iterator[None]:
                 part._buffers.update({name: value.clone() for name, value in kept[part].items() if value is not None})
 
     lend(module)
-    hook = register_module_forward_pre_hook(lend)
     try:
-        yield
+        with seeing(lend):
+            yield
     finally:
-        hook.remove()
         for part, buffers in kept.items():
             part._buffers.update(buffers)

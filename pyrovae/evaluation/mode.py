@@ -1,18 +1,13 @@
 """Programs in evaluation mode: dropout off, batch normalisation by its running statistics."""
 
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
-from typing import Any
 
-import torch
 from pyro.poutine.runtime import am_i_wrapped
 from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyrovae.evaluation.reach import modules_reached
-from pyrovae.parameters import Program
+from pyrovae.parameters import Program, seeing
 
 
 @contextmanager
@@ -23,16 +18,10 @@ def evaluating(*programs: Program) -> Iterator[None]:
     modules, their methods or plain functions, and those that are called meanwhile in this thread by whatever program
     Pyro runs. Contexts may lie within each other.
     """
-    with modes_kept() as modes, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Using `torch.compile.*when there are global hooks", UserWarning
-        )  # twice does no harm
+    with modes_kept() as modes:
         modes.evaluate(modules_reached(*programs))
-        hook = register_module_forward_pre_hook(modes.see)
-        try:
+        with seeing(modes.see, eager=False):
             yield
-        finally:
-            hook.remove()
 
 
 @contextmanager
@@ -52,7 +41,6 @@ class Modes:
 
     def __init__(self) -> None:
         self._before: dict[nn.Module, bool] = {}
-        self._thread = get_ident()
 
     def keep(self, modules: Iterable[nn.Module]) -> None:
         """Remember their modes, of those that were not seen before."""
@@ -65,11 +53,9 @@ class Modes:
         for module in new:
             module.training = False
 
-    def see(self, module: nn.Module, _: Any = None) -> None:
-        """A module is called: it is a program's, where Pyro runs one in this thread."""
-        if torch.compiler.is_dynamo_compiling():  # within a module that was seen when it was called
-            return
-        if module not in self._before and get_ident() == self._thread and am_i_wrapped():
+    def see(self, module: nn.Module) -> None:
+        """A module is called: it is a program's, where Pyro runs one."""
+        if module not in self._before and am_i_wrapped():
             self.evaluate(module.modules())
 
     def restore(self) -> None:
