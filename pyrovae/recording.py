@@ -22,7 +22,7 @@ import pyro
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -330,7 +330,7 @@ def _sources_forgotten() -> Iterator[None]:
     """Let torch keep nothing of the graphs that are made meanwhile, of which it would keep the source of each for ever."""
     from torch._inductor.codecache import PyCodeCache  # takes a second to import
 
-    sources, modules = torch.fx.graph_module._loader.eval_cache, PyCodeCache.modules
+    sources, modules = graph_module._loader.eval_cache, PyCodeCache.modules
     before, number = set(sources), len(modules)
     try:
         yield

@@ -44,7 +44,8 @@ def difference(program: Outcome, recording: Outcome) -> str | None:
 def _apart(value: Tensor | None, other: Tensor | None) -> float:
     """The norm of a difference; what is not finite in both, and the same, is no difference."""
     if value is None or other is None:
-        return 0.0 if value is other else _norm(other if value is None else value)
+        one = other if value is None else value
+        return 0.0 if one is None else _norm(one)
     if value.dim() and other.dim() and value.shape != other.shape:
         return math.inf
     if value.dtype == other.dtype and _is_inexact(value):

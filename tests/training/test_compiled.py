@@ -10,6 +10,7 @@ import torch
 from programs import LinearGaussian
 from torch import Tensor, nn
 from torch._inductor.codecache import PyCodeCache
+from torch.fx import graph_module
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from user_network import Normalised
 
@@ -149,7 +150,7 @@ def test_a_graph_a_shape_and_no_more_than_so_many(x, monkeypatch):
 
 def test_torch_keeps_nothing_of_what_was_compiled(x):
     """It keeps the source of each graph, and each module of kernels, as long as a process runs."""
-    kept = torch.fx.graph_module._loader.eval_cache, PyCodeCache.modules
+    kept = graph_module._loader.eval_cache, PyCodeCache.modules
     before = [len(each) for each in kept]
     vae = pair()
     compile(ELBO()(vae.model, vae.guide), x)
