@@ -1,0 +1,169 @@
+"""Networks that others wrote: what is recorded of them is what they do, and a training of them can be gone on with."""
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import pyro
+import pytest
+import torch
+from torch import Tensor
+
+import pyrovae
+from pyrovae import IWAE, InputError
+from pyrovae.recording import NotCompiledWarning
+from tests.networks.others import Case, GraphPair, Pair, cases, edges_as_argument, ring
+
+pytest.importorskip("timm", reason='the networks of other libraries are not installed: pip install -e ".[networks]"')
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*weight_norm. is deprecated:FutureWarning",
+    "ignore:There is a performance drop:UserWarning",  # of attention under vmap
+    "ignore:None of the inputs have requires_grad:UserWarning",  # of a re-entrant checkpoint without gradients
+    "ignore:.*its step was too small to count",  # a bias before a normalisation, which has no gradient
+    "ignore::pyrovae.evaluation.ImportanceSamplingWarning",  # of pairs that are not trained
+)
+sgd = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
+
+
+def ready(case: Case) -> Case:
+    """The case, where its package is installed, in its precision."""
+    pytest.importorskip(case.needs)
+    torch.set_default_dtype(case.dtype)
+    return case
+
+
+@pytest.fixture(params=cases.values(), ids=cases.keys())
+def case(request) -> Case:
+    return ready(request.param)
+
+
+def pair_of(case: Case) -> Pair:
+    """The pair of a case, the same each time."""
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    return case.make()
+
+
+def tensors(pair: Pair) -> dict[str, Tensor]:
+    """Its parameters and buffers, but for tensors of other libraries' classes, which nobody changes."""
+    named = [*pair.module.named_parameters(), *pair.module.named_buffers()]
+    own = {name: value.dequantize() if hasattr(value, "qdata") else value for name, value in named}  # pyright: ignore
+    return {name: value.detach().clone() for name, value in own.items()}
+
+
+def trained(case: Case, epochs: int = 2, **options) -> dict[str, Tensor]:
+    """All parameters and buffers after so many epochs of two batches of four."""
+    pair = pair_of(case)
+    options = {"objective": IWAE(2), "optimizer": sgd, "clip_norm": 1.0, "batch_size": 4, "progress": False, **options}
+    pyrovae.fit(pair.model, pair.guide, pair.x, epochs=epochs, **options)
+    return tensors(pair)
+
+
+def warned(case: Case) -> AbstractContextManager:
+    """Expect the warning that it cannot be recorded, where it is known not to be."""
+    return nullcontext() if case.eager is None else pytest.warns(NotCompiledWarning, match=case.eager)
+
+
+def refused(why: str | None) -> AbstractContextManager:
+    """Expect an error, where there is a reason for one."""
+    return nullcontext() if why is None else pytest.raises(InputError, match=why)
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        with_name = partial("{}: {}".format, name)
+        torch.testing.assert_close(value, expected[name], rtol=tolerance, atol=tolerance, msg=with_name)
+
+
+def assert_recorded_training(case: Case) -> None:
+    """A recorded training moves what an eager one moves, to where it does."""
+    for compile in (False, True) if case.untrained else ():
+        with refused(case.untrained):
+            trained(case, compile=compile)
+    if case.untrained:
+        return
+    expected, before = trained(case, compile=False), tensors(pair_of(case))
+    with warned(case):
+        found = trained(case, compile=True)
+    assert_same(found, expected, case.tolerance)
+    assert any(not torch.equal(value, before[name]) for name, value in found.items())
+
+
+def test_a_recorded_training_is_an_eager_one(case, unfused):
+    assert_recorded_training(case)
+
+
+@pytest.mark.parametrize("name", ["channels_last", "torch_geometric, edges as argument", "GRU, float32"])
+def test_a_fused_training_is_an_eager_one(name):
+    assert_recorded_training(ready(cases[name]))
+
+
+def test_a_recorded_gradient_is_an_eager_one(case, unfused):
+    outcomes = []
+    for compile in (False, True) if case.untrained is None else ():
+        pair = pair_of(case)
+        loss = IWAE(2)(pair.model, pair.guide)
+        with warned(case) if compile else nullcontext():
+            loss = pyrovae.compile(loss, pair.x) if compile else loss
+        torch.manual_seed(1)
+        value = loss(pair.x)
+        value.backward()
+        gradients = {name: parameter.grad for name, parameter in pair.module.named_parameters() if parameter.requires_grad}
+        outcomes.append({"loss": value.detach(), **gradients})
+    assert not outcomes or assert_same(*outcomes, case.tolerance) is None
+
+
+def test_it_goes_on_to_the_bit(case, tmp_path):
+    train = partial(trained, case, compile=False)
+    with refused(case.untrained or case.unkept):
+        expected = train(run=tmp_path / "one")
+        train(epochs=1, run=tmp_path / "two")
+        found = train(run=tmp_path / "two", resume=True)
+        assert found.keys() == expected.keys()
+        assert_same(found, expected, 0.0 if case.to_the_bit else 1e-14)
+
+
+def test_log_likelihood(case, unfused):
+    pair = pair_of(case)
+    estimate = partial(pyrovae.log_likelihood, pair.model, pair.guide, num_samples=50)
+    with warnings.catch_warnings():
+        if case.eager:
+            warnings.simplefilter("ignore", NotCompiledWarning)  # without a gradient it may be recorded
+        found = estimate(pair.x, compile=True).log_p
+    expected = estimate(pair.x, compile=False).log_p
+    assert torch.as_tensor(expected).isfinite().all()
+    torch.testing.assert_close(*map(torch.as_tensor, (found, expected)), rtol=case.tolerance, atol=case.tolerance)
+
+
+def test_log_likelihood_of_a_datum_is_its_own(case):
+    pair = pair_of(case)
+    seeds = torch.arange(len(pair.x))
+    estimate = partial(pyrovae.log_likelihood, pair.model, pair.guide, num_samples=50)
+    together, alone = estimate(pair.x, seed=seeds).log_p, estimate(pair.x[3:4], seed=seeds[3:4]).log_p
+    torch.testing.assert_close(together[3:4], alone, rtol=case.tolerance, atol=case.tolerance)
+
+
+def test_edges_are_given_in_any_way(float64, unfused):
+    """By ``partial``, with a call, or as a buffer; rows of the data they are not."""
+    pytest.importorskip("torch_geometric")
+    given, edges = edges_as_argument(), ring()
+    buffered = GraphPair(edges)
+    buffered.load_state_dict(given.module.state_dict() | {"edges": edges})
+    losses, weights = [], []
+    for model, guide, more in (
+        (given.model, given.guide, {}),
+        (given.module.model, given.module.guide, {"edges": edges}),
+        (buffered.model, buffered.guide, {}),
+    ):
+        pyro.clear_param_store()
+        loss = IWAE(5)(model, guide)
+        for each in (loss, pyrovae.compile(loss, given.x, **more)):
+            torch.manual_seed(1)
+            losses.append(each(given.x, **more).item())
+        torch.manual_seed(1)
+        weights.append(pyrovae.log_weights(model, guide, given.x, particles=5, **more).total)
+    assert losses == pytest.approx([losses[0]] * 6, rel=1e-10)
+    assert all(torch.allclose(each, weights[0], rtol=1e-10) for each in weights)
+    with pytest.raises(InputError, match="edges"):
+        pyrovae.fit(given.module.model, given.module.guide, {"x": given.x, "edges": edges}, epochs=1, progress=False)
