@@ -202,6 +202,12 @@ def channels_last() -> Pair:
     return vae(pictures(side=11), headed(build, 16, call))
 
 
+def channels_last_normalised() -> Pair:
+    """A group normalisation of numbers in another layout than its weights, and those of the next layer, have."""
+    call: Call = lambda network, x: network(x.contiguous(memory_format=torch.channels_last)).mean((-2, -1))  # noqa: E731
+    return vae(pictures(side=6), headed(lambda: nn.Sequential(nn.GroupNorm(1, 3), nn.Conv2d(3, 4, 3)), 4, call))
+
+
 # Sequences
 
 
@@ -405,6 +411,7 @@ cases = {
         partial(called, partial(checkpointed, use_reentrant=True)), untrained="use_reentrant=False"
     ),
     "channels_last": Case(channels_last),
+    "channels_last, GroupNorm": Case(channels_last_normalised),
     "torch.compile": Case(partial(compiled, "inductor")),
     "torch.compile, aot_eager": Case(partial(compiled, "aot_eager")),
     "autocast": Case(partial(called, autocast), dtype=single, tolerance=1e-3),  # bfloat16 has three digits

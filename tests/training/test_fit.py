@@ -324,8 +324,8 @@ def test_programs_are_shown_many_data_at_once_before_they_are_trained(monkeypatc
     monkeypatch.setattr(fitting, "AT_ONCE", 3 * 25)
     model = Counted()
     quiet(model, Amortised(), LinearGaussian().data(60), epochs=1, batch_size=20)
-    look = [20] * 4  # of programs in training, which were looked at in evaluation before
-    assert model.seen[-10:] == [25, 25, 10, *look, 20, 20, 20]
+    look = [20] * 6  # of programs in training, and of their gradient, which were looked at in evaluation before
+    assert model.seen[-12:] == [25, 25, 10, *look, 20, 20, 20]
     quiet(model, Amortised(), LinearGaussian().data(60), epochs=1, batch_size=30)
     assert model.seen[-4:] == [30, 30, 30, 30]
 
