@@ -200,7 +200,8 @@ class BatchGradient:
         fused = fuse(step, [*fixed, *inputs])
 
         def run(*inputs: Tensor) -> Gradients:
-            return fused(*fixed, *inputs)
+            gradients = fused(*fixed, *inputs)  # which may be laid out otherwise than where shapes alone were traced
+            return [_laid_out(value, parameter) for value, parameter in zip(gradients, self.parameters, strict=True)]
 
         require_agreement(lambda: self._difference(rows, run, inputs))
         return run
