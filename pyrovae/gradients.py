@@ -27,6 +27,10 @@ from pyrovae.recording import decompositions, is_recording
 from pyrovae.weights import Call, LogWeights, Scope, Site, density_sites, per_datum, spread
 
 
+class RunTwiceError(InputError):
+    """A program has another density when it is run again at the same draws."""
+
+
 def derivatives(loss: Tensor, wanted: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
     """The derivatives of a loss; None for what it does not depend on.
 
@@ -219,7 +223,7 @@ def require_same(program: str, again: Tensor, before: Tensor) -> None:
     if is_recording() or torch.allclose(again, before, rtol=1e-3, atol=1e-2, equal_nan=True):
         return
     difference = (again - before).abs().nan_to_num().max()
-    raise InputError(
+    raise RunTwiceError(
         f"{program}, run again at the same draws, has other densities (they differ by {difference:.3g} nats): it is random "
         "beyond its sample sites (dropout?), or counts the batch (batch normalisation?), and this estimator runs it twice; "
         'call eval() on that layer, or take an estimator that runs it once: "reparameterized"'

@@ -11,7 +11,7 @@ overwritten by the first. Here
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -49,14 +49,13 @@ def seeing(see: Callable[[nn.Module], Any], *, eager: bool = True) -> Iterator[N
         if not torch.compiler.is_compiling() and get_ident() == thread:
             see(module)
 
-    compiled = eager and "torch._dynamo" in sys.modules  # it takes two seconds to import
-    with torch.compiler.set_stance("force_eager") if compiled else nullcontext(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Using `torch.compile.*when there are global hooks", UserWarning)  # harmless
-        handle = register_module_forward_pre_hook(hook)
-        try:
-            yield
-        finally:
-            handle.remove()
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # otherwise nothing is compiled, and it takes two seconds to import
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Using `torch.compile.*when there are global hooks", UserWarning)  # harmless
+            stack.enter_context(torch.compiler.set_stance("force_eager") if eager else nullcontext())
+        stack.callback(register_module_forward_pre_hook(hook).remove)
+        yield
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.gradients import observe_apart
+from pyrovae.gradients import RunTwiceError, observe_apart
 from pyrovae.looks import Looks
 from pyrovae.pair import Pair
 from pyrovae.parameters import Program, same_random_numbers
@@ -157,12 +157,12 @@ class Objective(PyroELBO):
     def _examine_what_hides(self, call: Call, modules: list[nn.Module]) -> None:
         """Raise an InputError where something before a head that begins at zero is random, unseen as yet."""
         with perturbed(modules):
-            refusal = self._refusal(call)
-            if isinstance(refusal, InputError) and self._refusal(call, still=True) is None:
-                raise refusal
+            failure = self._failure(call)
+            if isinstance(failure, RunTwiceError) and self._failure(call, still=True) is None:
+                raise failure
 
-    def _refusal(self, call: Call, still: bool = False) -> Exception | None:
-        """Why :meth:`examine_gradient` fails, where it does, also while nothing is random but the draws."""
+    def _failure(self, call: Call, still: bool = False) -> Exception | None:
+        """Why the gradient cannot be examined, which may come of moved parameters; ``still``: without dropout."""
         try:
             with Still() if still else nullcontext():
                 self.examine_gradient(call)

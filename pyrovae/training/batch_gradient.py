@@ -199,11 +199,20 @@ class BatchGradient:
         fixed = [*detached(*recording.tensors), *self.tally]
         fused = fuse(step, [*fixed, *inputs])
 
-        def run(*inputs: Tensor) -> Gradients:
-            gradients = fused(*fixed, *inputs)  # which may be laid out otherwise than where shapes alone were traced
-            return [_laid_out(value, parameter) for value, parameter in zip(gradients, self.parameters, strict=True)]
+        turned: list[int] = []  # what kernels lay out otherwise than was expected where shapes alone were traced
 
-        require_agreement(lambda: self._difference(rows, run, inputs))
+        def run(*inputs: Tensor) -> Gradients:
+            gradients = [*fused(*fixed, *inputs)]
+            for place in turned:
+                gradients[place] = _laid_out(gradients[place], self.parameters[place])
+            return gradients
+
+        def look() -> str | None:
+            first = self._tried(lambda: run(*inputs))[GRADIENT].values()
+            turned.extend(i for i, value in enumerate(first) if _laid_out(value, self.parameters[i]) is not value)
+            return self._difference(rows, run, inputs)
+
+        require_agreement(look)
         return run
 
 
