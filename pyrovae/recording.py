@@ -22,7 +22,7 @@ import pyro
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.fx import GraphModule, graph_module
+from torch.fx import GraphModule, Node, graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
@@ -96,6 +96,7 @@ class Recording:
             own = _tensors(called)
             with _recording(), numbers:
                 self._graph = make_fx(lambda *all: _in_place(function, called, all[len(own) :]))(*own, *inputs)
+            _reshape(self._graph)
             self.tensors: list[Tensor] = [*own, *_lift(self._graph)]
         self._own = len(own)
         self._buffers = [*_buffers(called)]
@@ -162,6 +163,23 @@ def _write_back(former: Iterable[Buffer]) -> None:
                 raise NotRecordedError(f"buffer {name!r} becomes another kind of tensor, {found}")
             value.copy_(new)
             buffers[name] = value
+
+
+def _reshape(graph: GraphModule) -> None:
+    """Let views that nothing writes to be copies where fused kernels lay numbers out otherwise than eager ones."""
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+        if not _is_written_to(node):
+            node.target = torch.ops.aten.reshape.default
+
+
+def _is_written_to(node: Node) -> bool:
+    """Whether an operation writes to a tensor, or to a view of it."""
+    for user in node.users:
+        schema = getattr(user.target, "_schema", None)
+        views = schema is not None and any(value.alias_info is not None for value in schema.returns)
+        if schema is not None and (schema.is_mutable or (views and _is_written_to(user))):
+            return True
+    return False
 
 
 def _lift(graph: GraphModule) -> list[Tensor]:
