@@ -357,16 +357,7 @@ def test_imputation_is_weighed_by_the_density_of_the_draws(x):
 @pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning")
 @pytest.mark.parametrize("particles", [1, 3, 7])
 def test_values_of_several_particles_are_no_run(particles):
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x, 1.0))
-
     held = Trace()
     held.add_node("z", name="z", type="sample", value=torch.randn(7, 4), is_observed=False, infer={})
     with pytest.raises(InputError, match=r"site 'z' has densities of shape .*7, 4\); expected .*the values of one run"):
-        log_weights(model, poutine.replay(guide, trace=held), torch.randn(4), particles=particles)
+        log_weights(model, poutine.replay(posterior, trace=held), torch.randn(4), particles=particles)
