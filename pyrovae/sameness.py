@@ -45,7 +45,7 @@ def _apart(value: Tensor | None, other: Tensor | None) -> float:
     """The norm of a difference; what is not finite in both, and the same, is no difference."""
     if value is None or other is None:
         one = other if value is None else value
-        return 0.0 if one is None else _norm(one)
+        return 0.0 if one is None else float(one.to(torch.promote_types(one.dtype, torch.float64)).norm())
     if value.dim() and other.dim() and value.shape != other.shape:
         return math.inf
     if value.dtype == other.dtype and _is_inexact(value):

@@ -1,6 +1,7 @@
 """What lives in the backward pass alone, or in a buffer, is in a recording too: a step is the program's own."""
 
 import warnings
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -244,9 +245,20 @@ class Turned(nn.Module):
         return self.convolution(self.norm(pictures)).reshape(x.shape)
 
 
+class Flattened(Turned):
+    """The same, and a view of it that is none where the numbers lie in the order that is expected."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pictures = self.linear(x).reshape(-1, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+        return self.norm(pictures).permute(0, 2, 3, 1).reshape(len(pictures), 12)[:, ::3].reshape(x.shape)
+
+
 cases = {
     **{cls.__name__: cls for cls in (Reversing, Rounding, Frozen, Hooked, HookedModule, Backbone, Detached, NoGrad)},
-    **{cls.__name__: cls for cls in (Counting, Averaging, Expanded, Held, Masking, Tied, Checkpointed, Attending, Turned)},
+    **{
+        cls.__name__: cls
+        for cls in (Counting, Averaging, Expanded, Held, Masking, Tied, Checkpointed, Attending, Turned, Flattened)
+    },
     "weight_norm, old": lambda: Adapted(weight_norm),
     "weight_norm": lambda: Adapted(parametrizations.weight_norm),
     "spectral_norm, old": lambda: Adapted(spectral_norm),
@@ -254,6 +266,8 @@ cases = {
     "pruned": lambda: Adapted(lambda layer: prune.l1_unstructured(layer, "weight", 0.5)),
     "LSTM": lambda: Recurrent(nn.LSTM),
     "GRU": lambda: Recurrent(nn.GRU),
+    "LSTM with dropout": lambda: Recurrent(partial(nn.LSTM, num_layers=2, dropout=0.2)),
+    "compiled": lambda: torch.compile(nn.Linear(4, 4), backend="aot_eager"),
 }
 
 
@@ -337,3 +351,25 @@ def test_a_buffer_that_an_evaluation_replaces_is_taken_over(unfused):
 def test_in_single_precision(name):
     torch.set_default_dtype(torch.float32)
     assert_same(Pair(cases[name]).trained(False), Pair(cases[name]).trained(True), atol=1e-4)
+
+
+@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_between_recurrent_layers_keeps_particles_at_once(cls):
+    pair = Pair(lambda: Recurrent(partial(cls, num_layers=2, dropout=0.2)))
+    module = ELBO(2)(pair.model, pair.guide)
+    module.start(pair.x[:4])
+    assert module.plates.particles != "in turn"
+
+
+def test_looks_run_what_torch_compiles_as_it_was_written():
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    pair = Pair(lambda: torch.compile(nn.Linear(4, 4), backend=backend))
+    ELBO(2)(pair.model, pair.guide).start(pair.x[:4])
+    assert not compiled
+    pair.encoder(pair.x)
+    assert compiled
