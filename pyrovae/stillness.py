@@ -1,7 +1,7 @@
 """A program's runs made comparable: what is random beside its sample sites stands still, and no parameter hides an axis."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module
         programs: what runs meanwhile.
         numbers: whether what modules keep in attributes, as Python numbers and tensors, is put back too; buffers always are.
     """
-    kept = _Kept()
+    kept = Kept()
     found = [module for module in map(owner, programs) if isinstance(module, nn.Module)]
 
     def see(module: nn.Module) -> None:
@@ -47,13 +47,19 @@ def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module
         kept.restore(numbers)
 
 
-class _Kept:
-    """What modules kept when they were first seen: buffers, and tensors and numbers in attributes of their own."""
+class Kept:
+    """What modules kept when they were first seen: buffers, and tensors and numbers in attributes of their own.
 
-    def __init__(self) -> None:
+    Args:
+        modules: those that are seen now.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module] = ()) -> None:
         self._buffers: dict[nn.Module, dict[str, Tensor]] = {}
         self._attributes: dict[nn.Module, dict[str, Any]] = {}
         self._contents: dict[Tensor, Tensor] = {}
+        for module in modules:
+            self.keep(module)
 
     def keep(self, module: nn.Module) -> None:
         """Remember those of a module and its parts."""
@@ -66,7 +72,7 @@ class _Kept:
                     if isinstance(value, Tensor) and value not in self._contents:
                         self._contents[value] = value.data.clone()
 
-    def restore(self, numbers: bool) -> None:
+    def restore(self, numbers: bool = True) -> None:
         """Put them back, unseen by autograd; a program may have changed tensors in place, or put others in their place."""
         for part, buffers in self._buffers.items():
             part._buffers.update(buffers)

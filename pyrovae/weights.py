@@ -51,7 +51,7 @@ from pyrovae.particles import (
 )
 from pyrovae.precision import computing_in
 from pyrovae.sameness import GRADIENT, difference
-from pyrovae.stillness import Still, is_close, perturbed, reached
+from pyrovae.stillness import Kept, Still, is_close, perturbed, reached
 from pyrovae.supports import Site, is_discrete, is_improper, is_masked, require_same_measure, require_support
 
 
@@ -224,6 +224,7 @@ class Call:
         kwargs: what both are called with, by name.
         particles: the number K of draws a datum.
         plates: where the data lie, if that is known.
+        kept: what every run of a program is to find in the modules' buffers and attributes, if not what runs before it left.
     """
 
     model: Program
@@ -232,6 +233,7 @@ class Call:
     kwargs: dict
     particles: int
     plates: Plates | None
+    kept: Kept | None = None
 
     @property
     def nesting(self) -> int:
@@ -314,6 +316,8 @@ class Call:
 
     def _single(self, program: Program, draws: Trace | None) -> Trace:
         """The trace of one run, at draws where there are some."""
+        if self.kept is not None:
+            self.kept.restore()
         return _trace(program if draws is None else replaying(program, draws), self.args, self.kwargs)
 
 
@@ -410,11 +414,11 @@ def _looked(call: Call, ranks: Mapping[str, int], modules: list[nn.Module]) -> P
     parameters = [*{value: None for module in modules for value in module.parameters() if value.requires_grad}]
     with perturbed(modules):
         try:
-            found = _with_way(call, ranks, ways, parameters)
+            found = _with_way(replace(call, kept=Kept(modules)), ranks, ways, parameters)
         except Exception:  # a program that is given, say, a matrix that is no covariance any more
             found = None
     fails = found is None or (found.particles == "in turn" and OTHER not in (found.reason or ""))
-    return _with_way(call, ranks, ways, parameters) if found is None or fails else found
+    return _with_way(replace(call, kept=Kept(modules)), ranks, ways, parameters) if found is None or fails else found
 
 
 def _averages_all_batches(modules: list[nn.Module]) -> bool:

@@ -12,6 +12,7 @@ from checks import default, flat, members
 from programs import LinearGaussian
 from pyro import poutine
 from torch import nn
+from torch.nn.utils import spectral_norm
 
 import pyrovae
 import pyrovae.objectives
@@ -255,6 +256,17 @@ def test_batch_normalisation_that_weighs_all_batches_alike_counts_every_run(x):
     assert pair.decoder[1].num_batches_tracked == 3
     torch.testing.assert_close(pair.decoder[1].running_mean, fresh.decoder[1].running_mean)
     torch.testing.assert_close(pair.decoder[1].running_var, fresh.decoder[1].running_var)
+
+
+@pytest.mark.parametrize("calls", [0, 100])
+def test_what_a_network_keeps_of_its_calls_does_not_decide_the_way(x, calls):
+    """One step of the power method a call, whose vectors are far from settled at first."""
+    pair = Pairs(broadcasts=True)
+    for layer in [each for each in pair.modules() if isinstance(each, nn.Linear)]:
+        spectral_norm(layer)
+        for _ in range(calls):
+            layer(torch.zeros(layer.in_features))
+    assert find_plates(pair.model, pair.guide, x).particles == "together"
 
 
 def test_a_tensor_to_be_filled_in_place_is_not_read_by_accident(x):

@@ -14,7 +14,6 @@ from pyrovae import IWAE, InputError
 from pyrovae.recording import NotCompiledWarning
 from tests.networks.others import Case, GraphPair, Pair, cases, edges_as_argument, ring
 
-pytest.importorskip("timm", reason='the networks of other libraries are not installed: pip install -e ".[networks]"')
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*weight_norm. is deprecated:FutureWarning",
     "ignore:There is a performance drop:UserWarning",  # of attention under vmap
@@ -32,7 +31,9 @@ def ready(case: Case) -> Case:
     return case
 
 
-@pytest.fixture(params=cases.values(), ids=cases.keys())
+@pytest.fixture(
+    params=[pytest.param(case, marks=[pytest.mark.slow] * (case.needs != "torch"), id=name) for name, case in cases.items()]
+)
 def case(request) -> Case:
     return ready(request.param)
 
@@ -94,6 +95,7 @@ def test_a_recorded_training_is_an_eager_one(case, unfused):
     assert_recorded_training(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["channels_last", "torch_geometric, edges as argument", "GRU, float32"])
 def test_a_fused_training_is_an_eager_one(name):
     assert_recorded_training(ready(cases[name]))
@@ -121,7 +123,7 @@ def test_it_goes_on_to_the_bit(case, tmp_path):
         train(epochs=1, run=tmp_path / "two")
         found = train(run=tmp_path / "two", resume=True)
         assert found.keys() == expected.keys()
-        assert_same(found, expected, 0.0 if case.to_the_bit else 1e-14)
+        assert_same(found, expected, tolerance=0.0)
 
 
 def test_log_likelihood(case, unfused):
@@ -144,6 +146,7 @@ def test_log_likelihood_of_a_datum_is_its_own(case):
     torch.testing.assert_close(together[3:4], alone, rtol=case.tolerance, atol=case.tolerance)
 
 
+@pytest.mark.slow
 def test_edges_are_given_in_any_way(float64, unfused):
     """By ``partial``, with a call, or as a buffer; rows of the data they are not."""
     pytest.importorskip("torch_geometric")
