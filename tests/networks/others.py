@@ -369,7 +369,7 @@ def shared() -> Pair:
 
 
 class Scaled(Tensor):
-    """Whole numbers and a scale that stand for a matrix, without memory of its own, as libraries for quantised weights have it."""
+    """Whole numbers and a scale that stand for a matrix, without memory of its own, as quantised weights are kept."""
 
     qdata: Tensor
     scale: Tensor
