@@ -16,11 +16,11 @@ from torch import Tensor
 
 import pyrovae
 from benchmarks.bounds import make
+from benchmarks.estimates import dynamic
 from benchmarks.measure import Settings, elapsed, table
 from benchmarks.task import pixels
-from benchmarks.tested import dynamic
 from pyrovae.evaluation import ImportanceSamplingWarning
-from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.estimates.standard_error import mean_and_error
 
 chains = 16
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyrovae
+from benchmarks.estimates import compared, dynamic, estimated, named
 from benchmarks.measure import Settings, table
 from benchmarks.task import latent_dim, pixels
-from benchmarks.tested import compared, dynamic, estimated, named
 from pyrovae.networks import MLP
 from pyrovae.objectives import CIWAE, MIWAE, Objective
 

@@ -24,13 +24,13 @@ from benchmarks.measure import AbsentError, Contender, Settings, compare, interl
 from benchmarks.peers import by_hand, numpyro_svi
 from benchmarks.peers.ours import pair
 from benchmarks.task import Task, mlp_task, pixels
-from pyrovae.batches import Columns
-from pyrovae.evaluation.draws import Draws
-from pyrovae.evaluation.estimate import LogLikelihood
-from pyrovae.evaluation.importance import log_mean_weight
-from pyrovae.evaluation.limits import MAX_WEIGHTS
-from pyrovae.evaluation.mode import evaluating
-from pyrovae.precision import Precision, computing_in
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.evaluation.estimates.importance import log_mean_weight
+from pyrovae.evaluation.likelihood.draws import Draws
+from pyrovae.runtime.batches import Columns
+from pyrovae.runtime.eval_mode import evaluating
+from pyrovae.runtime.memory import MAX_WEIGHTS
+from pyrovae.runtime.precision import Precision, computing_in
 
 unit_rows = 100_000
 particles = (1, 5, 50, 500)

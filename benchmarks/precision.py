@@ -18,9 +18,9 @@ from benchmarks.likelihood import drawn, estimator, held_out, repeated, trained
 from benchmarks.measure import Settings, interleaved, milliseconds, ratio, table
 from benchmarks.peers.ours import pair
 from benchmarks.task import latent_dim, mlp_task, pixels
-from pyrovae.evaluation.estimate import LogLikelihood
-from pyrovae.evaluation.mode import evaluating
-from pyrovae.precision import computing_in, precisions
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.runtime.eval_mode import evaluating
+from pyrovae.runtime.precision import computing_in, precisions
 
 batch_size = 100
 data_at_once = 10

@@ -15,7 +15,7 @@ from benchmarks.measure import Settings, elapsed, milliseconds, table
 from benchmarks.peers.ours import recorded
 from benchmarks.step import sizes
 from benchmarks.task import Task, mlp_task, pixels
-from pyrovae import rewriting
+from pyrovae.compiling import cpu_kernels as rewriting
 
 kinds = {
     "products": ("mm_out", "aten::mm", "aten::addmm", "aten::bmm", "gemm"),

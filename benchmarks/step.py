@@ -7,10 +7,10 @@ contenders start from the same weights and take the same rows, and their mean lo
 import statistics
 from collections.abc import Mapping
 
-from benchmarks.floor import floor
 from benchmarks.measure import AbsentError, Settings, compare, interleaved, ours
 from benchmarks.peers import Peer, Stepper, by_hand, numpyro_svi, pyro_svi
 from benchmarks.peers.ours import recorded
+from benchmarks.roofline import floor
 from benchmarks.task import Task, conv_task, mlp_task, pixels
 
 peers: dict[str, Peer] = {

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from benchmarks.measure import Contender, Settings, compare, interleaved
 from benchmarks.peers.ours import objective, pair, recorded
 from benchmarks.task import Task, mlp_task, pixels
-from pyrovae.batches import Batch, Columns, batches, prefetched
 from pyrovae.data import Binarize
+from pyrovae.runtime.batches import Batch, Columns, batches, prefetched
 from pyrovae.training.steps import Steps
 
 in_memory = "in memory"

@@ -24,8 +24,8 @@ import torch
 import pyrovae
 from benchmarks.measure import Settings, table
 from pyrovae.errors import InputError
-from pyrovae.training import verify
-from pyrovae.training.checkpoint import has_checkpoint, load_training, load_weights, read_manifest
+from pyrovae.runs import verify
+from pyrovae.runs.checkpoint import has_checkpoint, load_training, load_weights, read_manifest
 
 epochs, batch_size = 6, 16
 

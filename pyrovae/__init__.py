@@ -5,6 +5,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pyrovae.engine import LogWeights as LogWeights
+    from pyrovae.engine import Plates as Plates
+    from pyrovae.engine import find_plates as find_plates
+    from pyrovae.engine import log_weights as log_weights
     from pyrovae.errors import InputError as InputError
     from pyrovae.estimator import VAEEstimator as VAEEstimator
     from pyrovae.evaluation import AnnealedLikelihood as AnnealedLikelihood
@@ -21,16 +25,12 @@ if TYPE_CHECKING:
     from pyrovae.evaluation import impute as impute
     from pyrovae.evaluation import log_likelihood as log_likelihood
     from pyrovae.evaluation import refine as refine
+    from pyrovae.experiment import load as load
     from pyrovae.objectives import ELBO as ELBO
     from pyrovae.objectives import IWAE as IWAE
-    from pyrovae.training import compile as compile
+    from pyrovae.objectives.compiled import compile as compile
     from pyrovae.training import fit as fit
-    from pyrovae.training import load as load
     from pyrovae.vae import VAE as VAE
-    from pyrovae.weights import LogWeights as LogWeights
-    from pyrovae.weights import Plates as Plates
-    from pyrovae.weights import find_plates as find_plates
-    from pyrovae.weights import log_weights as log_weights
 
 _homes = {
     "AnnealedLikelihood": "evaluation",
@@ -42,25 +42,26 @@ _homes = {
     "IWAE": "objectives",
     "InputError": "errors",
     "LogLikelihood": "evaluation",
-    "LogWeights": "weights",
-    "Plates": "weights",
+    "LogWeights": "engine",
+    "Plates": "engine",
     "VAE": "vae",
     "VAEEstimator": "estimator",
     "annealed_importance_sampling": "evaluation",
     "bidirectional": "evaluation",
     "bound_curve": "evaluation",
     "compare": "evaluation",
-    "compile": "training",
-    "find_plates": "weights",
+    "compile": "objectives.compiled",
+    "find_plates": "engine",
     "fit": "training",
     "gradient_statistics": "evaluation",
     "impute": "evaluation",
-    "load": "training",
+    "load": "experiment",
     "log_likelihood": "evaluation",
-    "log_weights": "weights",
+    "log_weights": "engine",
     "refine": "evaluation",
 }
-_rooms = {"data", "evaluation", "guides", "likelihoods", "networks", "objectives", "plots", "priors", "training"}
+_rooms = {"compiling", "data", "engine", "evaluation", "experiment", "guides", "likelihoods", "networks", "objectives"}
+_rooms |= {"plots", "priors", "runs", "training"}
 __all__ = list(_homes)
 
 

@@ -14,21 +14,21 @@ from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from pyrovae.engine.pair import Pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation import log_likelihood, posterior_means
-from pyrovae.evaluation.limits import MAX_ROWS
-from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.moments import mean
-from pyrovae.evaluation.noise import seeded, seeds_of_rows
+from pyrovae.evaluation.latent.means import mean
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP, Build, Shape
 from pyrovae.objectives import Objective
-from pyrovae.pair import Pair
-from pyrovae.parameters import keeping_its_own
 from pyrovae.priors import Prior, StandardNormal
+from pyrovae.runtime.eval_mode import evaluating
+from pyrovae.runtime.memory import MAX_ROWS
+from pyrovae.runtime.parameters import keeping_its_own
+from pyrovae.runtime.seeds import seeded, seeds_of_rows
+from pyrovae.standardize import Rescaled, RescaledNormal, Units
 from pyrovae.training import fit
-from pyrovae.units import Rescaled, RescaledNormal, Units
 from pyrovae.vae import VAE
 
 Array = NDArray[Any]

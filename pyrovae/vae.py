@@ -9,12 +9,12 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.conditioned import Conditioned, output, require_rows
 from pyrovae.distributions.observed_part import observed_part, require_mask
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Bernoulli, Likelihood
 from pyrovae.networks import MLP, Build, Shape
+from pyrovae.networks.conditional_network import ConditionalNetwork, output, require_rows
 from pyrovae.priors import Prior, StandardNormal
 
 
@@ -81,7 +81,8 @@ class VAE(PyroModule):
         guide: builds q(z | x) from ``event_shape``, ``latent_dim`` and the encoder's builder.
         encoder: builds the guide's network from its input and output shapes.
         decoder: builds the model's network from its input and output shapes.
-        context_shape: shape of one context, if there is any (:class:`pyrovae.conditioned.Conditioned` says how it joins).
+        context_shape: shape of one context, if there is any; how it joins says
+            :class:`pyrovae.networks.conditional_network.ConditionalNetwork`.
 
     References:
         | Auto-Encoding Variational Bayes (Kingma & Welling, 2014)
@@ -110,7 +111,7 @@ class VAE(PyroModule):
         super().__init__()
         self.context_shape = context_shape = None if context_shape is None else tuple(context_shape)
         if context_shape is not None:
-            encoder, decoder = (partial(Conditioned, build, context_shape) for build in (encoder, decoder))
+            encoder, decoder = (partial(ConditionalNetwork, build, context_shape) for build in (encoder, decoder))
         p_x = likelihood(tuple(event_shape))
         self.model = Model(prior(latent_dim), p_x, decoder((latent_dim,), p_x.param_shape))
         self.guide = guide(tuple(event_shape), latent_dim, encoder)
@@ -125,7 +126,7 @@ class VAE(PyroModule):
             InputError: where the decoder has no ``start_output_at``.
         """
         decoder = self.model.decoder
-        decoder = decoder.network if isinstance(decoder, Conditioned) else decoder
+        decoder = decoder.network if isinstance(decoder, ConditionalNetwork) else decoder
         if not hasattr(decoder, "start_output_at"):
             raise InputError(
                 f"the decoder {type(decoder).__name__} has no method start_output_at(value), which sets its output bias; "

@@ -15,12 +15,15 @@ from spaces import latents
 from torch import Tensor, nn
 
 import pyrovae.guides
+import pyrovae.networks
 import pyrovae.priors
 from pyrovae.errors import InputError
 from pyrovae.guides import Guide
+from pyrovae.networks.conditional_network import ConditionalNetwork
+from pyrovae.networks.network import Network
 from pyrovae.objectives import Measurement, Objective
-from pyrovae.parameters import Program
 from pyrovae.priors import Prior, StandardNormal
+from pyrovae.runtime.parameters import Program
 from pyrovae.vae import VAE
 
 QUANTILE = 4.42
@@ -120,6 +123,11 @@ def members(package: ModuleType, base: type) -> list[type]:
     classes = {value for file in files for value in vars(file).values() if inspect.isclass(value)}
     found = [cls for cls in classes if issubclass(cls, base) and not cls.__name__.startswith("_") and not _is_abstract(cls)]
     return sorted(found, key=lambda cls: cls.__name__)
+
+
+def networks() -> list[type[Network]]:
+    """The networks that are built from their shapes alone."""
+    return [cls for cls in members(pyrovae.networks, Network) if cls is not ConditionalNetwork]
 
 
 def _is_abstract(cls: type) -> bool:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pyrovae.training.checkpoint import format_version
-from pyrovae.training.durable import digest_of_file, write_sealed
-from pyrovae.training.results import writing_results
+from pyrovae.runs.atomic_files import digest_of_file, write_sealed
+from pyrovae.runs.checkpoint import format_version
+from pyrovae.runs.results import writing_results
 
 
 def reseal(run: Path) -> None:

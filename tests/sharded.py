@@ -11,7 +11,7 @@ from programs import GaussianGuide, LinearGaussian
 from together import device, joined
 
 import pyrovae
-from pyrovae.evaluation.shards import in_shards
+from pyrovae.runtime.sharding import in_shards
 
 
 def estimates(device: torch.device, broken: bool = False) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pyrovae.parameters import Program
+from pyrovae.runtime.parameters import Program
 
 
 class Line:

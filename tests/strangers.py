@@ -11,10 +11,10 @@ from unittest import mock
 import numpy as np
 
 from pyrovae.cli import main
-from pyrovae.files import read_json
-from pyrovae.training import checkpoint as checkpoints
-from pyrovae.training import durable, results
-from pyrovae.training import run as runs
+from pyrovae.runs import atomic_files, results
+from pyrovae.runs import checkpoint as checkpoints
+from pyrovae.runs import run as runs
+from pyrovae.untrusted.bounded_files import read_json
 
 
 class Bomb:
@@ -105,14 +105,14 @@ class Anything(str):
 
 
 def _digest(content: bytes) -> str:
-    return Anything(durable.digest(content))
+    return Anything(atomic_files.digest(content))
 
 
 def _digest_of_file(path: Path) -> str:
-    return Anything(durable.digest_of_file(path))
+    return Anything(atomic_files.digest_of_file(path))
 
 
 def _read_sealed(path: Path) -> dict:
     content = read_json(path)
-    content.pop(durable.SEAL, None)
+    content.pop(atomic_files.SEAL, None)
     return content

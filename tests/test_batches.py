@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from pyrovae.batches import Columns, as_batch, as_data, batches
 from pyrovae.errors import InputError
+from pyrovae.runtime.batches import Columns, as_batch, as_data, batches
 
 x = torch.arange(14.0).reshape(7, 2)
 

@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn.functional import one_hot
 
 import pyrovae
-from pyrovae.conditioned import Conditioned
 from pyrovae.data import Array, Digits
 from pyrovae.errors import InputError
 from pyrovae.evaluation import posterior_means, reconstructions
 from pyrovae.networks import MLP, ConvDecoder, ConvEncoder
+from pyrovae.networks.conditional_network import ConditionalNetwork
 from pyrovae.objectives import ELBO, IWAE
 from pyrovae.priors import Flow, LearnedNormal, StandardNormal, Vamp
 from pyrovae.vae import VAE
@@ -44,16 +44,16 @@ def x():
     return torch.bernoulli(torch.full((12, 4), 0.5))
 
 
-class TestConditioned:
+class TestConditionalNetwork:
     def test_a_vector_is_joined_by_the_context(self):
-        conditioned = Conditioned(network, (3,), (2,), (5, 2))
+        conditioned = ConditionalNetwork(network, (3,), (2,), (5, 2))
         x, c = torch.randn(7, 12, 2), torch.randn(12, 3)
         joined = torch.cat([x, c.expand(7, 12, 3)], -1)
         torch.testing.assert_close(conditioned(x, c), conditioned.network(joined))
 
     @pytest.mark.parametrize("channels", [(), (2,)])
     def test_a_picture_is_joined_by_one_that_is_drawn_of_the_context(self, channels):
-        conditioned = Conditioned(ConvEncoder, (3,), (*channels, 8, 6), (4,))
+        conditioned = ConditionalNetwork(ConvEncoder, (3,), (*channels, 8, 6), (4,))
         x, c = torch.randn(5, *channels, 8, 6), torch.randn(5, 3)
         drawn = conditioned.drawn(c).reshape(5, 1, 8, 6)
         joined = torch.cat([x.reshape(5, -1, 8, 6), drawn], 1)
@@ -62,7 +62,7 @@ class TestConditioned:
 
     @pytest.mark.parametrize("channels", [(), (2,)])
     def test_a_picture_is_joined_by_a_picture(self, channels):
-        conditioned = Conditioned(ConvEncoder, (*channels, 8, 6), (8, 6), (4,))
+        conditioned = ConditionalNetwork(ConvEncoder, (*channels, 8, 6), (8, 6), (4,))
         x, c = torch.randn(5, 8, 6), torch.randn(5, *channels, 8, 6)
         joined = torch.cat([x[:, None], c.reshape(5, -1, 8, 6)], 1)
         assert conditioned.drawn is None
@@ -70,7 +70,7 @@ class TestConditioned:
 
     def test_a_context_of_another_shape_is_refused(self):
         with pytest.raises(InputError, match=r"context has shape \(5, 2\); expected \(B, 3\).*context_shape=\(2,\)"):
-            Conditioned(network, (3,), (2,), (5,))(torch.randn(5, 2), torch.randn(5, 2))
+            ConditionalNetwork(network, (3,), (2,), (5,))(torch.randn(5, 2), torch.randn(5, 2))
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ import pyrovae.priors
 from pyrovae import IWAE, VAE, VAEEstimator
 from pyrovae.errors import InputError
 from pyrovae.evaluation import posterior_means
-from pyrovae.evaluation.noise import seeds_of_rows
 from pyrovae.guides import Flow, FullRankNormal, Guide, Hierarchical
 from pyrovae.likelihoods import Bernoulli, Beta, Likelihood, Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import BetaELBO
 from pyrovae.priors import Prior, Vamp
+from pyrovae.runtime.seeds import seeds_of_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
 small = partial(MLP, hidden=(8,))

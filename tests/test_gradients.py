@@ -32,7 +32,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from pyrovae import VAE, InputError
-from pyrovae.gradients import (
+from pyrovae.engine.gradients import (
     Tapped,
     choose,
     draw_stopped,
@@ -42,6 +42,8 @@ from pyrovae.gradients import (
     stopped_density,
     stopping_model,
 )
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.weights import Call, find_plates
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import (
@@ -55,9 +57,7 @@ from pyrovae.objectives import (
     TailAdaptive,
     WakeSleep,
 )
-from pyrovae.pair import Pair
-from pyrovae.training.compiled import compile
-from pyrovae.weights import Call, find_plates
+from pyrovae.objectives.compiled import compile
 
 pytestmark = pytest.mark.usefixtures("float64")
 small = partial(MLP, hidden=(4,))
@@ -385,7 +385,7 @@ class TestTraces:
         assert None not in optimizer.get_state()
 
     @objectives
-    @pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning")  # where it breaks in the look
+    @pytest.mark.filterwarnings("ignore::pyrovae.engine.particles.ParticlesInTurnWarning")  # where it breaks in the look
     @pytest.mark.parametrize("svi", [False, True])
     def test_after_an_error_parameters_are_themselves(self, objective, svi):
         """Of a model that observes something else than x, or whose network breaks in a later run."""

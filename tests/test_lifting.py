@@ -6,7 +6,7 @@ import torch
 from torch.distributions import kl_divergence, transforms
 
 from pyrovae.distributions.stacked import Stacked
-from pyrovae.lifting import lift
+from pyrovae.engine.lifting import lift
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, D = 4, 3

@@ -9,11 +9,11 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
+from pyrovae.engine.weights import log_weights
 from pyrovae.networks import ConvDecoder, ConvEncoder
 from pyrovae.objectives import ELBO, IWAE
-from pyrovae.parameters import same_random_numbers
+from pyrovae.runtime.parameters import same_random_numbers
 from pyrovae.vae import VAE
-from pyrovae.weights import log_weights
 
 OTHERS = {"others.0.weight", "others.0.bias"}
 FUNCTION_NAMES = {f"stored.param:{name}" for name in ("noise", "slope", "offset", "factor")} | OTHERS

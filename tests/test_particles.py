@@ -17,12 +17,12 @@ from torch.nn.utils import spectral_norm
 import pyrovae
 import pyrovae.objectives
 from pyrovae import annealed_importance_sampling, bound_curve, log_likelihood
+from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.particles import ParticlesInTurnWarning
+from pyrovae.engine.weights import Plates, find_plates, log_weights
 from pyrovae.evaluation import gradient_statistics, kl_decomposition, posterior_means, reconstructions
 from pyrovae.objectives import ELBO, IWAE, SELBO, Objective
-from pyrovae.pair import Pair
-from pyrovae.particles import ParticlesInTurnWarning
-from pyrovae.recording import NotCompiledWarning
-from pyrovae.weights import Plates, find_plates, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, L, D = 4, 2, 3
@@ -187,7 +187,7 @@ estimates = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimate.ImportanceSamplingWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
 @pytest.mark.parametrize("estimate", estimates.values(), ids=estimates)
 def test_every_estimate_is_that_of_the_broadcasting_style(estimate, x):
     """The same random numbers, the same answer; compiled or not."""
@@ -245,7 +245,7 @@ def test_batch_normalisation_counts_every_run(x):
     torch.testing.assert_close(norm.running_var, fresh.decoder[1].running_var)
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.engine.particles.ParticlesInTurnWarning")
 def test_batch_normalisation_that_weighs_all_batches_alike_counts_every_run(x):
     pair, fresh = (Pairs(broadcasts=False, norm=True) for _ in range(2))
     for each in (pair, fresh):
@@ -433,7 +433,7 @@ def sealed(x):
     return model, guide
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.engine.particles.ParticlesInTurnWarning")
 class TestInTurn:
     def test_a_recording_is_the_same(self, x):
         found = []
@@ -448,7 +448,7 @@ class TestInTurn:
             found.append((value.detach(), flat(value, [*module.parameters()])))
         torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
-    @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimate.ImportanceSamplingWarning")
+    @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
     def test_a_likelihood_is_the_same(self, x):
         found = [log_likelihood(*sealed(x), x, 40, compile=record, particles=(1,)).log_p for record in (False, True)]
         torch.testing.assert_close(*map(torch.from_numpy, found), rtol=1e-9, atol=1e-9)

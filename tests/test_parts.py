@@ -15,15 +15,15 @@ from torch import nn
 import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.priors
+from pyrovae.compiling.export import Recording
+from pyrovae.engine.weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood, Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import IWAE, ReweightedWakeSleep
 from pyrovae.priors import Prior, StandardNormal
-from pyrovae.recording import Recording
 from pyrovae.vae import VAE
-from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 network = partial(MLP, hidden=(6,))

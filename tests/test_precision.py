@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from pyrovae import VAE, InputError, fit, log_likelihood, log_weights
-from pyrovae.precision import computing_in
+from pyrovae.runtime.precision import computing_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
 

@@ -13,10 +13,10 @@ from pyro.infer.autoguide import AutoDelta
 from pyro.poutine.trace_struct import Trace
 
 from pyrovae import ELBO, annealed_importance_sampling, bound_curve, compare, fit, impute, log_likelihood, log_weights
+from pyrovae.engine.weights import check_pair
 from pyrovae.errors import InputError
-from pyrovae.evaluation.kl_decomposition import kl_decomposition
-from pyrovae.evaluation.rate_distortion import rate_distortion
-from pyrovae.weights import check_pair
+from pyrovae.evaluation.latent.kl_decomposition import kl_decomposition
+from pyrovae.evaluation.latent.rate_distortion import rate_distortion
 
 pytestmark = pytest.mark.usefixtures("float64")
 AUXILIARY = {"is_auxiliary": True}
@@ -354,7 +354,7 @@ def test_imputation_is_weighed_by_the_density_of_the_draws(x):
     torch.testing.assert_close(*drawn)
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.engine.particles.ParticlesInTurnWarning")
 @pytest.mark.parametrize("particles", [1, 3, 7])
 def test_values_of_several_particles_are_no_run(particles):
     held = Trace()

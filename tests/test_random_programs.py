@@ -27,8 +27,8 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
+from pyrovae.engine.weights import log_weights
 from pyrovae.errors import InputError
-from pyrovae.weights import log_weights
 
 Step = Callable[[Tensor, Tensor, bool], Tensor]
 """Of the features, the data, and whether axes are named from the left."""

@@ -11,9 +11,18 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 import pyrovae
-from pyrovae import rewriting
-from pyrovae.recording import decompositions, fuse
-from pyrovae.rewriting import ONEDNN_ROWS, biased, factors, log_bernoulli, log_of_one_more, onednn_is_faster, rewrite, tanh
+from pyrovae.compiling import cpu_kernels as rewriting
+from pyrovae.compiling.cpu_kernels import (
+    ONEDNN_ROWS,
+    biased,
+    factors,
+    log_bernoulli,
+    log_of_one_more,
+    onednn_is_faster,
+    rewrite,
+    tanh,
+)
+from pyrovae.compiling.export import decompositions, fuse
 
 PIXELS = 112
 """Seven factors a product."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyrovae.sameness import GRADIENT, difference
+from pyrovae.runtime.equivalence import GRADIENT, difference
 
 one = torch.ones(3)
 

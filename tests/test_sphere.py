@@ -14,6 +14,7 @@ from pyro.distributions import constraints
 from torch.distributions import kl_divergence
 
 from pyrovae.distributions.sphere import UniformSphere, VonMisesFisher, _Angle, direction
+from pyrovae.engine.weights import find_plates
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal
 from pyrovae.guides import VonMisesFisher as Guide
@@ -23,7 +24,6 @@ from pyrovae.priors import Flow, StandardNormal, Vamp
 from pyrovae.priors import UniformSphere as UniformPrior
 from pyrovae.priors import VonMisesFisher as Prior
 from pyrovae.vae import VAE
-from pyrovae.weights import find_plates
 
 pytestmark = pytest.mark.usefixtures("float64")
 lengths = pytest.mark.parametrize("length", [2, 3, 10, 100])

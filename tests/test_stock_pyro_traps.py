@@ -16,9 +16,9 @@ from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
+from pyrovae.engine.weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO, IWAE, Objective, ReweightedWakeSleep, TailAdaptive
-from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 K = 50

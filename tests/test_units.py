@@ -9,7 +9,7 @@ import pyrovae
 from pyrovae.errors import InputError
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
-from pyrovae.units import Rescaled, RescaledNormal, Units
+from pyrovae.standardize import Rescaled, RescaledNormal, Units
 
 pytestmark = pytest.mark.usefixtures("float64")
 

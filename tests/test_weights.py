@@ -26,8 +26,8 @@ from programs import (
 from pyro import poutine
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoIAFNormal, AutoMultivariateNormal, AutoNormal
 
+from pyrovae.engine.weights import Plates, find_plates, log_weights, weigh
 from pyrovae.errors import InputError
-from pyrovae.weights import Plates, find_plates, log_weights, weigh
 
 pytestmark = pytest.mark.usefixtures("float64")
 

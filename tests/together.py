@@ -22,10 +22,10 @@ from torch.nn.parallel import DistributedDataParallel
 from user_network import Normalised
 
 from pyrovae import ELBO, IWAE, VAE
-from pyrovae.batches import Columns
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import BetaELBO, Objective
+from pyrovae.runtime.batches import Columns
 from pyrovae.training.steps import Steps
 from pyrovae.training.trainer import random_states, restore_random_states
 

@@ -11,9 +11,9 @@ from benchmarks.networks import copy_weights
 from benchmarks.peers import Stepper, Trained
 from benchmarks.peers.by_hand import proposal
 from benchmarks.task import Task, latent_dim
-from pyrovae.batches import Columns
 from pyrovae.data import Binarize, Split
 from pyrovae.networks import MLP, ConvDecoder, ConvEncoder
+from pyrovae.runtime.batches import Columns
 from pyrovae.training.steps import Steps
 
 

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from benchmarks.measure import Settings, compare, interleaved, ours
 from benchmarks.programs.contenders import Train, batch_size, by_hand, draw, recorded, stock_pyro
+from benchmarks.programs.equivalence import compared
 from benchmarks.programs.flow import flow
 from benchmarks.programs.functions import functions
 from benchmarks.programs.hierarchical import hierarchical
 from benchmarks.programs.pair import Pair
-from benchmarks.programs.same import compared
 from benchmarks.programs.vamp import vamp
 from benchmarks.step import agreed
 from benchmarks.task import pixels
-from pyrovae.recording import NotCompiledWarning
+from pyrovae.compiling.export import NotCompiledWarning
 
 programs: tuple[Callable[[], Pair], ...] = (functions, hierarchical, flow, vamp)
 

@@ -12,9 +12,9 @@ from benchmarks.peers import Stepper
 from benchmarks.peers.by_hand import binarize
 from benchmarks.programs.pair import Pair
 from benchmarks.task import Order
-from pyrovae.batches import Columns
 from pyrovae.data import Binarize
 from pyrovae.objectives import ObjectiveModule
+from pyrovae.runtime.batches import Columns
 from pyrovae.training.steps import Steps
 
 batch_size, learning_rate = 128, 1e-3

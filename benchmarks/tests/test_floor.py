@@ -1,6 +1,6 @@
 """The arithmetic of a step, counted."""
 
-from benchmarks.floor import floor
+from benchmarks.roofline import floor
 from benchmarks.task import latent_dim, made_up, mlp_task
 
 

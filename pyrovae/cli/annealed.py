@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pyrovae.batches import Columns
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
+from pyrovae.runtime.batches import Columns
 from pyrovae.vae import VAE
 
 FILES = ("annealed.json", "annealed.npz")

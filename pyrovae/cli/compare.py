@@ -8,11 +8,11 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from pyrovae.cli.parse import parse
 from pyrovae.cli.records import read_summary
 from pyrovae.errors import InputError
-from pyrovae.files import require_plain
-from pyrovae.training.results import check_results
+from pyrovae.experiment.parse import parse
+from pyrovae.runs.results import check_results
+from pyrovae.untrusted.bounded_files import require_plain
 
 FINGERPRINT = "fingerprint of the test data"
 
@@ -45,10 +45,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _draw_plane(runs: dict[str, Path], number: int, figure: str) -> None:
     from pyrovae import plots
-    from pyrovae.cli import plane
+    from pyrovae.cli import rate_distortion_file
     from pyrovae.cli.evaluation import draw
 
-    found = plane.read(runs, number)
+    found = rate_distortion_file.read(runs, number)
     print(f"\n{found}")
     draw(Path(figure), lambda ax: plots.rate_distortion(found, ax))
     print(f"\nwritten: {figure}")

@@ -14,19 +14,19 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from pyrovae.cli.evaluation import report
-from pyrovae.cli.group import joined, own_device
-from pyrovae.cli.parse import add_trust, explain, parse
+from pyrovae.cli.torchrun import joined, own_device
 from pyrovae.cli.train import default_device
 from pyrovae.data import Data
 from pyrovae.errors import InputError
-from pyrovae.evaluation.log_likelihood import Proposal
-from pyrovae.evaluation.path import Start
-from pyrovae.training import load
-from pyrovae.training.config import Count, build_data, experiment_parser
+from pyrovae.evaluation.annealing.path import Start
+from pyrovae.evaluation.likelihood.log_likelihood import Proposal
+from pyrovae.experiment import load
+from pyrovae.experiment.config import Count, build_data, experiment_parser
+from pyrovae.experiment.load import read_config
+from pyrovae.experiment.parse import add_trust, explain, parse
+from pyrovae.experiment.trust import parse_settings, read_settings
+from pyrovae.runs.split_record import check_same
 from pyrovae.training.fit import check_device
-from pyrovae.training.load import read_config
-from pyrovae.training.split_record import check_same
-from pyrovae.training.trust import parse_settings, read_settings
 from pyrovae.vae import VAE
 
 Limit = PositiveInt | Literal["all"]  # pyright: ignore[reportOperatorIssue]

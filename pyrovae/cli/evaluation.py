@@ -16,8 +16,7 @@ from torch.nn.functional import one_hot
 from torch.utils.data import Subset
 
 from pyrovae import plots
-from pyrovae.batches import Batch, Columns, as_data, batches
-from pyrovae.cli import plane
+from pyrovae.cli import rate_distortion_file
 from pyrovae.cli.annealed import anneal, forget, keep
 from pyrovae.cli.compare import FINGERPRINT
 from pyrovae.cli.latent import Drawing, LatentSpace, latent_lines, latent_summary
@@ -34,9 +33,10 @@ from pyrovae.evaluation import (
     posterior_means,
     reconstructions,
 )
-from pyrovae.evaluation.log_likelihood import Proposal
-from pyrovae.evaluation.path import Start
-from pyrovae.training.results import writing_results
+from pyrovae.evaluation.annealing.path import Start
+from pyrovae.evaluation.likelihood.log_likelihood import Proposal
+from pyrovae.runs.results import writing_results
+from pyrovae.runtime.batches import Batch, Columns, as_data, batches
 from pyrovae.vae import VAE
 
 bounds = (1, 5, 50, 500)
@@ -86,7 +86,7 @@ def report(
         print(f"{estimate}\n\n{latent_lines(summary)}\n")
         if gaps is not None:
             print(f"With the guide's proposal refined for each datum: {gaps}\n")
-        plane.keep(space.plane, run)
+        rate_distortion_file.keep(space.plane, run)
         forget(run)
         if temperatures is not None:
             annealed = anneal(vae, tested, **annealing)

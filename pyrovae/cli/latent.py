@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from pyrovae import plots
-from pyrovae.batches import Batch, Columns, batches
 from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.evaluation import (
@@ -25,6 +24,7 @@ from pyrovae.evaluation import (
     rate_distortion,
     traverse,
 )
+from pyrovae.runtime.batches import Batch, Columns, batches
 from pyrovae.vae import VAE
 
 Drawing = Callable[[Axes], Axes]

@@ -14,8 +14,8 @@ from jsonargparse import ArgumentParser
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
 
 from pyrovae import guides, likelihoods, networks, objectives, priors
-from pyrovae.cli.parse import is_abstract, nearest, parse
 from pyrovae.errors import InputError
+from pyrovae.experiment.parse import is_abstract, nearest, parse
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import Network

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.errors import InputError
-from pyrovae.files import parse_json, read_json, read_text
-from pyrovae.training.run import check_metrics
+from pyrovae.runs.run import check_metrics
+from pyrovae.untrusted.bounded_files import parse_json, read_json, read_text
 
 METRICS = 2**25
 """Bytes of ``metrics.jsonl``, at the most: 32 MiB are a hundred thousand epochs."""

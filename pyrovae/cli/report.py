@@ -10,13 +10,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from pyrovae.cli.contents import contents
 from pyrovae.cli.evaluate import divide
-from pyrovae.cli.parse import add_trust, parse
+from pyrovae.cli.report_contents import contents
 from pyrovae.errors import InputError
+from pyrovae.experiment.parse import add_trust, parse
 from pyrovae.report import render
-from pyrovae.training.durable import told
-from pyrovae.training.results import add_results
+from pyrovae.runs.atomic_files import told
+from pyrovae.runs.results import add_results
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyrovae.cli.parse import explain
 from pyrovae.errors import InputError
-from pyrovae.training.load import read_config
-from pyrovae.training.run import check_settings
-from pyrovae.training.trust import parse_settings, read_settings
+from pyrovae.experiment.load import read_config
+from pyrovae.experiment.parse import explain
+from pyrovae.experiment.trust import parse_settings, read_settings
+from pyrovae.runs.run import check_settings
 
 may_change = (
     *("data.*", "evaluation.*", "overwrite", "resume", "trust"),

@@ -10,12 +10,12 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from pyrovae.cli.evaluation import are_pictures, draw, generate, labels_in_turn
-from pyrovae.cli.parse import add_trust, parse
 from pyrovae.errors import InputError
+from pyrovae.experiment import load
+from pyrovae.experiment.parse import add_trust, parse
 from pyrovae.plots import samples
-from pyrovae.training import load
-from pyrovae.training.durable import told
-from pyrovae.training.results import add_results
+from pyrovae.runs.atomic_files import told
+from pyrovae.runs.results import add_results
 from pyrovae.vae import VAE
 
 Label = NonNegativeInt | None  # pyright: ignore[reportOperatorIssue]

@@ -13,20 +13,21 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
-from pyrovae.batches import as_data, batches
 from pyrovae.cli.evaluation import report
-from pyrovae.cli.group import joined, own_device
-from pyrovae.cli.parse import parse
 from pyrovae.cli.resume import settings_to_resume
+from pyrovae.cli.torchrun import joined, own_device
 from pyrovae.data import Split
 from pyrovae.errors import InputError
+from pyrovae.experiment.config import Experiment, build, build_again, experiment_parser
+from pyrovae.experiment.load import read_config
+from pyrovae.experiment.parse import parse
+from pyrovae.experiment.unsaved_state import require_kept
 from pyrovae.priors import Prior, Vamp
-from pyrovae.training import Run, fit
-from pyrovae.training.config import Experiment, build, build_again, experiment_parser
-from pyrovae.training.load import read_config
-from pyrovae.training.processes import Processes
-from pyrovae.training.split_record import check_same
-from pyrovae.training.unkept import require_kept
+from pyrovae.runs import Run
+from pyrovae.runs.split_record import check_same
+from pyrovae.runtime.batches import as_data, batches
+from pyrovae.runtime.processes import Processes
+from pyrovae.training import fit
 
 
 def main(argv: Sequence[str]) -> int:

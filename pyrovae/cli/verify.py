@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
-from pyrovae.cli.parse import parse
-from pyrovae.training.results import verify
+from pyrovae.experiment.parse import parse
+from pyrovae.runs.results import verify
 
 
 def main(argv: Sequence[str]) -> int:

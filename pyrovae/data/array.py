@@ -8,10 +8,10 @@ from torch import Tensor
 from pyrovae.data.base import Data
 from pyrovae.data.labels import as_labels
 from pyrovae.data.lazy import Source
-from pyrovae.data.numpy_files import NpyFile, read_npz
 from pyrovae.data.partition import by_fractions
 from pyrovae.data.values import check_dtype, check_shape
 from pyrovae.errors import InputError
+from pyrovae.untrusted.numpy_files import NpyFile, read_npz
 
 
 class Array(Data):

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from pyrovae.data.base import Data
-from pyrovae.data.image_files import ImageFiles
 from pyrovae.data.image_folder import find_images
 from pyrovae.data.partition import by_fractions
 from pyrovae.errors import InputError
+from pyrovae.untrusted.image_files import ImageFiles
 
 
 class Images(Data):

@@ -6,9 +6,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyrovae.batches import size
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.values import as_floats, check_finite
+from pyrovae.runtime.batches import size
 
 
 class Source(Protocol):

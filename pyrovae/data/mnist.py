@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from pyrovae.data.base import Data
-from pyrovae.data.idx import read_idx
 from pyrovae.data.labels import as_labels
 from pyrovae.data.partition import with_official_test
 from pyrovae.errors import InputError
+from pyrovae.untrusted.idx import read_idx
 
 files = {
     "train-images-idx3-ubyte": (28, 28),

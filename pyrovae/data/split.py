@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyrovae.batches import Batch, Columns, batches, size
 from pyrovae.data.binarize import Binarize, fixed_draws
 from pyrovae.data.lazy import Binarized
 from pyrovae.errors import InputError
+from pyrovae.runtime.batches import Batch, Columns, batches, size
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,25 +1,25 @@
 """Estimates from log importance weights: log p(x), bounds, gradients, and the latent space of any pair."""
 
-from pyrovae.evaluation.active_units import ActiveUnits, active_units
-from pyrovae.evaluation.aggregate_posterior import AggregatePosterior, aggregate_posterior
-from pyrovae.evaluation.annealed_importance_sampling import AnnealedLikelihood, annealed_importance_sampling
-from pyrovae.evaluation.bidirectional import Bidirectional, bidirectional
-from pyrovae.evaluation.bound_curve import BoundCurve, bound_curve
-from pyrovae.evaluation.compare import Comparison, compare
-from pyrovae.evaluation.estimate import ImportanceSamplingWarning, LogLikelihood
+from pyrovae.evaluation.annealing.annealed_importance_sampling import AnnealedLikelihood, annealed_importance_sampling
+from pyrovae.evaluation.annealing.bidirectional import Bidirectional, bidirectional
+from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
-from pyrovae.evaluation.impute import impute
-from pyrovae.evaluation.interpolate import Interpolation, interpolate
-from pyrovae.evaluation.kl_decomposition import KLDecomposition, kl_decomposition
-from pyrovae.evaluation.latent_map import LatentMap, latent_map
-from pyrovae.evaluation.linear_probe import linear_probe
-from pyrovae.evaluation.log_likelihood import log_likelihood
-from pyrovae.evaluation.nearest_neighbours import nearest_neighbour_accuracy
-from pyrovae.evaluation.posterior_means import posterior_means
-from pyrovae.evaluation.rate_distortion import RateDistortion, rate_distortion
-from pyrovae.evaluation.reconstructions import reconstructions
-from pyrovae.evaluation.refine import InferenceGaps, inference_gaps, refine
-from pyrovae.evaluation.traverse import Traversal, traverse
+from pyrovae.evaluation.latent.active_units import ActiveUnits, active_units
+from pyrovae.evaluation.latent.aggregate_posterior import AggregatePosterior, aggregate_posterior
+from pyrovae.evaluation.latent.impute import impute
+from pyrovae.evaluation.latent.interpolate import Interpolation, interpolate
+from pyrovae.evaluation.latent.kl_decomposition import KLDecomposition, kl_decomposition
+from pyrovae.evaluation.latent.latent_map import LatentMap, latent_map
+from pyrovae.evaluation.latent.linear_probe import linear_probe
+from pyrovae.evaluation.latent.nearest_neighbours import nearest_neighbour_accuracy
+from pyrovae.evaluation.latent.posterior_means import posterior_means
+from pyrovae.evaluation.latent.rate_distortion import RateDistortion, rate_distortion
+from pyrovae.evaluation.latent.reconstructions import reconstructions
+from pyrovae.evaluation.latent.traverse import Traversal, traverse
+from pyrovae.evaluation.likelihood.bound_curve import BoundCurve, bound_curve
+from pyrovae.evaluation.likelihood.compare import Comparison, compare
+from pyrovae.evaluation.likelihood.log_likelihood import log_likelihood
+from pyrovae.evaluation.likelihood.refine import InferenceGaps, inference_gaps, refine
 
 __all__ = [
     "ActiveUnits",

@@ -17,13 +17,13 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyrovae.batches import Batch, DataLike, as_batch
+from pyrovae.engine.gradients import stop_values
+from pyrovae.engine.weights import Call
 from pyrovae.errors import InputError
-from pyrovae.evaluation.noise import seeded
-from pyrovae.gradients import stop_values
 from pyrovae.objectives import Objective, ObjectiveModule
-from pyrovae.parameters import Program, owner, same_random_numbers, seeing
-from pyrovae.weights import Call
+from pyrovae.runtime.batches import Batch, DataLike, as_batch
+from pyrovae.runtime.parameters import Program, owner, same_random_numbers, seeing
+from pyrovae.runtime.seeds import seeded
 
 PROGRAMS = ("model", "guide", "shared", "unused")
 """Where a parameter is used: in one of the two programs, in both, or in neither."""

@@ -8,9 +8,9 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrovae.conditioned import output, require_rows
 from pyrovae.distributions.observed_part import require_mask
 from pyrovae.networks import Build, Shape
+from pyrovae.networks.conditional_network import output, require_rows
 
 
 class Guide(PyroModule):

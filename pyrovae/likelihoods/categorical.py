@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyrovae.distributions.levels import Levels
+from pyrovae.distributions.integer_categorical import Levels
 from pyrovae.errors import InputError
 from pyrovae.likelihoods.likelihood import Likelihood
 from pyrovae.networks import Shape

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyrovae.engine.supports import base_distribution
+from pyrovae.engine.weights import Call, LogWeights, Site, coordinates
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import ELBO, has_formula, kl_terms, same_order
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
-from pyrovae.supports import base_distribution
-from pyrovae.weights import Call, LogWeights, Site, coordinates
 
 FreeBitsPer = Literal["site", "dimension"]
 

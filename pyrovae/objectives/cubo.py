@@ -2,11 +2,11 @@ r"""The chi upper bound."""
 
 import math
 
+from pyrovae.engine.gradients import require_model_stops, stopping_model
+from pyrovae.engine.weights import Call
 from pyrovae.errors import InputError
-from pyrovae.gradients import require_model_stops, stopping_model
 from pyrovae.objectives.power_mean import PowerMean
 from pyrovae.objectives.weight_bound import Estimator, Evaluation
-from pyrovae.weights import Call
 
 
 class CUBO(PowerMean):

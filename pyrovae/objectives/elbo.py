@@ -5,12 +5,12 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyrovae.engine.supports import base_distribution, is_masked
+from pyrovae.engine.weights import Call, LogWeights, Site, per_datum
 from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, require_reparameterized
 from pyrovae.objectives.power_mean import PowerMean
 from pyrovae.objectives.weight_bound import Estimator
-from pyrovae.supports import base_distribution, is_masked
-from pyrovae.weights import Call, LogWeights, Site, per_datum
 
 
 class ELBO(PowerMean):

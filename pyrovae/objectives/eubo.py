@@ -5,11 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from pyrovae.engine.gradients import dream, require_model_stops, stopping_model
+from pyrovae.engine.weights import Call, LogWeights
 from pyrovae.errors import InputError
-from pyrovae.gradients import dream, require_model_stops, stopping_model
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.objectives.thermodynamic_elbo import tilted_mean
-from pyrovae.weights import Call, LogWeights
 
 Posterior = Literal["resampled", "simulated"]
 

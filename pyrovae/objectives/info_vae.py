@@ -6,10 +6,10 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrovae.engine.gradients import keeping_buffers
+from pyrovae.engine.weights import Call, LogWeights, Site, coordinates, per_datum
 from pyrovae.errors import InputError
-from pyrovae.gradients import keeping_buffers
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
-from pyrovae.weights import Call, LogWeights, Site, coordinates, per_datum
 
 
 class InfoVAE(Objective):

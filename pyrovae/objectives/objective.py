@@ -14,14 +14,14 @@ from pyro.infer.enum import get_importance_trace
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
+from pyrovae.compiling.export import is_recording
+from pyrovae.engine.gradients import RunTwiceError, observe_apart
+from pyrovae.engine.looks import Looks
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.weights import Call, LogWeights, Plates, Site
 from pyrovae.errors import InputError
-from pyrovae.gradients import RunTwiceError, observe_apart
-from pyrovae.looks import Looks
-from pyrovae.pair import Pair
-from pyrovae.parameters import Program, same_random_numbers
-from pyrovae.recording import is_recording
-from pyrovae.stillness import Still, perturbed, reached
-from pyrovae.weights import Call, LogWeights, Plates, Site
+from pyrovae.runtime.parameters import Program, same_random_numbers
+from pyrovae.runtime.probing import Still, perturbed, reached
 
 
 class Measurement(NamedTuple):
@@ -237,7 +237,7 @@ class ObjectiveModule(Pair):
 
 
 def weigh_apart(objective: Objective, call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draws, and what :func:`~pyrovae.gradients.observe_apart` makes of them, if this objective may be made of it."""
+    """Draws, and what :func:`~pyrovae.engine.gradients.observe_apart` makes of them, if this objective may be made of it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
     weights.require_densities(type(objective).__name__)

@@ -2,13 +2,13 @@
 
 import torch
 
-from pyrovae.gradients import require_guide_stops, require_model_stops, stopped_density
+from pyrovae.engine.gradients import require_guide_stops, require_model_stops, stopped_density
+from pyrovae.engine.weights import Call
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.miwae import MIWAE
 from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
 from pyrovae.objectives.power_mean import require_groups
 from pyrovae.objectives.weight_bound import counted
-from pyrovae.weights import Call
 
 
 class PIWAE(Objective):

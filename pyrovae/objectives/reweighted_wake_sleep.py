@@ -2,12 +2,12 @@
 
 import torch
 
+from pyrovae.engine.gradients import draw_stopped, dream, require_density
+from pyrovae.engine.weights import Call, Plates
 from pyrovae.errors import InputError
-from pyrovae.gradients import draw_stopped, dream, require_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.objective import Evaluation, Objective
 from pyrovae.objectives.weight_bound import counted
-from pyrovae.weights import Call, Plates
 
 
 class ReweightedWakeSleep(Objective):

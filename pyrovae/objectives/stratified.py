@@ -15,12 +15,12 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
+from pyrovae.engine.particles import current_particle
+from pyrovae.engine.supports import base_distribution
+from pyrovae.engine.weights import Call, LogWeights, Site
 from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.objectives.weight_bound import counted
-from pyrovae.particles import current_particle
-from pyrovae.supports import base_distribution
-from pyrovae.weights import Call, LogWeights, Site
 
 
 class Stratified(Objective):

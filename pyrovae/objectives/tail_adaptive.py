@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from pyrovae.engine.gradients import require_guide_stops, require_model_stops, stopped_density
+from pyrovae.engine.weights import Call
 from pyrovae.errors import InputError
-from pyrovae.gradients import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
 from pyrovae.objectives.weight_bound import counted
-from pyrovae.weights import Call
 
 
 class TailAdaptive(Objective):

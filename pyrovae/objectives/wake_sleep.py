@@ -2,10 +2,10 @@
 
 import torch
 
-from pyrovae.gradients import draw_stopped, require_density
+from pyrovae.engine.gradients import draw_stopped, require_density
+from pyrovae.engine.weights import Call
 from pyrovae.objectives.objective import Evaluation, Objective
 from pyrovae.objectives.reweighted_wake_sleep import asleep
-from pyrovae.weights import Call
 
 
 class WakeSleep(Objective):

@@ -35,8 +35,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pyrovae.errors import InputError
-from pyrovae.gradients import (
+from pyrovae.engine.gradients import (
     Tapped,
     choose,
     density_of_draws,
@@ -46,8 +45,9 @@ from pyrovae.gradients import (
     stopped_density,
     with_draws_of_model,
 )
+from pyrovae.engine.weights import Call, LogWeights
+from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
-from pyrovae.weights import Call, LogWeights
 
 Estimator = Literal["reparameterized", "score_function", "stl", "dreg", "resampled"]
 

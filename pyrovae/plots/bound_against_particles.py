@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.plots.axes import given_or_new, quiet
 from pyrovae.plots.gaps import NOTE, count_particles, described, draw_gaps, require_finite
 from pyrovae.plots.palette import ASIDE, FIRST, SECOND

@@ -7,7 +7,7 @@ from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFo
 from bokeh.plotting import figure
 
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.evaluation.average import mean_and_error
+from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.plots.palette import CLASSES, FIRST, SECOND
 from pyrovae.report.canvas import canvas
 from pyrovae.report.page import Annealed, Page

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from pyrovae.arguments import Arguments
-from pyrovae.batches import Batch, Columns
+from pyrovae.compiling.export import Recording, fuse, recorded, require_agreement, warn_of_eager
+from pyrovae.engine.gradients import derivatives
 from pyrovae.errors import InputError
-from pyrovae.gradients import derivatives
 from pyrovae.objectives import Measurement, ObjectiveModule
-from pyrovae.parameters import same_random_numbers
-from pyrovae.recording import Recording, fuse, recorded, require_agreement, warn_of_eager
-from pyrovae.sameness import BUFFER, GRADIENT, VALUE, Outcome, difference
-from pyrovae.stillness import reached
+from pyrovae.objectives.compiled import as_tensors, detached, record
+from pyrovae.runtime.arguments import Arguments
+from pyrovae.runtime.batches import Batch, Columns
+from pyrovae.runtime.equivalence import BUFFER, GRADIENT, VALUE, Outcome, difference
+from pyrovae.runtime.parameters import same_random_numbers
+from pyrovae.runtime.probing import reached
 from pyrovae.training.checks import Copies
-from pyrovae.training.compiled import as_tensors, detached, record
-from pyrovae.training.tally import Tally
+from pyrovae.training.epoch_sums import Tally
 
 Gradients = Sequence[Tensor | None]
 Rows = Callable[..., Sequence[Tensor]]

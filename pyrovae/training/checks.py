@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from pyrovae.batches import Batch
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives import ObjectiveModule
-from pyrovae.parameters import same_random_numbers
-from pyrovae.weights import LogWeights
+from pyrovae.runtime.batches import Batch
+from pyrovae.runtime.parameters import same_random_numbers
 
 
 class UnmovedParameterWarning(UserWarning):

@@ -17,22 +17,22 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from pyrovae.batches import as_batch, as_data
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
+from pyrovae.engine.gradients import derivatives
 from pyrovae.errors import InputError, require_positive
-from pyrovae.evaluation.device import home
-from pyrovae.evaluation.mode import evaluating, modes_kept
-from pyrovae.evaluation.noise import seeded
-from pyrovae.gradients import derivatives
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
-from pyrovae.parameters import Program, keeps_places, owner, same_random_numbers
-from pyrovae.precision import Precision, computing_in
-from pyrovae.stillness import reached
+from pyrovae.runs.run import Former, Run
+from pyrovae.runtime.batches import as_batch, as_data
+from pyrovae.runtime.device import home
+from pyrovae.runtime.eval_mode import evaluating, modes_kept
+from pyrovae.runtime.parameters import Program, keeps_places, owner, same_random_numbers
+from pyrovae.runtime.precision import Precision, computing_in
+from pyrovae.runtime.probing import reached
+from pyrovae.runtime.seeds import seeded
+from pyrovae.training.checkpointing import Keeping, opened
 from pyrovae.training.checks import UnmovedParameterWarning
-from pyrovae.training.interrupt import Signals
-from pyrovae.training.keeping import Keeping, opened
-from pyrovae.training.run import Former, Run
+from pyrovae.training.signals import Signals
 from pyrovae.training.steps import Steps
 from pyrovae.training.trainer import Trainer, seed_of_all
 
@@ -138,7 +138,7 @@ def fit(
             first step and leaves a run as it would have been but for rounding; if null, where the run has 3,000 steps
             or more to win them back. Programs that cannot be recorded, or whose Python numbers change, run eagerly, after
             a warning.
-        precision: in what the networks compute (:func:`pyrovae.precision.computing_in`); densities are float32 or more.
+        precision: in what networks compute (:func:`pyrovae.runtime.precision.computing_in`); densities are float32 or more.
         seed: fixes the order of the data, their binarisation and the latent draws; torch's generators are left as found.
         device: where to train; where the data are if not given. Data in memory go there as a whole where they fit, and
             else batch by batch, ahead of their use.

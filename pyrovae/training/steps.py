@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pyrovae.batches import Batch
 from pyrovae.errors import InputError, require_positive
 from pyrovae.objectives import ObjectiveModule
-from pyrovae.parameters import keeps_places, owner
-from pyrovae.training.averages import Averages, names
+from pyrovae.runtime.batches import Batch
+from pyrovae.runtime.parameters import keeps_places, owner
+from pyrovae.runtime.processes import Processes
+from pyrovae.training.accumulation import Part, Parted
 from pyrovae.training.batch_gradient import BatchGradient, Rows, as_given, as_it_is, in_memory
+from pyrovae.training.captured_steps import Replays
 from pyrovae.training.checks import Copies, Noise
-from pyrovae.training.faults import Fault, refuse
-from pyrovae.training.metrics import Means
-from pyrovae.training.parted import Part, Parted
-from pyrovae.training.processes import Processes
-from pyrovae.training.replays import Replays
-from pyrovae.training.tally import NonFinite, Tally
-from pyrovae.training.update import Update
+from pyrovae.training.ema import Averages, names
+from pyrovae.training.epoch_sums import NonFinite, Tally
+from pyrovae.training.means import Means
+from pyrovae.training.nonfinite import Fault, refuse
+from pyrovae.training.optimizer_step import Update
 
 CHECK_EVERY = 100
 """Steps after which a recorded step is compared with an eager one again."""

@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyrovae.batches import Batch, as_batch, batches, prefetched
 from pyrovae.data.split import Split
 from pyrovae.errors import InputError
-from pyrovae.evaluation.mode import evaluating
-from pyrovae.evaluation.noise import set_seed
 from pyrovae.objectives import Objective
-from pyrovae.training.checkpoint import Place, load_into
+from pyrovae.objectives.compiled import compile as compile_objective
+from pyrovae.runs.checkpoint import Place, load_into
+from pyrovae.runs.run import Former
+from pyrovae.runtime.batches import Batch, as_batch, batches, prefetched
+from pyrovae.runtime.eval_mode import evaluating
+from pyrovae.runtime.seeds import set_seed
 from pyrovae.training.checks import Copies, Noise, NonFiniteError, blame
-from pyrovae.training.compiled import compile as compile_objective
-from pyrovae.training.metrics import Means
-from pyrovae.training.run import Former
+from pyrovae.training.means import Means
 from pyrovae.training.steps import Steps
 
 REWINDS, SHRINK = 10, 0.5

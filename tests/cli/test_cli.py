@@ -14,14 +14,14 @@ import yaml
 from runs import reseal
 
 from pyrovae import VAE, InputError, load, log_weights
-from pyrovae.batches import as_batch, as_data
-from pyrovae.cli import main, plane
+from pyrovae.cli import main, rate_distortion_file
 from pyrovae.cli.evaluate import reopen
 from pyrovae.cli.evaluation import fingerprint
 from pyrovae.cli.train import _mean
 from pyrovae.data import Array, Digits
 from pyrovae.evaluation import LogLikelihood, inference_gaps
-from pyrovae.training import checkpoint
+from pyrovae.runs import checkpoint
+from pyrovae.runtime.batches import as_batch, as_data
 
 configs = Path(__file__).parents[2] / "configs"
 small = [
@@ -406,8 +406,8 @@ def test_a_network_that_keeps_something_beside_its_buffers_is_refused_before_it_
 
 @pytest.mark.parametrize("path", sorted(configs.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_valid(path):
-    from pyrovae.cli.parse import parse
-    from pyrovae.training.config import experiment_parser
+    from pyrovae.experiment.config import experiment_parser
+    from pyrovae.experiment.parse import parse
 
     config = parse(experiment_parser(), ["--config", str(path)])
     assert config.run == f"runs/{path.stem}"
@@ -416,8 +416,8 @@ def test_every_config_is_valid(path):
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", [path.stem for path in configs.glob("*mnist*.yaml")] + ["fashion"])
 def test_configs_train_on_the_real_data(name, tmp_path):
-    from pyrovae.cli.parse import parse
-    from pyrovae.training.config import build, experiment_parser
+    from pyrovae.experiment.config import build, experiment_parser
+    from pyrovae.experiment.parse import parse
 
     parser = experiment_parser()
     config = parse(parser, ["--config", str(configs / f"{name}.yaml"), "--data.root", os.environ["PYROVAE_DATA"]])
@@ -527,7 +527,7 @@ def test_compare(two_runs, tmp_path, capsys):
 
 
 def test_runs_in_the_plane_of_rate_and_distortion(two_runs, tmp_path, capsys):
-    figure, runs = tmp_path / "plane.png", [*map(str, two_runs)]
+    figure, runs = tmp_path / "rate_distortion_file.png", [*map(str, two_runs)]
     assert main(["compare", *runs, "--rate_distortion", str(figure)]) == 0
     said = capsys.readouterr().out
     assert "Rate and distortion of 270 data, 5 draws each" in said
@@ -544,7 +544,7 @@ def test_runs_in_the_plane_of_rate_and_distortion(two_runs, tmp_path, capsys):
 def test_no_plane_of_what_is_not_there(two_runs, tmp_path, capsys):
     copied = Path(shutil.copytree(two_runs[1], tmp_path / "copied"))
     argv = ("compare", str(two_runs[0]), str(copied), "--rate_distortion", str(tmp_path / "p.png"))
-    place = copied / plane.FILE
+    place = copied / rate_distortion_file.FILE
     with np.load(place) as file:
         found = dict(file)
 

@@ -17,20 +17,20 @@ from torch.distributed import HashStore
 from pyrovae import VAE
 from pyrovae.cli import main
 from pyrovae.cli.evaluation import report
-from pyrovae.cli.group import meet
+from pyrovae.cli.torchrun import meet
 from pyrovae.data import Digits
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.training import verify
-from pyrovae.training.checkpoint import load_training, load_weights
+from pyrovae.runs import verify
+from pyrovae.runs.checkpoint import load_training, load_weights
 
 script = """
 import os, signal, sys
 from pyrovae.cli import main
-from pyrovae.training import keeping
+from pyrovae.training import checkpointing
 from pyrovae.training.steps import Steps
 
-keeping.ASK_EVERY = 1
+checkpointing.ASK_EVERY = 1
 os.environ["NCCL_HOSTID"] = os.environ["RANK"]  # or NCCL refuses two processes on one device
 if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (sys.argv[1], "0"):
     over, done = Steps._over, []

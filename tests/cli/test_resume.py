@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pyrovae.cli import main
-from pyrovae.training import verify
+from pyrovae.runs import verify
 from pyrovae.training.steps import Steps
 
 small = [

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from strangers import Bomb, little_memory, payload, soon
 
 from pyrovae.data import MNIST, Array, Images
-from pyrovae.data.idx import read_idx
-from pyrovae.data.image_files import ImageFiles
 from pyrovae.errors import InputError
-from pyrovae.npz import opened_npz
+from pyrovae.untrusted.idx import read_idx
+from pyrovae.untrusted.image_files import ImageFiles
+from pyrovae.untrusted.npz import opened_npz
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ class TestNothingIsAllocatedThatIsNotThere:
             Array(str(tmp_path / name))
 
     def test_a_bomb(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("pyrovae.npz.FREE", 2**20)
+        monkeypatch.setattr("pyrovae.untrusted.npz.FREE", 2**20)
         np.savez_compressed(tmp_path / "x.npz", x=np.zeros((2**12, 2**10), np.uint8))
         with pytest.raises(InputError, match=r"stand for 4,194,\d+; save it uncompressed"):
             Array(str(tmp_path / "x.npz"))

@@ -17,16 +17,16 @@ from torch import nn
 
 import pyrovae
 from pyrovae.distributions.flow import FlowDistribution, zuko
+from pyrovae.engine.weights import find_plates, log_weights
 from pyrovae.errors import InputError
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
-from pyrovae.evaluation.annealed_importance_sampling import Annealing
-from pyrovae.evaluation.chains import Kernel, transition
-from pyrovae.evaluation.pilot import plan, sigmoid_schedule
+from pyrovae.evaluation.annealing.adaptation import plan, sigmoid_schedule
+from pyrovae.evaluation.annealing.annealed_importance_sampling import Annealing
+from pyrovae.evaluation.annealing.hmc import Kernel, transition
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.priors import UniformSphere
 from pyrovae.vae import VAE
-from pyrovae.weights import find_plates, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 starts = pytest.mark.parametrize("start", ["prior", "guide"])

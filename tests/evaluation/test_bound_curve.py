@@ -16,9 +16,9 @@ from torch.utils.data import TensorDataset
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation import BoundCurve, ImportanceSamplingWarning, LogLikelihood, bound_curve, log_likelihood
-from pyrovae.evaluation.bound_curve import BOUNDS
-from pyrovae.evaluation.noise import seed_of
+from pyrovae.evaluation.likelihood.bound_curve import BOUNDS
 from pyrovae.objectives import CIWAE, CUBO, ELBO, EUBO, IWAE, MIWAE, PIWAE, Renyi, ThermodynamicELBO
+from pyrovae.runtime.seeds import seed_of
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -209,7 +209,7 @@ class TestCall:
 
     def test_plain_functions_recorded_or_not(self, monkeypatch, unfused):
         recorded = []
-        monkeypatch.setattr("pyrovae.evaluation.draws.fuse", lambda run, _: recorded.append(run) or run)
+        monkeypatch.setattr("pyrovae.evaluation.likelihood.draws.fuse", lambda run, _: recorded.append(run) or run)
         x = LinearGaussian().data(5)
         curve = partial(bound_curve, *functions(*off()), x, (2, 10), num_samples=30, max_rows=20, max_weights=60)
         eager, fused = curve(compile=False), curve(compile=True)

@@ -15,11 +15,11 @@ import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.priors
 from pyrovae import VAE, InputError, log_likelihood
+from pyrovae.compiling.export import NotCompiledWarning
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP
 from pyrovae.priors import Prior
-from pyrovae.recording import NotCompiledWarning
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
@@ -88,8 +88,8 @@ def test_trained_parameters_of_functions_are_those_that_are_weighed(unfused):
 
 def test_one_recording_whatever_is_left_over(monkeypatch, unfused):
     recorded = []
-    fuse = pyrovae.evaluation.draws.fuse
-    monkeypatch.setattr("pyrovae.evaluation.draws.fuse", lambda *args: recorded.append(1) or fuse(*args))
+    fuse = pyrovae.evaluation.likelihood.draws.fuse
+    monkeypatch.setattr("pyrovae.evaluation.likelihood.draws.fuse", lambda *args: recorded.append(1) or fuse(*args))
     estimate = log_likelihood(*pair(), torch.randn(7, 3), 50, max_rows=12, max_weights=200, compile=True)
     assert len(estimate.log_p) == 7
     assert len(recorded) == 1

@@ -11,7 +11,7 @@ from pyrovae import InputError
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
-    pytest.mark.filterwarnings("ignore::pyrovae.particles.ParticlesInTurnWarning"),
+    pytest.mark.filterwarnings("ignore::pyrovae.engine.particles.ParticlesInTurnWarning"),
 ]
 D = 4
 
@@ -62,7 +62,7 @@ def test_it_is_refused(use, programs, site):
         use(*programs)
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimate.ImportanceSamplingWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
 def test_within_a_datum_it_may():
     model, guide, x = pair(decoder=Within())
     assert pyrovae.log_likelihood(model, guide, x, 20).log_p.shape == (5,)

@@ -13,13 +13,13 @@ from programs import Chain, ChainGuide, GaussianGuide, LatentPlateGuide, LinearG
 from torch import nn
 
 from pyrovae import VAE
-from pyrovae.batches import Columns
+from pyrovae.engine.pair import Pair
 from pyrovae.errors import InputError
 from pyrovae.evaluation import log_likelihood
-from pyrovae.evaluation.defensive import DefensiveMixture, widened
+from pyrovae.evaluation.likelihood.defensive import DefensiveMixture, widened
 from pyrovae.guides import Flow
 from pyrovae.networks import MLP
-from pyrovae.pair import Pair
+from pyrovae.runtime.batches import Columns
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),

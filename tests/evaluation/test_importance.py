@@ -6,7 +6,7 @@ import pytest
 import torch
 from checks import assert_mean
 
-from pyrovae.evaluation import importance
+from pyrovae.evaluation.estimates import importance
 
 log_weights = torch.randn(60, 5, dtype=torch.float64) * 2 - 1000
 """Far from zero, as log likelihoods are: the weights themselves underflow."""

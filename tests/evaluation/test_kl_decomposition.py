@@ -27,13 +27,13 @@ from torch import Tensor
 
 import pyrovae
 from pyrovae import guides, priors
-from pyrovae.batches import as_data
+from pyrovae.engine.pair import Pair
 from pyrovae.errors import InputError
 from pyrovae.evaluation import KLDecomposition, kl_decomposition, refine
-from pyrovae.evaluation.aggregate_density import DrawsAlone, log_aggregate_density
-from pyrovae.evaluation.kl_decomposition import _controlled
-from pyrovae.evaluation.weighed import weighed
-from pyrovae.pair import Pair
+from pyrovae.evaluation.latent.aggregate_density import DrawsAlone, log_aggregate_density
+from pyrovae.evaluation.latent.kl_decomposition import _controlled
+from pyrovae.evaluation.latent.weighted_batches import weighed
+from pyrovae.runtime.batches import as_data
 
 pytestmark = pytest.mark.usefixtures("float64")
 

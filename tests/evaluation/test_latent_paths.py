@@ -24,7 +24,7 @@ import pyrovae
 from pyrovae import guides, priors
 from pyrovae.errors import InputError
 from pyrovae.evaluation import interpolate, traverse
-from pyrovae.evaluation.interpolate import great_circle
+from pyrovae.evaluation.latent.interpolate import great_circle
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -29,7 +29,7 @@ from pyrovae.evaluation import (
     posterior_means,
     reconstructions,
 )
-from pyrovae.evaluation.moments import mean
+from pyrovae.evaluation.latent.means import mean
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import pyrovae
-from pyrovae.batches import Columns
-from pyrovae.evaluation.draws import Draws
-from pyrovae.evaluation.limits import MAX_WEIGHTS, rows_in_cache, together
+from pyrovae.evaluation.likelihood.draws import Draws
+from pyrovae.runtime.batches import Columns
+from pyrovae.runtime.memory import MAX_WEIGHTS, rows_in_cache, together
 
 cpu, cuda = torch.device("cpu"), torch.device("cuda")
 

@@ -24,8 +24,8 @@ from pyrovae.evaluation import (
     rate_distortion,
     reconstructions,
 )
-from pyrovae.evaluation.mode import evaluating, modes_kept
-from pyrovae.evaluation.reach import modules_reached
+from pyrovae.runtime.eval_mode import evaluating, modes_kept
+from pyrovae.runtime.reachable_modules import modules_reached
 from pyrovae.training.fit import EvaluationModeWarning
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 import pyrovae
+from pyrovae.compiling.export import NotCompiledWarning
 from pyrovae.errors import InputError
 from pyrovae.evaluation import inference_gaps, refine
 from pyrovae.guides import DiagonalNormal, FullRankNormal, Hierarchical
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
-from pyrovae.recording import NotCompiledWarning
 from pyrovae.vae import VAE
 
 pytestmark = [

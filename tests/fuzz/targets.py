@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 from strangers import checkpoint, make_run, taken_as_sealed
 
-from pyrovae.cli import plane
+from pyrovae.cli import rate_distortion_file
 from pyrovae.cli.records import read_metrics, read_summary
 from pyrovae.data import Array
-from pyrovae.data.idx import read_idx
-from pyrovae.data.image_files import FORMATS, ImageFiles
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.training.budget import Budget
-from pyrovae.training.checkpoint import checked_checkpoint
-from pyrovae.training.config import vae_maker
-from pyrovae.training.split_record import holds_part, read_event_shape
-from pyrovae.training.state_file import read_state
-from pyrovae.training.trust import read_settings
-from pyrovae.training.weights_file import read_weights
+from pyrovae.experiment.config import vae_maker
+from pyrovae.experiment.trust import read_settings
+from pyrovae.runs.checkpoint import checked_checkpoint
+from pyrovae.runs.split_record import holds_part, read_event_shape
+from pyrovae.untrusted.allocation_limit import Budget
+from pyrovae.untrusted.idx import read_idx
+from pyrovae.untrusted.image_files import FORMATS, ImageFiles
+from pyrovae.untrusted.safetensors_file import read_weights
+from pyrovae.untrusted.torch_file import read_state
 
 Read = Callable[[Path], object]
 
@@ -156,7 +156,9 @@ targets = {
     "state": Target(lambda folder: read_state(folder / "t"), "t", _in_checkpoint("training.pt"), pickled),
     "metrics": Target(read_metrics, "metrics.jsonl", _of("metrics.jsonl"), json),
     "summary": Target(read_summary, "summary.json", _of("summary.json"), json),
-    "plane": Target(lambda folder: plane.read_plane(folder / "p", 6), "p", _of(plane.FILE), archive),
+    "plane": Target(
+        lambda folder: rate_distortion_file.read_plane(folder / "p", 6), "p", _of(rate_distortion_file.FILE), archive
+    ),
     "netcdf": Target(lambda folder: LogLikelihood.from_netcdf(folder / "e.nc"), "e.nc", _of("log_likelihood.nc")),
 }
 """By the name of what is read."""

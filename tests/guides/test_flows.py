@@ -10,11 +10,11 @@ import torch
 import zuko
 from torch.nn.functional import softplus
 
+from pyrovae.engine.weights import Plates, log_weights
 from pyrovae.errors import InputError
 from pyrovae.guides import Flow, InverseAutoregressive
 from pyrovae.networks import MLP
 from pyrovae.vae import VAE
-from pyrovae.weights import Plates, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 guides = [Flow, partial(Flow, kind="maf"), InverseAutoregressive, partial(Flow, kind="nsf", transforms=3, context_dim=2)]

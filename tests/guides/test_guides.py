@@ -13,13 +13,13 @@ from spaces import latents, space_of
 from torch.nn.functional import softplus
 
 import pyrovae.guides
+from pyrovae.engine.weights import density_sites, log_weights
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO, IWAE
 from pyrovae.vae import VAE
-from pyrovae.weights import density_sites, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from checks import members
+from checks import networks
 from torch import nn
 
-import pyrovae.networks
 from pyrovae.errors import InputError
-from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, Network, ResNetDecoder, ResNetEncoder
+from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
 from pyrovae.networks.network import activations
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -21,7 +20,7 @@ class Transposed(ConvDecoder):
         super().__init__(*args, upsampling="transposed", **options)
 
 
-@pytest.mark.parametrize("cls", [*members(pyrovae.networks, Network), Transposed])
+@pytest.mark.parametrize("cls", [*networks(), Transposed])
 class TestEvery:
     @pytest.mark.parametrize(("in_shape", "out_shape"), picture_pairs)
     @pytest.mark.parametrize("batch", [(), (3,), (2, 3), (2, 1, 3)])

@@ -8,10 +8,10 @@ from pyro import poutine
 from pyro.infer import SVI
 
 from pyrovae import compile
+from pyrovae.engine.weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO
 from pyrovae.objectives.beta_elbo import BetaELBO
-from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

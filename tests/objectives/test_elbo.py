@@ -16,8 +16,8 @@ from programs import (
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
+from pyrovae.engine.weights import log_weights
 from pyrovae.objectives import ELBO
-from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 REPEATS = 30_000

@@ -11,6 +11,7 @@ from programs import PLATES, GaussianGuide, LinearGaussian, Mixture, MixtureGuid
 from pyro.infer import ReweightedWakeSleep as StockReweightedWakeSleep
 from quadrature import Grid
 
+from pyrovae.engine.weights import log_weights
 from pyrovae.objectives import (
     CIWAE,
     CUBO,
@@ -26,7 +27,6 @@ from pyrovae.objectives import (
     ThermodynamicELBO,
     WakeSleep,
 )
-from pyrovae.weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

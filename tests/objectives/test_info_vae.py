@@ -10,10 +10,10 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from torch import nn
 
 from pyrovae import compile
+from pyrovae.engine.weights import Call
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO
 from pyrovae.objectives.info_vae import InfoVAE
-from pyrovae.weights import Call
 
 pytestmark = pytest.mark.usefixtures("float64")
 

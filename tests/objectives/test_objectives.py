@@ -23,9 +23,9 @@ from pyro.infer import SVI, TraceEnum_ELBO
 from torch import nn
 
 import pyrovae.objectives
+from pyrovae.engine.weights import Call, log_weights
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO, IWAE, SIWAE, BetaELBO, Objective, ObjectiveModule, WakeSleep
-from pyrovae.weights import Call, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 classes = members(pyrovae.objectives, Objective)

@@ -15,12 +15,12 @@ from torch import nn
 
 import pyrovae
 from pyrovae.distributions.diagonal_normal_mixture import DiagonalNormalMixture
+from pyrovae.engine.weights import Call, log_weights
 from pyrovae.errors import InputError
 from pyrovae.guides import MixtureNormal
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO, IWAE, SELBO, SIWAE
 from pyrovae.vae import VAE
-from pyrovae.weights import Call, log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from strangers import make_run, taken_as_sealed
 
-from pyrovae.training import replays
+from pyrovae.training import captured_steps
 
 
 class Running:
@@ -21,7 +21,7 @@ class Running:
 @pytest.fixture
 def running(monkeypatch):
     """The bookkeeping around replays, on a CPU."""
-    monkeypatch.setattr(replays, "Captured", Running)
+    monkeypatch.setattr(captured_steps, "Captured", Running)
 
 
 @pytest.fixture

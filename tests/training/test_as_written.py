@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 import pyrovae
 from pyrovae import ELBO, IWAE, InputError
-from pyrovae.particles import ParticlesInTurnWarning
-from pyrovae.recording import NotCompiledWarning
+from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.engine.particles import ParticlesInTurnWarning
 from pyrovae.training.fit import EvaluationModeWarning
 
 
@@ -238,7 +238,7 @@ class TestBeforeAnythingMoves:
         pair.fit()
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimate.ImportanceSamplingWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
 def test_an_autocast_around_it_is_without_effect():
     def fitted() -> list[Tensor]:
         pair = Pair(nn.Tanh())

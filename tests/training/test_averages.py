@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from user_network import Normalised
 
 from pyrovae import IWAE, VAE, InputError
-from pyrovae.batches import Columns
 from pyrovae.networks import MLP
-from pyrovae.training.averages import Averages
+from pyrovae.runtime.batches import Columns
+from pyrovae.training.ema import Averages
 from pyrovae.training.steps import Steps
 
 adam = partial(torch.optim.Adam, lr=1e-2)

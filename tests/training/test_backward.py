@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from pyrovae import ELBO, fit
-from pyrovae.batches import Columns
+from pyrovae.runtime.batches import Columns
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
 

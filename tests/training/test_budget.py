@@ -17,7 +17,7 @@ from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
 from pyrovae.priors import Prior
-from pyrovae.training.budget import FREE, Budget
+from pyrovae.untrusted.allocation_limit import FREE, Budget
 
 parts = [
     *({"prior": cls, "guide": guide_for(cls)} for cls in members(pyrovae.priors, Prior)),

@@ -8,9 +8,9 @@ from safetensors import safe_open
 from torch import nn
 
 from pyrovae import InputError
-from pyrovae.training import checkpoint
-from pyrovae.training.checkpoint import Place
-from pyrovae.training.durable import read_sealed, write_sealed
+from pyrovae.runs import checkpoint
+from pyrovae.runs.atomic_files import read_sealed, write_sealed
+from pyrovae.runs.checkpoint import Place
 
 
 def save(folder, epoch: int, best: bool, value: float = 1.0) -> None:

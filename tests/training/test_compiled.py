@@ -16,8 +16,8 @@ from user_network import Normalised
 
 import pyrovae
 from pyrovae import ELBO, IWAE, VAE, InputError
-from pyrovae.recording import NotCompiledWarning
-from pyrovae.training import compiled
+from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.objectives import compiled
 
 compile = compiled.compile
 

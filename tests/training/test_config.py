@@ -12,14 +12,14 @@ import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.objectives
 import pyrovae.priors
-from pyrovae.cli.parse import parse
 from pyrovae.cli.train import _text
+from pyrovae.experiment.config import _is_same, build, experiment_parser, vae_maker
+from pyrovae.experiment.parse import parse
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
 from pyrovae.objectives import Objective
 from pyrovae.priors import Prior
-from pyrovae.training.config import _is_same, build, experiment_parser, vae_maker
 from pyrovae.training.fit import fit
 
 guide_to_contributing = Path(__file__).parents[2] / "CONTRIBUTING.md"

@@ -9,8 +9,8 @@ import torch
 
 import pyrovae
 from pyrovae import VAE, InputError
-from pyrovae.training import Run
-from pyrovae.training.checkpoint import load_weights
+from pyrovae.runs import Run
+from pyrovae.runs.checkpoint import load_weights
 from pyrovae.training.steps import Steps
 
 

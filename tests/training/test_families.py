@@ -13,7 +13,7 @@ from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
 from torch.distributions import Distribution, transform_to, transforms
 
-from pyrovae.recording import NotRecordedError, Recording, fuse
+from pyrovae.compiling.export import NotRecordedError, Recording, fuse
 
 pytestmark = pytest.mark.usefixtures("float64", "unfused")
 B, D = 4, 3

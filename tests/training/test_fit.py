@@ -15,8 +15,8 @@ from user_network import Normalised
 from pyrovae import ELBO, VAE, InputError, fit, log_weights
 from pyrovae.data import Binarize, Digits, Split
 from pyrovae.objectives import CUBO, TCVAE, BetaELBO
-from pyrovae.training import Run
-from pyrovae.training.checkpoint import load_into, load_training, load_weights
+from pyrovae.runs import Run
+from pyrovae.runs.checkpoint import load_into, load_training, load_weights
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
 

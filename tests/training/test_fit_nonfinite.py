@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR, Sequentia
 
 import pyrovae
 from pyrovae import InputError
-from pyrovae.training.checkpoint import load_weights, read_manifest
+from pyrovae.runs.checkpoint import load_weights, read_manifest
 from pyrovae.training.checks import NonFiniteError
-from pyrovae.training.interrupt import Interrupted
+from pyrovae.training.signals import Interrupted
 from pyrovae.training.steps import Steps
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -10,8 +10,8 @@ import torch
 from pyrovae import load
 from pyrovae.cli import main
 from pyrovae.evaluation import LogLikelihood, posterior_means
-from pyrovae.training import verify
-from pyrovae.training.checkpoint import load_training
+from pyrovae.runs import verify
+from pyrovae.runs.checkpoint import load_training
 
 kept = Path(__file__).parents[1] / "fixtures" / "run_of_format_1"
 

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from pyrovae import InputError
-from pyrovae.training import lock
-from pyrovae.training.lock import Lock
+from pyrovae.runs import lock
+from pyrovae.runs.lock import Lock
 
 hold = """
 import sys, time
 from pathlib import Path
-from pyrovae.training.lock import Lock
+from pyrovae.runs.lock import Lock
 Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(60)

@@ -10,9 +10,9 @@ from torch import Tensor
 from user_network import Normalised
 
 from pyrovae import IWAE, VAE, InputError
-from pyrovae.batches import Columns
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
+from pyrovae.runtime.batches import Columns
 from pyrovae.training.checks import NonFiniteError
 from pyrovae.training.steps import Steps
 

@@ -10,8 +10,8 @@ from programs import GaussianGuide, LinearGaussian
 from torch import Tensor
 
 from pyrovae import ELBO, IWAE, InputError
-from pyrovae.batches import Columns
 from pyrovae.objectives import TCVAE, BetaELBO, InfoVAE, Objective
+from pyrovae.runtime.batches import Columns
 from pyrovae.training.steps import Steps
 
 adam = partial(torch.optim.Adam, lr=1e-2)

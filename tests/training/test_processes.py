@@ -4,7 +4,7 @@ import pytest
 import together
 import torch
 
-from pyrovae.training.processes import Processes
+from pyrovae.runtime.processes import Processes
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from training.test_backward import Counting, Reversed, Rounded
 
 from pyrovae import ELBO, IWAE
-from pyrovae.batches import Columns
-from pyrovae.particles import ParticlesInTurnWarning
-from pyrovae.recording import NotCompiledWarning
+from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.engine.particles import ParticlesInTurnWarning
+from pyrovae.runtime.batches import Columns
 from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
 

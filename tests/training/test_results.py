@@ -10,8 +10,8 @@ import torch
 
 import pyrovae
 from pyrovae import VAE, InputError
-from pyrovae.training import Run, verify
-from pyrovae.training.results import add_results, check_results, writing_results
+from pyrovae.runs import Run, verify
+from pyrovae.runs.results import add_results, check_results, writing_results
 
 
 @pytest.fixture(scope="module")

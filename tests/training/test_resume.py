@@ -15,10 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, St
 import pyrovae
 from pyrovae import VAE, InputError
 from pyrovae.objectives import ELBO, BetaELBO
-from pyrovae.training import Interrupted, Run
-from pyrovae.training.checkpoint import checkpoints, load_training, load_weights
-from pyrovae.training.interrupt import Signals
-from pyrovae.training.keeping import Keeping
+from pyrovae.runs import Run
+from pyrovae.runs.checkpoint import checkpoints, load_training, load_weights
+from pyrovae.training import Interrupted
+from pyrovae.training.checkpointing import Keeping
+from pyrovae.training.signals import Signals
 from pyrovae.training.steps import Steps
 
 settings = {"epochs": 4, "batch_size": 16, "seed": 3, "progress": False}
@@ -294,7 +295,7 @@ def test_a_run_that_lost_its_checkpoints_is_not_begun_anew(tmp_path):
 def test_minutes_between_checkpoints(tmp_path, monkeypatch):
     """At a clock that goes on by a minute whenever it is looked at: every third step or so, and not every one."""
     now = itertools.count(0.0, 60.0)
-    monkeypatch.setattr("pyrovae.training.keeping.monotonic", lambda: next(now))
+    monkeypatch.setattr("pyrovae.training.checkpointing.monotonic", lambda: next(now))
     saved, save = [], Run.save
     monkeypatch.setattr(
         Run, "save", lambda self, place, *args, **flags: saved.append(place) or save(self, place, *args, **flags)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pyrovae import VAE, InputError, fit
-from pyrovae.training import Run
+from pyrovae.runs import Run
 
 
 @pytest.fixture

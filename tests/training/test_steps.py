@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import guide_for, made, members, prior_for
+from checks import guide_for, made, members, networks, prior_for
 from programs import GaussianGuide as Proposal
 from programs import LinearGaussian, functions
 from torch import Tensor, nn
@@ -21,17 +21,16 @@ import pyrovae.networks
 import pyrovae.objectives
 import pyrovae.priors
 from pyrovae import IWAE, VAE, InputError
-from pyrovae.batches import Columns
-from pyrovae.captured import Captured
+from pyrovae.compiling.cuda_graph import Captured
+from pyrovae.compiling.export import NotCompiledWarning
 from pyrovae.data import Binarize
 from pyrovae.guides import FullRankNormal, Guide
 from pyrovae.likelihoods import Likelihood, Normal
 from pyrovae.networks import MLP
-from pyrovae.networks.network import Network
 from pyrovae.objectives import Estimator, Objective, WakeSleep
 from pyrovae.priors import Mixture, Prior, Vamp
-from pyrovae.recording import NotCompiledWarning
-from pyrovae.training import checks, faults
+from pyrovae.runtime.batches import Columns
+from pyrovae.training import checks, nonfinite
 from pyrovae.training import steps as steps_module
 from pyrovae.training.steps import Steps, as_it_is
 
@@ -59,7 +58,7 @@ parts = [
     *({"prior": cls, "guide": guide_for(cls)} for cls in members(pyrovae.priors, Prior)),
     *({"likelihood": cls} for cls in members(pyrovae.likelihoods, Likelihood)),
     *({"guide": cls, "prior": prior_for(cls)} for cls in members(pyrovae.guides, Guide)),
-    *(image_network(cls) for cls in members(pyrovae.networks, Network)),
+    *(image_network(cls) for cls in networks()),
 ]
 objectives = [made(cls, 2) for cls in members(pyrovae.objectives, Objective)]
 estimators = [IWAE(2, estimator) for estimator in get_args(Estimator) if estimator != "reparameterized"]
@@ -253,7 +252,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
         return parameters
 
     kept: list[Tensor] = []
-    monkeypatch.setattr(faults, "blame", lambda module, x: kept.extend(module.parameters()) or checks.blame(module, x))
+    monkeypatch.setattr(nonfinite, "blame", lambda module, x: kept.extend(module.parameters()) or checks.blame(module, x))
     data = torch.zeros(12, 4)
     good = run(data[:4])
     data[5] = 9.0

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from strangers import Bomb, checkpoint, little_memory, payload, soon
 
 from pyrovae import InputError, load
-from pyrovae.cli import main, plane
+from pyrovae.cli import main, rate_distortion_file
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.training.checkpoint import load_training
+from pyrovae.runs.checkpoint import load_training
 
 pytestmark = pytest.mark.usefixtures("sealed_by_a_stranger")
 
@@ -40,7 +40,7 @@ def try_everything(run: Path, capsys, *more: str) -> str:
             load_training(run / "checkpoints")
         assert main(["compare", str(run), str(run.parent / "other")]) in (0, 2)
         with suppress(InputError):
-            plane.read({"run": run}, 6)
+            rate_distortion_file.read({"run": run}, 6)
         for command in ("report", *more):
             assert main([command, str(run)]) in (0, 2)
     said = capsys.readouterr().err

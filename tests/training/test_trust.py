@@ -10,8 +10,8 @@ import yaml
 from pyrovae import InputError, load
 from pyrovae.cli import main
 from pyrovae.cli.evaluate import reopen
-from pyrovae.training.config import experiment_parser
-from pyrovae.training.trust import guarded, parse_settings, read_settings
+from pyrovae.experiment.config import experiment_parser
+from pyrovae.experiment.trust import guarded, parse_settings, read_settings
 
 foreign = """
 from pathlib import Path
@@ -113,10 +113,10 @@ names = [
     "pathlib.Path",
     "functools.partial",
     "shutil.rmtree",
-    "pyrovae.training.run.shutil.rmtree",
-    "pyrovae.training.run.Path",
-    "pyrovae.training.run.Run",
-    "pyrovae.training.config.import_object",
+    "pyrovae.runs.run.shutil.rmtree",
+    "pyrovae.runs.run.Path",
+    "pyrovae.runs.run.Run",
+    "pyrovae.experiment.config.import_object",
     "pyrovae.cli.main",
     "pyrovae.__main__.main",
     "pyrovae.load",

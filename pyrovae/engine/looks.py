@@ -1,0 +1,84 @@
+"""How the particles of a pair run, looked up where a look has been taken at the like before."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pyrovae.engine.weights import Plates, find_plates, look_again
+from pyrovae.errors import InputError
+from pyrovae.runtime.parameters import Program
+from pyrovae.runtime.probing import reached
+
+
+@contextmanager
+def _shapes_wanted() -> Iterator[None]:
+    """Say of a lazy layer, which ``pyro.module`` cannot take, what to do."""
+    try:
+        yield
+    except ValueError as error:
+        if "uninitialized parameter" not in str(error):
+            raise
+        raise InputError(
+            "a network has parameters without a shape, which its first call will give them; run it once on a batch before"
+        ) from error
+
+
+class Looks:
+    """The plates of one pair, for all arguments and modes of its networks that could change how particles run.
+
+    An axis that is named from the left can be right by accident where the batch has a size that a parameter has too, or 1;
+    and what is no tensor, or whether a network trains, may decide what a program does.
+
+    Attributes:
+        modules: all networks that the programs call, and their parts.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Plates] = {}
+        self.modules: list[nn.Module] = []
+        self._sizes: set[int] = set()
+
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """Which of the networks train, and which do not."""
+        return tuple(module.training for module in self.modules)
+
+    def known(self, args: Any, kwargs: Any) -> Plates | None:
+        """The plates for these arguments, where it takes no look to find them."""
+        return self._found.get(self._key(args, kwargs))
+
+    def at(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
+        """The plates for these arguments.
+
+        Raises:
+            InputError: at the first look, for a pair that cannot be weighed (:func:`~pyrovae.engine.weights.find_plates`).
+        """
+        if not self._found:
+            return self._first(model, guide, args, kwargs)
+        key = self._key(args, kwargs)
+        if key not in self._found:
+            self._found[key] = look_again(model, guide, args, kwargs, next(iter(self._found.values())))
+        return self._found[key]
+
+    def _first(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
+        with reached(model, guide) as modules, _shapes_wanted():
+            plates = find_plates(model, guide, *args, **kwargs)
+        self.modules = list(dict.fromkeys(part for module in modules for part in module.modules()))
+        self._sizes = {size for value in self._tensors() for size in value.shape}
+        self._found[self._key(args, kwargs)] = plates
+        return plates
+
+    def _tensors(self) -> Iterator[Tensor]:
+        for module in self.modules:
+            yield from (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        yield from (value for _, value in pyro.get_param_store().named_parameters())
+
+    def _key(self, args: Any, kwargs: Any) -> tuple[Any, ...]:
+        leaves = tree_leaves((args, kwargs))
+        shapes = [value.shape for value in leaves if isinstance(value, Tensor)]
+        others = tuple((type(value), repr(value)) for value in leaves if isinstance(value, bool | int | float | str))
+        return self.modes, others, *(tuple(size if size == 1 or size in self._sizes else 0 for size in s) for s in shapes)

@@ -1,0 +1,1 @@
+"""The log likelihood by annealed importance sampling."""

@@ -1,0 +1,90 @@
+"""A table of estimates to read in a terminal."""
+
+from __future__ import annotations
+
+import math
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pyrovae.evaluation.estimates.standard_error import mean_and_error
+
+if TYPE_CHECKING:
+    from pyrovae.evaluation.estimates.estimate import LogLikelihood
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+def table(estimate: LogLikelihood) -> str:
+    """The mean with both errors apart, the bounds, effective sample sizes and k-hats, and the warning there may be."""
+    parts = [_mean(estimate), _bounds(estimate), _diagnostics(estimate)]
+    if estimate.warning:
+        parts.append([warned(estimate.warning)])
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def warned(sentence: str) -> str:
+    """The sentence as a paragraph of a table."""
+    return fill(f"Warning: {sentence}.", 78, initial_indent="  ", subsequent_indent="  ")
+
+
+def _mean(estimate: LogLikelihood) -> list[str]:
+    return [
+        f"log p(x) of {len(estimate.log_p):,} data by {estimate.num_samples:,} draws each, in nats",
+        "",
+        f"  {'mean':<22}{estimate.mean:>12.4f}",
+        f"  {'± from the data':<22}{estimate.data_error:>12.4f}",
+        f"  {'± from the draws':<22}{estimate.monte_carlo_error:>12.4f}",
+        f"  {'less its bias':<22}{estimate.jackknife.mean():>12.4f}   (jackknife)",
+        f"  {'Pareto smoothed':<22}{estimate.smoothed.mean():>12.4f}",
+        *_bits(estimate),
+        *_rounding(estimate),
+    ]
+
+
+def _bits(estimate: LogLikelihood) -> list[str]:
+    bits = estimate.bits_per_dimension
+    return [] if bits is None else [f"  {'bits per dimension':<22}{bits:>12.4f}"]
+
+
+def _rounding(estimate: LogLikelihood) -> list[str]:
+    if estimate.rounding is None:
+        return []
+    error, size = estimate.rounding
+    return [f"  {'error of rounding':<22}{error:>+12.1e}   ({size:.1e} in size; of the first data)"]
+
+
+def _bounds(estimate: LogLikelihood) -> list[str]:
+    rows = []
+    for particles, bound in estimate.bounds.items():
+        gap, error = mean_and_error(estimate.gap(particles))
+        name = "ELBO" if particles == 1 else f"IWAE, {particles:,} particles"
+        rows.append(f"  {name:<22}{bound.mean():>12.4f}{gap:>12.4f} ± {error:.4f}")
+    return [f"  {'bound':<22}{'mean':>12}{'below log p(x)':>20}", *rows] if rows else []
+
+
+def _diagnostics(estimate: LogLikelihood) -> list[str]:
+    fitted = estimate.k_hat[~np.isnan(estimate.k_hat)]
+    above = f"   {estimate.share_above:.1%} above {estimate.threshold:.2f}"
+    lines = [
+        quantile_names(),
+        quantiles("effective sample size", estimate.effective_sample_size, ".1f"),
+        quantiles("Pareto k-hat", fitted, ".2f") + above,
+    ]
+    if estimate.defensive is not None:
+        lines.append(f"  {estimate.defensive.sum():,} data by the guide mixed with a wider one and with the prior")
+    if missing := len(estimate.k_hat) - len(fitted):
+        lines.append(f"  no k-hat could be fitted for {missing:,} data (too few draws, or equal weights)")
+    return lines
+
+
+def quantile_names() -> str:
+    """The header over rows of quantiles."""
+    return f"  {'':<22}" + "".join(f"{f'{level:.0%}':>12}" for level in QUANTILES)
+
+
+def quantiles(name: str, values: np.ndarray, form: str) -> str:
+    """A row of quantiles."""
+    levels = np.quantile(values, QUANTILES, method="nearest") if len(values) else [math.nan] * len(QUANTILES)
+    return f"  {name:<22}" + "".join(f"{level:>12{form}}" for level in levels)

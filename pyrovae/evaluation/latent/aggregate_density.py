@@ -1,0 +1,93 @@
+r"""The density of the aggregate posterior, the mixture of what a guide proposes for all data.
+
+.. math::
+    q(z) = \frac1N \sum_{m=1}^N q(z \mid x_m)
+
+at latents that were drawn for some of the data: the guide is run at other data's latents, a block of both at a time.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.particles import with_values
+from pyrovae.engine.weights import Call, LogWeights, Site, data_place
+from pyrovae.runtime.batches import Batch, Columns, batches
+
+
+class DrawsAlone(NamedTuple):
+    """Draws without their data.
+
+    Attributes:
+        draws: a guide's trace, whose values have shape ``(R, ..., 1, *event_shape)`` at the latent sites.
+        places: where, from behind, each site's value has the 1 that is to become the data's dimension.
+        number: the number R of draws, particle by particle.
+    """
+
+    draws: Trace
+    places: dict[str, int]
+    number: int
+
+    @classmethod
+    def of(cls, draws: Trace, weights: LogWeights) -> "DrawsAlone":
+        """The latents of K draws for each of B data, R = K * B."""
+        where = places(weights)
+        drawn: dict[str, Any] = {name: draws.nodes[name]["value"] for name in where}
+        values = {name: _as_rows(drawn[name], place) for name, place in where.items()}
+        return cls(with_values(prune_subsample_sites(draws), values), where, weights.total.numel())
+
+    def pieces(self, most: int, data: int) -> Iterator[tuple[Trace, int]]:
+        """Some draws after some, for as many data; also how many draws there are."""
+        for start in range(0, self.number, most):
+            sites: dict[str, Site] = {name: self.draws.nodes[name] for name in self.places}
+            rows = {name: site["value"][start : start + most] for name, site in sites.items()}
+            values = {name: _repeated(value, self.places[name], data) for name, value in rows.items()}
+            yield with_values(self.draws, values), min(most, self.number - start)
+
+
+def log_aggregate_density(
+    pair: Pair, data: Columns, latents: Sequence[DrawsAlone], device: torch.device, max_pairs: int
+) -> list[Tensor]:
+    r""":math:`\log q(z)` of latents, the mixture being that of all data; each of shape ``(R,)``, float64.
+
+    One run of the guide has at most ``max_pairs`` draws times data, about as many of the one as of the other: the encoder
+    sees the data anew in each of them.
+    """
+    at_once = min(len(data), math.isqrt(max_pairs))
+    sums = [torch.full((each.number,), -math.inf, dtype=torch.float64, device=device) for each in latents]
+    for batch in batches(data, at_once, device=device):
+        for each, log_sum in zip(latents, sums, strict=True):
+            pieces = each.pieces(max_pairs // at_once, len(batch))
+            of_batch = torch.cat([log_density(pair, batch, *piece).logsumexp(1) for piece in pieces])
+            log_sum.copy_(torch.logaddexp(log_sum, of_batch))
+    return [log_sum - math.log(len(data)) for log_sum in sums]
+
+
+def log_density(pair: Pair, batch: Batch, draws: Trace, number: int) -> Tensor:
+    r""":math:`\log q(z_r \mid x_m)` of given latents, shape ``(number, len(batch))``, float64."""
+    assert pair.plates is not None
+    with pair.opened() as programs:
+        call = Call(*programs, (batch.x,), batch.given, number, pair.plates)
+        return call.density(call.propose(draws), pair.plates).double()
+
+
+def places(weights: LogWeights) -> dict[str, int]:
+    """Where, from behind, the data's dimension lies in the values of each latent site of the guide."""
+    sites: dict[str, Site] = {name: weights.guide.nodes[name] for name in weights.latent_terms}
+    return {name: data_place(site, weights.plates) for name, site in sites.items()}
+
+
+def _as_rows(value: Tensor, place: int) -> Tensor:
+    return value.movedim(place, 1).flatten(0, 1).unsqueeze(place)
+
+
+def _repeated(value: Tensor, place: int, data: int) -> Tensor:
+    shape = list(value.shape)
+    shape[place] = data
+    return value.expand(shape)

@@ -1,0 +1,87 @@
+"""The means of a guide's proposals: a point a datum, where the latent space is read."""
+
+import torch
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.weights import Call, Plates, Site, density_sites
+from pyrovae.evaluation.latent.means import mean, mean_of_draws
+from pyrovae.runtime.batches import Batch, DataLike, as_data, batches
+from pyrovae.runtime.device import home
+from pyrovae.runtime.eval_mode import evaluating
+from pyrovae.runtime.memory import MAX_ROWS
+from pyrovae.runtime.parameters import Program
+from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
+
+
+def posterior_means(
+    model: Program,
+    guide: Program,
+    data: DataLike,
+    *,
+    draws: int = 1000,
+    seed: Seed = 0,
+    device: torch.device | str | None = None,
+    max_rows: int = MAX_ROWS,
+) -> Tensor:
+    r"""The mean :math:`E_{q(z \mid x)}[z]` of each datum's proposal.
+
+    It is exact where the guide has one random site, whose distribution knows its mean. Otherwise the mean of each site
+    is averaged over draws of the sites before it; a distribution that does not know its mean (a flow) is drawn itself.
+
+    Args:
+        model: the generator, which tells where the data plate is.
+        guide: the proposal, called with one batch ``x``.
+        data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset``, or a mapping as :func:`pyrovae.fit` takes.
+        draws: the number of draws to average where the mean is not exact; they leave a variance of at most
+            :math:`\mathrm{Var}_q(z) / \mathrm{draws}`.
+        seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
+            alone decides the noise of that datum: data are then taken one at a time, where the mean is not exact.
+        device: where to put each batch; by default it stays where it is.
+        max_rows: the most draws times data of one run of the guide.
+
+    Returns:
+        Shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
+
+    Raises:
+        InputError: naming the site, for a pair that does not match (see :func:`pyrovae.engine.weights.find_plates`).
+    """
+    columns = as_data(data)
+    device = home(columns, device)
+    seeds = Seeds.parse(seed, len(columns))
+    with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
+        pair = Pair(model, guide)
+        exact = _is_exact(_run(pair, next(batches(columns, 1, device=device)), 1)[0])
+        draws, alone = 1 if exact else draws, seeds.alone and not exact
+        means = []
+        for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // draws), device=device)):
+            if alone:
+                set_seed(seeds.of(index), device)
+            means.append(_means(*_run(pair, batch, draws)).cpu())
+        return torch.cat(means)
+
+
+def _run(pair: Pair, batch: Batch, draws: int) -> tuple[list[Site], Plates]:
+    """The random sites of the guide, each value of shape ``(draws, ..., B, *event_shape)``, and where the data lie."""
+    pair.meet(batch)
+    assert pair.plates is not None
+    with pair.opened() as programs:
+        trace = prune_subsample_sites(Call(*programs, (batch.x,), batch.given, draws, pair.plates).draw())
+    return [site for site in density_sites(trace) if not site["is_observed"]], pair.plates
+
+
+def _is_exact(sites: list[Site]) -> bool:
+    return len(sites) == 1 and mean(sites[0]["fn"]) is not None
+
+
+def _means(sites: list[Site], plates: Plates) -> Tensor:
+    latents = [site for site in sites if not site["infer"].get("is_auxiliary")]
+    return torch.cat([_mean(site, plates) for site in latents], 1)
+
+
+def _mean(site: Site, plates: Plates) -> Tensor:
+    """The mean of one site, flattened, shape ``(B, D)``."""
+    known = mean(site["fn"])
+    values = site["value"] if known is None else known
+    return mean_of_draws(values, site, plates).flatten(1)

@@ -1,0 +1,76 @@
+"""What the model makes of a datum's latent: the mean of the observed site, given draws of the posterior."""
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from pyrovae.engine.weights import Plates, Site, log_weights
+from pyrovae.errors import InputError
+from pyrovae.evaluation.latent.means import mean, mean_of_draws
+from pyrovae.runtime.batches import DataLike, as_batch
+from pyrovae.runtime.eval_mode import evaluating
+from pyrovae.runtime.parameters import Program
+from pyrovae.runtime.seeds import seeded
+
+
+def reconstructions(model: Program, guide: Program, x: DataLike, *, draws: int = 1, seed: int = 0) -> Tensor:
+    r"""The mean of :math:`p(x \mid z)` for :math:`z \sim q(z \mid x)`, averaged over ``draws`` of z.
+
+    Args:
+        model: a Pyro program with one observed site, the data.
+        guide: its proposal.
+        x: one batch, shape ``(B, *event_shape)``, where the programs are, or a mapping that has it under ``x`` and beside it
+            what the programs are given by name. Where the model puts these dimensions into
+            plates, they are taken in the order of the plates' dimensions, the leftmost first.
+        draws: the number of latents to average over: one shows what the decoder draws, many are blurred as far as the
+            posterior is uncertain.
+        seed: where the noise starts; the caller's random generators stay as they were.
+
+    Returns:
+        Shape ``(B, *event_shape)``.
+
+    Raises:
+        InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
+    """
+    batch = as_batch(x)
+    with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
+        weights = log_weights(model, guide, batch.x, particles=draws, **batch.given)  # pyright: ignore
+        return observed_mean(weights.model, weights.plates).reshape(batch.x.shape)
+
+
+def observed_mean(model: Trace, plates: Plates) -> Tensor:
+    """The mean of the observed site of a model's trace, averaged over draws, with the data's dimension first.
+
+    Raises:
+        InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
+    """
+    site = observed_site(model)
+    means = mean(site["fn"])
+    if means is None:
+        raise InputError(
+            f"the distribution of observed site {site['name']!r}, {type(site['fn']).__name__}, does not know its mean; "
+            "expected one with a finite mean: draw from it with pyro.infer.Predictive instead"
+        )
+    return mean_of_draws(means, site, plates)
+
+
+def observed_site(model: Trace) -> Site:
+    """The one site of a model that observes data.
+
+    Raises:
+        InputError: where there are more, or none.
+    """
+    sites: list[Site] = list(model.nodes.values())
+    observed = [site for site in sites if site["type"] == "sample" and site["is_observed"] and _is_data(site)]
+    if len(observed) != 1:
+        names = ", ".join(repr(site["name"]) for site in observed) or "none"
+        raise InputError(
+            f"the model has {len(observed)} observed sites ({names}); expected one, the data: "
+            "read the distributions of several from log_weights(model, guide, x).model"
+        )
+    return observed[0]
+
+
+def _is_data(site: Site) -> bool:
+    """Whether a site observes a value; ``pyro.deterministic`` and ``pyro.factor`` do not."""
+    return not site["infer"].get("_deterministic") and site["value"].numel() > 0

@@ -1,0 +1,37 @@
+"""Data with draws of their latents and the weights of these, batch by batch, where the terms of the weights are wanted."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from pyro.poutine.trace_struct import Trace
+
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.weights import Call, LogWeights
+from pyrovae.runtime.batches import Batch, Columns, batches
+
+
+class Weighed(NamedTuple):
+    """A batch, the guide's draws for it, and their weights."""
+
+    batch: Batch
+    draws: Trace
+    weights: LogWeights
+
+
+def weighed(pair: Pair, data: Columns, number: int, device: torch.device, max_rows: int, what: str) -> Iterator[Weighed]:
+    """Draw ``number`` latents a datum; no run of the programs has more than ``max_rows`` draws times data, if it can be.
+
+    Raises:
+        InputError: where the pair cannot be weighed, where a weight is not a number, and where weights are not those of
+            single data, of which ``what`` is made.
+    """
+    for batch in batches(data, max(1, max_rows // number), device=device):
+        pair.meet(batch)
+        with pair.opened() as programs:
+            call = Call(*programs, (batch.x,), batch.given, number, pair.plates)
+            draws = call.draw()
+            weights = call.weigh(draws).of_proposal()
+        weights.require_numbers()
+        weights.require_densities(what)
+        yield Weighed(batch, draws, weights)

@@ -1,0 +1,168 @@
+r"""The log likelihood :math:`\log p(x)` of any pair, by importance sampling with the guide as proposal."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch.utils.data import Subset
+from tqdm.auto import tqdm
+
+from pyrovae.errors import InputError, require_positive
+from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
+from pyrovae.evaluation.likelihood.defensive import FEWEST
+from pyrovae.evaluation.likelihood.draws import Draws
+from pyrovae.runtime.batches import Batch, Columns, DataLike, as_data
+from pyrovae.runtime.device import home
+from pyrovae.runtime.eval_mode import evaluating
+from pyrovae.runtime.memory import MAX_WEIGHTS
+from pyrovae.runtime.parameters import Program
+from pyrovae.runtime.precision import Precision, computing_in
+from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
+from pyrovae.runtime.sharding import in_shards
+
+Proposal = Literal["guide", "mixture", "auto"]
+WORTHWHILE = 2**21
+"""The number of draws, of all data together, from which on recording and fusing is expected to save time."""
+
+
+def log_likelihood(
+    model: Program,
+    guide: Program,
+    data: DataLike,
+    num_samples: int = 5000,
+    *,
+    particles: Sequence[int] = (1, 5, 50, 500),
+    seed: Seed = 0,
+    device: torch.device | str | None = None,
+    compile: bool | None = None,
+    precision: Precision = "highest",
+    proposal: Proposal = "guide",
+    progress: bool = False,
+    max_rows: int | None = None,
+    max_weights: int = MAX_WEIGHTS,
+) -> LogLikelihood:
+    r"""Estimate :math:`\log p(x)` of each datum, and say how far to trust it.
+
+    .. math::
+        \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
+
+    The weights are drawn in pieces, so that memory does not grow with :math:`K`, and are averaged in double precision.
+    Modules run in evaluation mode, without gradients. The same seed, data and limits give the same result, compiled or
+    not, but for rounding. All pieces are of one size: where it does not divide the data, or the draws, the last piece is
+    filled up, and what fills it is left out of the result.
+
+    Where a process group of ``torch.distributed`` is there, its processes share the batches of data, each must make the
+    call, and each has the whole result: that of one process, for a given ``max_rows``.
+
+    Args:
+        model: a Pyro program with a plate over data, called with one batch ``x`` of shape ``(B, *event_shape)``.
+        guide: its proposal, called with the same.
+        data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset`` of ``x`` or of tuples that begin with it,
+            or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
+        num_samples: the number of draws :math:`K` a datum.
+        particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
+            those above ``num_samples`` are left out.
+        seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
+            alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
+            at a time, which costs little where ``num_samples`` is large.
+        device: where to put each batch; by default it stays where it is.
+        compile: record the programs and fuse their operations, which takes seconds; if null, where there are two million
+            draws or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
+        precision: in what networks compute (:func:`pyrovae.runtime.precision.computing_in`); weights are float32 or more.
+        proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
+            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data whose k-hat is above
+            the threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
+        progress: whether to show a progress bar over data.
+        max_rows: the most particles times data of one run of the programs; if null, 4,096 on a CPU, fewer of data with more
+            than 512 numbers each, and on a CUDA device as many as take half of the memory that is free, which other
+            programs there may change.
+        max_weights: the most weights to hold; with more draws than this, data are taken one at a time.
+
+    Returns:
+        :class:`LogLikelihood`: arrays of shape ``(N,)``, in nats; print it for a table.
+
+    Raises:
+        InputError: for numbers below one, and, naming the site, for a pair or data that cannot be weighed and for a
+            weight that is not a number (see :func:`pyrovae.engine.weights.log_weights`).
+
+    Warns:
+        ImportanceSamplingWarning: where more than one datum in twenty has a Pareto k-hat above the threshold.
+
+    Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), section 5; Vehtari et
+    al., Pareto Smoothed Importance Sampling (arXiv:1507.02646), for k-hat.
+    """
+    require_positive(num_samples=num_samples, max_rows=max_rows, max_weights=max_weights)
+    require_positive(particles=min(particles, default=1))
+    if proposal not in get_args(Proposal):
+        raise InputError(f"proposal is {proposal!r}; expected one of {', '.join(map(repr, get_args(Proposal)))}")
+    if proposal != "guide" and num_samples < FEWEST:
+        raise InputError(f"num_samples is {num_samples}; expected at least {FEWEST} with proposal={proposal!r}")
+    columns = as_data(data)
+    device = home(columns, device)
+    seeds = Seeds.parse(seed, len(columns))
+    max_weights = num_samples if seeds.alone else max_weights
+    options = _Options(num_samples, device, compile, precision, progress, max_rows, max_weights)
+    counts = [count for count in particles if count <= num_samples]
+    with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
+        if proposal == "mixture":
+            estimate = options.estimate(model, guide, columns, (), seeds, defensive=True)
+            estimate = replace(estimate, defensive=np.ones(len(columns), dtype=bool))
+        else:
+            estimate = options.estimate(model, guide, columns, counts, seeds)
+        if proposal == "auto" and (bad := estimate.k_hat > estimate.threshold).any():
+            again = options.estimate(model, guide, _chosen(columns, bad), (), seeds.others(bad), defensive=True)
+            estimate = estimate.with_rows(bad, again)
+    if estimate.warning:
+        warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=2)
+    return estimate
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How to draw."""
+
+    number: int
+    device: torch.device
+    compile: bool | None
+    precision: Precision
+    progress: bool
+    max_rows: int | None
+    max_weights: int
+
+    def estimate(
+        self, model: Program, guide: Program, data: Columns, particles: Sequence[int], seeds: Seeds, defensive: bool = False
+    ) -> LogLikelihood:
+        """The estimates from draws of one kind; the noise of each batch has a seed of its own, whoever draws it."""
+        compile = len(data) * self.number >= WORTHWHILE if self.compile is None else self.compile
+        limits = self.max_rows, self.max_weights
+        draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive)
+
+        def work(index: int, batch: Batch) -> LogLikelihood:
+            """One batch, with noise of its own."""
+            set_seed(seeds.of(index), self.device)
+            with computing_in(self.precision):
+                weights = draws.of(batch)
+            found = LogLikelihood.from_log_weights(weights, particles)
+            return replace(
+                found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
+            )
+
+        xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not self.progress)
+        return LogLikelihood.concatenate(in_shards(xs, work))
+
+    def _rounding(self, draws: Draws, batch: Batch, index: int) -> tuple[float, float] | None:
+        if index or self.precision == "highest":
+            return None
+        errors = draws.rounding(batch, self.precision)
+        return errors.mean().item(), errors.abs().mean().item()
+
+
+def _chosen(data: Columns, rows: np.ndarray) -> Columns:
+    """Some of the data."""
+    index = torch.from_numpy(rows.nonzero()[0])
+    if isinstance(data.x, torch.Tensor):
+        return data.rows(index)
+    return Columns(Subset(data.x, index.tolist()), {name: value[index] for name, value in data.given.items()})

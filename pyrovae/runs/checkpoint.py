@@ -1,0 +1,270 @@
+"""Checkpoints: weights that anything reads, a training state that loads without unpickling, and a manifest of both.
+
+A checkpoint is a folder of ``weights.safetensors``, ``training.pt`` (all else that is needed to go on, loaded with
+``weights_only=True``) and ``manifest.json`` with the SHA-256 of each, of the metrics up to there, and of itself. A tensor
+that has several names, as tied layers have, is kept once; the metadata of ``weights.safetensors`` say which name stands for
+which. A checkpoint is written to a temporary folder, flushed to the disk and renamed; ``index.json``, replaced in one step,
+then says which checkpoint is ``best``, which is ``last``, and which are kept for ever. A process that dies at any moment
+leaves the former ones whole.
+"""
+
+import io
+import re
+import shutil
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pyrovae.errors import InputError
+from pyrovae.runs.atomic_files import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder, write_sealed
+from pyrovae.untrusted.bounded_files import remedy
+from pyrovae.untrusted.safetensors_file import read_weights
+from pyrovae.untrusted.torch_file import read_state
+
+format_version = 1
+
+
+class Place(NamedTuple):
+    """Where in a training a checkpoint is.
+
+    Attributes:
+        epoch: the number of epochs that are over.
+        batches: the number of batches of the next epoch that are over too.
+    """
+
+    epoch: int
+    batches: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return f"epoch-{self.epoch:05d}" + (f"-{self.batches:07d}" if self.batches else "")
+
+
+class Prefix(NamedTuple):
+    """The beginning of a file, by its length in bytes and SHA-256."""
+
+    length: int
+    sha256: str
+
+
+def save_checkpoint(
+    folder: Path,
+    place: Place,
+    weights: dict[str, Tensor],
+    training: dict[str, Any],
+    *,
+    best: bool = False,
+    keep: bool = False,
+    metrics: Prefix | None = None,
+) -> None:
+    """Write a checkpoint into ``folder``, make it the last and, where told, the best, and drop what nothing names.
+
+    Args:
+        folder: of all checkpoints of a run.
+        place: where in the training it is.
+        weights: by their names.
+        training: numbers, strings and tensors, in mappings and lists.
+        best: whether it is the best so far.
+        keep: whether to keep it whatever comes.
+        metrics: the file of metrics that belongs to it.
+
+    Raises:
+        InputError: where it cannot be written; all former ones are there then.
+    """
+    with told(folder):
+        folder.mkdir(exist_ok=True)
+    index = _index(folder)
+    files = {"weights.safetensors": _weights_as_bytes(weights), "training.pt": _as_bytes(training)}
+    manifest = {
+        "format": format_version,
+        "epoch": place.epoch,
+        "batches": place.batches,
+        "sha256": {name: digest(content) for name, content in files.items()},
+        "metrics": metrics._asdict() if metrics else None,
+    }
+    name = next(
+        name for number in count() if not (folder / (name := place.name + (f".{number}" if number else ""))).exists()
+    )
+    write_folder(folder / name, {**files, "manifest.json": sealed(manifest)})
+    index = {**index, "last": name} | ({"best": name} if best else {})
+    index["kept"] = [*index.get("kept", []), *([name] if keep else [])]
+    write_sealed(folder / "index.json", index)
+    _drop_unnamed(folder, index)
+
+
+def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
+    """The weights of the best checkpoint (of the last one, where no best was told) in ``folder``.
+
+    Args:
+        folder: of all checkpoints of a run.
+        which: ``best``, ``last``, or the name of one that is kept, such as ``epoch-00010``.
+
+    Raises:
+        InputError: where there is none, and where a file is missing or differs from what was written; it names the file.
+    """
+    return read_weights(checked_checkpoint(folder, which) / "weights.safetensors")
+
+
+def load_training(folder: Path, which: str = "last") -> dict[str, Any]:
+    """The training state beside the weights."""
+    return read_state(checked_checkpoint(folder, which) / "training.pt")
+
+
+def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Set a module's parameters and buffers.
+
+    Raises:
+        InputError: where names or shapes differ, or complex numbers stand for real ones; nothing is set then.
+    """
+    state = module.state_dict()
+    expected = {name: tuple(value.shape) for name, value in state.items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if found != expected:
+        name = sorted({*expected.items()} ^ {*found.items()})[0][0]
+        raise InputError(
+            f"{source} does not fit the programs: {name!r} has shape {found.get(name, 'none: it is missing')} there and "
+            f"{expected.get(name, 'none: it is missing')} here; build the programs as they were when trained"
+        )
+    for name, value in weights.items():
+        if value.is_complex() and not state[name].is_complex():
+            raise InputError(f"{source} does not fit the programs: {name!r} holds complex numbers; {remedy}")
+    module.load_state_dict(weights)
+
+
+def checked_checkpoint(folder: Path, which: str) -> Path:
+    """The folder of the checkpoint, after a look at every file's SHA-256."""
+    checkpoint, digests = folder / _name(folder, which), read_manifest(folder, which)["sha256"]
+    for name, expected in digests.items():
+        file = checkpoint / name
+        if not file.is_file() or file.is_symlink():
+            raise InputError(f"{file} is missing; the run is incomplete: copy it again, or train again")
+        if digest_of_file(file) != expected:
+            raise corrupt(file)
+    return checkpoint
+
+
+def read_manifest(folder: Path, which: str) -> dict[str, Any]:
+    """The manifest of a checkpoint."""
+    path = folder / _name(folder, which) / "manifest.json"
+    manifest = read_sealed(path)
+    if manifest.get("format") != format_version:
+        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
+    expected = {"format", "epoch", "batches", "sha256", "metrics"}
+    files = {"weights.safetensors", "training.pt"}
+    if set(manifest) != expected or not isinstance(manifest["sha256"], dict) or set(manifest["sha256"]) != files:
+        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
+    return manifest
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a checkpoint was ever whole there.
+
+    Raises:
+        InputError: where there are several, and no index, which is written with the first.
+    """
+    index = folder / "index.json"
+    if not index.exists() and len([*folder.glob("epoch-*")]) > 1:
+        raise InputError(f"{index} is missing; the run is incomplete: copy it again, or train again")
+    return index.exists()
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """The names of all checkpoints that are there for good: the best, the last, and those that are kept."""
+    return sorted(_named(_index(folder)))
+
+
+def _name(folder: Path, which: str) -> str:
+    index = _index(folder)
+    if not index:
+        raise InputError(
+            f"{folder} holds no checkpoint (no index.json); expected a run whose training got through its first epoch"
+        )
+    if which not in ("best", "last") and which not in _named(index):
+        raise InputError(f"{folder} holds no checkpoint {which!r}; there are best, last, {', '.join(sorted(_named(index)))}")
+    return index.get(which, index["last"] if which == "best" else which)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / "index.json"
+    if not path.exists():
+        return {}
+    index = read_sealed(path)
+    if not _is_index(index) or not all((folder / name).is_dir() for name in _named(index)):
+        raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
+    return index
+
+
+def _is_index(index: dict[str, Any]) -> bool:
+    """Whether it has the names of checkpoints, and no place outside their folder."""
+    if not {"last", "kept"} <= set(index) <= {"last", "kept", "best"} or not isinstance(index["kept"], list):
+        return False
+    return all(_is_name(name) for name in (*index["kept"], index["last"], index.get("best", index["last"])))
+
+
+def _named(index: dict[str, Any]) -> set[str]:
+    return {*index["kept"], *(index[which] for which in ("best", "last") if which in index)} if index else set()
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"epoch-[0-9]+(-[0-9]+)?(\.[0-9]+)?", name) is not None
+
+
+def _drop_unnamed(folder: Path, index: dict[str, Any]) -> None:
+    """Remove checkpoints that the index does not name, and what was half written."""
+    for old in (*folder.glob("epoch-*"), *folder.glob(".*.partial")):
+        if old.name not in _named(index):
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+
+
+def _as_bytes(training: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(training, buffer)
+    return buffer.getvalue()
+
+
+def require_storable(weights: dict[str, Any]) -> None:
+    """Raise an InputError for weights that no file of weights can hold."""
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            found = f"is {type(value).__name__}, an extra state of a module"
+        elif type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided:
+            found = f"is a {type(value).__name__} with the layout {value.layout}"
+        elif not _can_be_saved(value.dtype):
+            found = f"has numbers of {value.dtype}"
+        else:
+            continue
+        raise InputError(
+            f"{name!r} {found}, which a run folder cannot hold; expected dense tensors of real numbers: keep it as such a "
+            "buffer, or train without a run folder"
+        )
+
+
+def _can_be_saved(dtype: torch.dtype) -> bool:
+    try:
+        save({"": torch.empty(0, dtype=dtype)})
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
+def _weights_as_bytes(weights: dict[str, Tensor]) -> bytes:
+    aliases = _aliases(weights)
+    kept = {name: value.detach().cpu() for name, value in weights.items() if name not in aliases}
+    return save({name: value.clone(memory_format=torch.contiguous_format) for name, value in kept.items()}, metadata=aliases)
+
+
+def _aliases(weights: dict[str, Tensor]) -> dict[str, str]:
+    """The first name of each tensor that was named before, by its later names."""
+    first: dict[Any, str] = {}
+    names = {name: first.setdefault(_place(value), name) for name, value in weights.items()}
+    return {alias: name for alias, name in names.items() if alias != name}
+
+
+def _place(value: Tensor) -> tuple[Any, ...]:
+    """Where a tensor lies: two of the same place are the same numbers."""
+    return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()

@@ -1,0 +1,65 @@
+"""What the steps of an epoch add up where the parameters are, to be read when it is over."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.objectives import Measurement, Objective
+from pyrovae.training.means import number, sums
+
+NonFinite = Literal["stop", "skip"]
+"""What becomes of a step whose loss or gradient is not finite: it ends the run, or it is left out."""
+
+
+class Tally(NamedTuple):
+    """Scalars on the parameters' device, but for the sums.
+
+    Attributes:
+        sums: of bound, reconstruction, KL and the objective's parts over the data of finite steps, float64.
+        steps: the number of steps whose loss and gradient were finite.
+        failed: 1 where the last step's were not; in a run that such a step ends, 1 from then on, and no parameter moves.
+        skipped: the number of steps that were left out.
+        left_out: the number of data in them.
+    """
+
+    sums: Tensor
+    steps: Tensor
+    failed: Tensor
+    skipped: Tensor
+    left_out: Tensor
+
+    @classmethod
+    def zero(cls, objective: Objective, device: torch.device) -> "Tally":
+        """The tally at the beginning of an epoch."""
+        failed = torch.zeros((), dtype=torch.float32, device=device)  # what torch's fused kernels take it in
+        steps, skipped, left_out = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
+        return cls(torch.zeros(number(objective), dtype=torch.float64, device=device), steps, failed, skipped, left_out)
+
+    def clear(self) -> None:
+        """Begin again, in place."""
+        for value in self:
+            value.zero_()
+
+    def add(self, measured: Measurement, finite: Tensor) -> None:
+        """Take down one step of a run that ends where one is not finite."""
+        self.failed.copy_(torch.maximum(self.failed, (~finite).float()))
+        self.steps.add_(1 - self.failed.long())
+        self.sums.add_(sums(measured))
+
+    def add_finite(self, measured: Measurement, finite: Tensor, data: int) -> None:
+        """Take down one step of so many data, if it is finite, and else that it was left out."""
+        self.failed.copy_((~finite).float())
+        self.steps.add_(finite.long())
+        self.sums.add_(torch.where(finite, sums(measured), 0.0))
+        self.skipped.add_((~finite).long())
+        self.left_out.add_((~finite).long() * data)
+
+    def add_whole(self, parts: "Tally", data: int, finite: bool) -> None:
+        """Take down one step of so many data whose parts another tally has."""
+        if finite:
+            self.steps.add_(1)
+            self.sums.add_(parts.sums)
+        else:
+            self.skipped.add_(1)
+            self.left_out.add_(data)
