@@ -1,4 +1,6 @@
 import os
+import shutil
+from pathlib import Path
 
 import pyro
 import pytest
@@ -38,3 +40,25 @@ def float64(clean_slate):
 def unfused(monkeypatch):
     """Recorded programs that are run as graphs of tensor operations, which spares every test a compiler's run."""
     monkeypatch.setattr(torch._inductor, "compile", lambda graph, inputs, options: graph)
+
+
+@pytest.fixture
+def sealed_by_a_stranger():
+    """Every file is what was written."""
+    from strangers import taken_as_sealed
+
+    with taken_as_sealed():
+        yield
+
+
+@pytest.fixture(scope="session")
+def _strangers_run(tmp_path_factory):
+    from strangers import make_run
+
+    return make_run(tmp_path_factory.mktemp("strangers"))
+
+
+@pytest.fixture
+def strangers_run(_strangers_run, tmp_path) -> Path:
+    """A run folder that somebody made, to change."""
+    return Path(shutil.copytree(_strangers_run, tmp_path / "run"))

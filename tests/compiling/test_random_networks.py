@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pyro
 import pyro.distributions as dist
 import torch
+from compiling.test_backward import Counting, Reversed, Rounded
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
-from training.test_backward import Counting, Reversed, Rounded
 
 from pyrovae import ELBO, IWAE
 from pyrovae.compiling.export import NotCompiledWarning
