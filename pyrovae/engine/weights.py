@@ -46,6 +46,7 @@ from pyrovae.engine.particles import (
     warn_in_turn,
     with_values,
 )
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.supports import Site, is_discrete, is_improper, is_masked, require_same_measure, require_support
 from pyrovae.errors import InputError
 from pyrovae.runtime.arguments import devices
@@ -174,14 +175,13 @@ class LogWeights:
         yield from (("model", name, term) for name, term in self.observed_terms.items())
 
 
-def log_weights(
-    model: Program, guide: Program, *args: Any, particles: int = 1, plates: Plates | None = None, **kwargs: Any
-) -> LogWeights:
+@takes_pair
+def log_weights(pair: PairLike, *args: Any, particles: int = 1, plates: Plates | None = None, **kwargs: Any) -> LogWeights:
     r"""Draw ``particles`` latents a datum from the guide and weigh them by the model.
 
     Args:
-        model: a Pyro program, module or function; it observes the data within a plate.
-        guide: a Pyro program with the same latent sites: the proposal.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, modules or functions: the model observes the
+            data within a plate, and the guide, which has the same latent sites, is the proposal.
         args: what both are called with, usually one batch ``x``.
         particles: the number of draws :math:`K` a datum.
         plates: what :func:`find_plates` found for this pair, to spare one run of it. Where several plates enclose
@@ -200,8 +200,8 @@ def log_weights(
     """
     if particles < 1:
         raise InputError(f"particles is {particles}; expected at least 1")
-    with parameter_store(model, guide) as (model, guide):
-        plates = plates or find_plates(model, guide, *args, **kwargs)
+    with parameter_store(*programs(pair)) as (model, guide):
+        plates = plates or find_plates((model, guide), *args, **kwargs)
         weights = weigh(model, guide, args, kwargs, particles, plates)
     weights.require_numbers()
     return weights.of_proposal()
@@ -346,7 +346,8 @@ class Scope(ABC):
     def __exit__(self, *_: Any) -> None: ...
 
 
-def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Plates:
+@takes_pair
+def find_plates(pair: PairLike, *args: Any, **kwargs: Any) -> Plates:
     """Run the pair once, with Pyro's validation on, and find its data plate; and, by a few more runs, how particles run.
 
     Random generators, parameters and buffers are afterwards as they were.
@@ -355,6 +356,7 @@ def find_plates(model: Program, guide: Program, *args: Any, **kwargs: Any) -> Pl
         InputError: for sites outside the data plate, for sites that one program has and the other lacks, for data
             outside the support of their distribution, and for several plates that could be the data plate.
     """
+    model, guide = programs(pair)
     with _unnoticed(model, guide, args, kwargs) as modules:
         plates, ranks = _find_plates(model, guide, args, kwargs)
         return _looked(Call(model, guide, args, kwargs, 2, plates), ranks, modules)

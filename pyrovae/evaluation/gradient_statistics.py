@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyrovae.engine.gradients import stop_values
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.weights import Call
 from pyrovae.errors import InputError
 from pyrovae.objectives import Objective, ObjectiveModule
@@ -58,6 +59,7 @@ class GradientStatistics:
         mean: :math:`\bar g`, float64, of the parameter's shape and on the CPU, by name. A name begins with the program that
             the parameter is used in: ``model.``, ``guide.``, ``shared.`` for both, ``unused.`` for neither.
         variance: the unbiased :math:`\hat\sigma^2(g)`, by the same names.
+        objective: what is to be differentiated, such as ``IWAE(64, "dreg")``.
         repeats: the number R of gradients drawn.
     """
 
@@ -111,11 +113,11 @@ class GradientStatistics:
         return "\n".join([title, "", header, *lines[:split], "", *lines[split:]])
 
 
+@takes_pair
 def gradient_statistics(
-    objective: Objective,
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     x: DataLike,
+    objective: Objective,
     repeats: int = 100,
     *,
     seed: int = 0,
@@ -136,9 +138,7 @@ def gradient_statistics(
     and the objective's, as they are, and leaves them so; so does it with ``.grad`` of the parameters.
 
     Args:
-        objective: what is to be differentiated, such as ``IWAE(64, "dreg")``.
-        model: a Pyro program with a plate over data, called with ``x``.
-        guide: its proposal, called with the same.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs with a plate over data, each called with ``x``.
         x: one batch, shape ``(B, *event_shape)``, where the programs are, or a mapping as :func:`pyrovae.fit` takes.
         repeats: the number R of draws, at least 2.
         seed: where the noise starts; the caller's random generators stay as they were.
@@ -154,6 +154,7 @@ def gradient_statistics(
     Source: Welford, Note on a Method for Calculating Corrected Sums of Squares and Products (Technometrics, 1962); Rainforth
     et al., Tighter Variational Bounds are Not Necessarily Better (arXiv:1802.04537), section 3, for the ratio.
     """
+    model, guide = programs(pair)
     if not isinstance(objective, Objective):
         raise InputError(f"objective is {objective!r}; expected an objective, such as pyrovae.IWAE(50)")
     if repeats < 2:

@@ -18,6 +18,7 @@ from pyrovae.compiling.export import is_recording
 from pyrovae.engine.gradients import RunTwiceError, observe_apart
 from pyrovae.engine.looks import Looks
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs
 from pyrovae.engine.weights import Call, LogWeights, Plates, Site
 from pyrovae.errors import InputError
 from pyrovae.runtime.parameters import Program, same_random_numbers
@@ -127,9 +128,9 @@ class Objective(PyroELBO):
             others = torch.stack(parts).detach() if parts else bound.new_zeros(0, len(bound))
         return Measurement(loss, bound.detach(), *terms, others, weights.scale)
 
-    def __call__(self, model: Program, guide: Program) -> "ObjectiveModule":  # pyright: ignore
-        """The module of this objective on this pair."""
-        return ObjectiveModule(model, guide, self)
+    def __call__(self, pair: PairLike | Program, guide: Program | None = None) -> "ObjectiveModule":  # pyright: ignore
+        """The module of this objective on a pair, ``IWAE(5)(vae)``, or, as Pyro has it, ``IWAE(5)(model, guide)``."""
+        return ObjectiveModule(*programs(pair if guide is None else (pair, guide)), self)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss as a scalar tensor, with Pyro's parameter store as it is."""

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
 from pyrovae.engine.gradients import derivatives
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
 from pyrovae.runs.run import Former, Run
@@ -82,9 +83,9 @@ class History:
         return self.best_of_all() == len(self.metrics)
 
 
+@takes_pair
 def fit(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: Any,
     validation: Any = None,
     *,
@@ -115,8 +116,8 @@ def fit(
     epoch. Where there are validation data, the pair ends with the parameters of the epoch whose validation bound was best.
 
     Args:
-        model: a Pyro program, module or function, called with one batch ``x`` of shape ``(B, *event_shape)``.
-        guide: a Pyro program with the same latent sites.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, each called with one batch ``x``
+            of shape ``(B, *event_shape)``.
         data: a tensor or array ``(N, *event_shape)``, a ``torch.utils.data.Dataset``, or a ``Split`` of ``pyrovae.data``.
             A mapping, ``{"x": x, "mask": mask}`` say, has beside ``x`` tensors with the same first axis, with which the
             programs are called by name: ``model(x, mask=mask)``. A ``Dataset`` may have such mappings for items.
@@ -171,6 +172,7 @@ def fit(
         >>> len(history.metrics)
         2
     """
+    model, guide = programs(pair)
     require_positive(epochs=epochs, batch_size=batch_size, patience=patience, keep_every=keep_every)
     if nonfinite not in ("stop", "skip", "rewind"):
         raise InputError(f"nonfinite is {nonfinite!r}; expected 'stop', 'skip' or 'rewind'")
@@ -253,7 +255,7 @@ def _say_what_rests(module: ObjectiveModule) -> None:
             f"these parts are in evaluation mode and stay in it: {', '.join(names)}; where they are to train, call train() "
             "on them before",
             EvaluationModeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -358,7 +360,7 @@ def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
             f"the programs call networks that Pyro does not know, and which are not trained: {', '.join(module.unknown)}; "
             "name them by pyro.module, make them parts of a module, or set requires_grad=False where it is meant",
             UnmovedParameterWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

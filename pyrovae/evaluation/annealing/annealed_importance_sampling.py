@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.annealing.adaptation import Plan, Schedule, plan
 from pyrovae.evaluation.annealing.hmc import Chains
@@ -146,9 +147,9 @@ def unmet_warning(share: float) -> str | None:
     )
 
 
+@takes_pair
 def annealed_importance_sampling(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: DataLike,
     chains: int = 16,
     temperatures: int = 1000,
@@ -178,8 +179,8 @@ def annealed_importance_sampling(
     ``torch.distributed``, its processes share the batches of data, and each has the whole result.
 
     Args:
-        model: a Pyro program with a plate over data, whose latents are continuous.
-        guide: its proposal; from the prior, only the names and shapes of its sites matter.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, whose latents are continuous. From the prior,
+            only the names and shapes of the guide's sites matter.
         data: as :func:`pyrovae.log_likelihood` takes them.
         chains: the number of chains a datum.
         temperatures: the number T of temperatures after the first.
@@ -207,6 +208,7 @@ def annealed_importance_sampling(
         | On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov & Grosse, 2017)
         | https://arxiv.org/abs/1611.04273
     """
+    model, guide = programs(pair)
     settings = Annealing(chains, temperatures, start, schedule, steps, max_rows)
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 

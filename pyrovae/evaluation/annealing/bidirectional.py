@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.evaluation.annealing.adaptation import Schedule
 from pyrovae.evaluation.annealing.annealed_importance_sampling import Annealing, failures
 from pyrovae.evaluation.annealing.path import Path, Start
@@ -14,7 +15,6 @@ from pyrovae.evaluation.estimates import importance
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.runtime.batches import DataLike
 from pyrovae.runtime.memory import MAX_ROWS
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seed_of, set_seed
 from pyrovae.runtime.sharding import in_shards
 
@@ -84,9 +84,9 @@ class Bidirectional:
         )
 
 
+@takes_pair
 def bidirectional(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: DataLike,
     chains: int = 16,
     temperatures: int = 1000,
@@ -112,8 +112,8 @@ def bidirectional(
     :func:`annealed_importance_sampling` on them, and says as much of real data as the model is right about these.
 
     Args:
-        model: a Pyro program that observes what it is called with, and whose latents are continuous.
-        guide: its proposal.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model observes what it is
+            called with, and its latents are continuous.
         data: as many data as are to be drawn, and their contexts; their values do not matter.
         chains: the number of chains a datum, each way.
         temperatures: the number T of temperatures after the first.
@@ -139,6 +139,7 @@ def bidirectional(
         | On the Quantitative Analysis of Decoder-Based Generative Models (Wu, Burda, Salakhutdinov & Grosse, 2017)
         | https://arxiv.org/abs/1611.04273
     """
+    model, guide = programs(pair)
     settings = Annealing(chains, temperatures, start, schedule, steps, max_rows, legs=2)
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 

@@ -7,6 +7,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.weights import Call, LogWeights, Site, coordinates
 from pyrovae.errors import require_positive
 from pyrovae.evaluation.latent.weighted_batches import weighed
@@ -14,7 +15,6 @@ from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_ROWS
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
 
 
@@ -25,9 +25,9 @@ class AggregatePosterior(NamedTuple):
     posterior: Tensor
 
 
+@takes_pair
 def aggregate_posterior(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: DataLike,
     num_samples: int = 1,
     *,
@@ -41,8 +41,8 @@ def aggregate_posterior(
         z_{sn} \sim q(z \mid x_n), \text{ all of them draws of } q(z) = \frac1N \sum_n q(z \mid x_n); \quad z'_{sn} \sim p(z)
 
     Args:
-        model: the model, whose latents are drawn as well, one for each datum.
-        guide: its proposal.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model's latents are
+            drawn as well, one for each datum.
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset``, or a mapping as :func:`pyrovae.fit` takes.
         num_samples: draws S a datum.
         seed: where the noise starts; the caller's random generators stay as they were.
@@ -56,15 +56,16 @@ def aggregate_posterior(
     Raises:
         InputError: for numbers below 1, and for a pair that cannot be weighed (see :func:`pyrovae.log_weights`).
     """
+    model, guide = programs(pair)
     require_positive(num_samples=num_samples, max_rows=max_rows)
     columns = as_data(data)
     device = home(columns, device)
-    pair = Pair(model, guide)
+    module = Pair(model, guide)
     prior, posterior = [], []
     with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
-        for batch, draws, weights in weighed(pair, columns, num_samples, device, max_rows, "the aggregate posterior"):
-            with pair.opened() as programs:
-                own = Call(*programs, (batch.x,), batch.given, num_samples, pair.plates).unguided()
+        for batch, draws, weights in weighed(module, columns, num_samples, device, max_rows, "the aggregate posterior"):
+            with module.opened() as opened:
+                own = Call(*opened, (batch.x,), batch.given, num_samples, module.plates).unguided()
             prior.append(_flat(own, weights))
             posterior.append(_flat(draws, weights))
     return AggregatePosterior(torch.cat(prior), torch.cat(posterior))

@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.distributions.observed_part import require_mask
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import require_positive
 from pyrovae.evaluation.latent.means import draws_first
 from pyrovae.evaluation.latent.reconstructions import observed_site
@@ -15,13 +16,12 @@ from pyrovae.runtime.batches import DataLike, as_batch, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_ROWS
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
 
 
+@takes_pair
 def impute(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     x: DataLike,
     mask: Tensor,
     num_samples: int = 10,
@@ -43,8 +43,8 @@ def impute(
     the latent. It is exact as :math:`K` grows; the draws of one datum are independent given its :math:`K` latents.
 
     Args:
-        model: a program with one observed site, the data, that takes ``mask`` and leaves out what it hides.
-        guide: its proposal, which takes the same.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, both of which take ``mask``; the
+            model has one observed site, the data, and leaves out what the mask hides.
         x: the data, shape ``(N, *event_shape)``, with any numbers, NaN too, where nothing was observed; or a mapping that
             has them under ``x`` and beside them what the programs are given by name.
         mask: bool, of the shape of x, true where a number was observed.
@@ -65,18 +65,19 @@ def impute(
     Source: Mattei and Frellsen, MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets
     (arXiv:1812.02633), section 3.
     """
+    model, guide = programs(pair)
     require_positive(num_samples=num_samples, num_particles=num_particles, max_rows=max_rows)
     data = as_batch(x)
     require_mask(mask, data.x)
     data = as_batch({"x": data.x, **data.given, "mask": mask})
     device, at_once = home(data, device), max(1, max_rows // num_particles)
-    pair = Pair(model, guide)
+    module = Pair(model, guide)
     completed = []
     with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
         stream = batches(data, at_once, device=device)
         for batch in tqdm(stream, total=math.ceil(len(data) / at_once), disable=not progress):
-            pair.meet(batch)
-            weights = pair.weigh(num_particles, batch.x, **batch.given).of_proposal()
+            module.meet(batch)
+            weights = module.weigh(num_particles, batch.x, **batch.given).of_proposal()
             weights.require_numbers()
             site = observed_site(weights.model)
             chosen = torch.distributions.Categorical(logits=weights.total.mT).sample((num_samples,))

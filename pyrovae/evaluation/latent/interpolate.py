@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError
 from pyrovae.evaluation.latent.decode import decode, latent_site
 from pyrovae.evaluation.latent.posterior_means import posterior_means
 from pyrovae.evaluation.latent.traverse import repeated, require_points
 from pyrovae.runtime.batches import Batch, DataLike, as_batch
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
 
 Course = Literal["straight", "great_circle"]
@@ -34,9 +34,9 @@ class Interpolation:
     shares: Tensor
 
 
+@takes_pair
 def interpolate(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     start: DataLike,
     end: DataLike,
     *,
@@ -57,8 +57,8 @@ def interpolate(
     the great circle keeps to those norms. For a prior that is not the same in all directions it has no such meaning.
 
     Args:
-        model: a program with one latent site, a vector a datum, and one observed site.
-        guide: its proposal.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model has one latent site, a
+            vector a datum, and one observed site.
         start: where P paths begin, data of shape ``(P, *event_shape)``, or a mapping that has them under ``x``.
         end: where they end, as many; what is given beside the data is to be the same as at the start.
         course: ``straight`` or ``great_circle``.
@@ -77,23 +77,24 @@ def interpolate(
         | Sampling Generative Networks (White, 2016)
         | https://arxiv.org/abs/1609.04468
     """
+    model, guide = programs(pair)
     first, last = as_batch(start), as_batch(end)
     _require_match(first, last)
     if course not in ("straight", "great_circle"):
         raise InputError(f"course is {course!r}; expected 'straight' or 'great_circle'")
     require_points(steps, draws)
-    pair = Pair(model, guide)
+    module = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, first.x.device):
-        pair.meet(first)
-        latent_site(pair.weigh(1, first.x, **first.given))
+        module.meet(first)
+        latent_site(module.weigh(1, first.x, **first.given))
         ends = [
-            posterior_means(model, guide, batch.plain(), draws=draws, seed=seed).to(first.x.device)
+            posterior_means((model, guide), batch.plain(), draws=draws, seed=seed).to(first.x.device)
             for batch in (first, last)
         ]
         shares = torch.linspace(0.0, 1.0, steps, dtype=ends[0].dtype, device=ends[0].device)
         path = straight if course == "straight" else great_circle
         latents = path(ends[0][:, None], ends[1][:, None], shares[:, None])
-        means = decode(pair, repeated(first, steps), latents.flatten(0, 1))
+        means = decode(module, repeated(first, steps), latents.flatten(0, 1))
     return Interpolation(latents, means.unflatten(0, (len(first), steps)), shares)
 
 

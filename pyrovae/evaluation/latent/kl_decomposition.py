@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.particles import with_values
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.supports import base_distribution
 from pyrovae.engine.weights import Call, LogWeights, Site
 from pyrovae.errors import InputError, require_positive
@@ -26,7 +27,6 @@ from pyrovae.runtime.batches import Batch, Columns, DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_ROWS
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
 
 Array = NDArray[np.float64]
@@ -107,9 +107,9 @@ class KLDecomposition:
         return ["", f"  {f'of {len(self.per_dimension):,} dimensions':<22}{header}", f"  {'KL':<22}{row}"]
 
 
+@takes_pair
 def kl_decomposition(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: DataLike,
     num_samples: int = 10,
     *,
@@ -135,8 +135,8 @@ def kl_decomposition(
     mixture of all. The mutual information is at most :math:`\ln N`; where it comes near that, more data would show more.
 
     Args:
-        model: a Pyro program with a plate over data.
-        guide: its proposal, whose sites may depend on each other, and whose density can be had at given latents.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs. The guide's sites may depend on
+            each other, and its density can be had at given latents.
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset``, or a mapping as :func:`pyrovae.fit` takes.
         num_samples: the number S of draws a datum.
         seed: where the noise starts; the caller's random generators stay as they were.
@@ -157,15 +157,16 @@ def kl_decomposition(
         | ELBO surgery: yet another way to carve up the variational evidence lower bound (Hoffman & Johnson, 2016)
         | http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
     """
+    model, guide = programs(pair)
     require_positive(num_samples=num_samples, max_rows=max_rows, max_pairs=max_pairs)
     columns = as_data(data)
     device = home(columns, device)
-    pair = Pair(model, guide)
+    module = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
-        reason = _try(pair, columns, device)
-        stream = weighed(pair, columns, num_samples, device, max_rows, WHAT)
+        reason = _try(module, columns, device)
+        stream = weighed(module, columns, num_samples, device, max_rows, WHAT)
         parts = [_Part(each, by_dimension=reason is None) for each in stream]
-        aggregate = log_aggregate_density(pair, columns, [part.latents for part in parts], device, max_pairs)
+        aggregate = log_aggregate_density(module, columns, [part.latents for part in parts], device, max_pairs)
     kl, drawn, proposal = (torch.cat(column, 1) for column in zip(*(part.columns for part in parts), strict=True))
     information = proposal - torch.cat([q.view_as(part.kl) for q, part in zip(aggregate, parts, strict=True)], 1)
     dimensions = torch.stack([part.dimensions for part in parts]).sum(0) / len(columns)

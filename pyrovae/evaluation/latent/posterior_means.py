@@ -5,19 +5,19 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.weights import Call, Plates, Site, density_sites
 from pyrovae.evaluation.latent.means import mean, mean_of_draws
 from pyrovae.runtime.batches import Batch, DataLike, as_data, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_ROWS
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
 
 
+@takes_pair
 def posterior_means(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: DataLike,
     *,
     draws: int = 1000,
@@ -31,8 +31,8 @@ def posterior_means(
     is averaged over draws of the sites before it; a distribution that does not know its mean (a flow) is drawn itself.
 
     Args:
-        model: the generator, which tells where the data plate is.
-        guide: the proposal, called with one batch ``x``.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model tells where the data
+            plate is.
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset``, or a mapping as :func:`pyrovae.fit` takes.
         draws: the number of draws to average where the mean is not exact; they leave a variance of at most
             :math:`\mathrm{Var}_q(z) / \mathrm{draws}`.
@@ -47,18 +47,19 @@ def posterior_means(
     Raises:
         InputError: naming the site, for a pair that does not match (see :func:`pyrovae.engine.weights.find_plates`).
     """
+    model, guide = programs(pair)
     columns = as_data(data)
     device = home(columns, device)
     seeds = Seeds.parse(seed, len(columns))
     with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
-        pair = Pair(model, guide)
-        exact = _is_exact(_run(pair, next(batches(columns, 1, device=device)), 1)[0])
+        module = Pair(model, guide)
+        exact = _is_exact(_run(module, next(batches(columns, 1, device=device)), 1)[0])
         draws, alone = 1 if exact else draws, seeds.alone and not exact
         means = []
         for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // draws), device=device)):
             if alone:
                 set_seed(seeds.of(index), device)
-            means.append(_means(*_run(pair, batch, draws)).cpu())
+            means.append(_means(*_run(module, batch, draws)).cpu())
         return torch.cat(means)
 
 

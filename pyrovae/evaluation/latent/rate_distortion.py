@@ -113,7 +113,8 @@ def rate_distortion(
         raise InputError("there is no pair; expected one or more by name: {'one': vae, 'other': (model, guide)}")
     require_positive(num_samples=num_samples, max_rows=max_rows)
     found = {
-        name: _terms(*programs(name, value), data, num_samples, seed, device, max_rows) for name, value in pairs.items()
+        name: _terms(*programs(value, f"model {name!r}"), data, num_samples, seed, device, max_rows)
+        for name, value in pairs.items()
     }
     return RateDistortion(
         {name: rate for name, (rate, _) in found.items()},

@@ -4,21 +4,22 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.weights import Plates, Site, log_weights
 from pyrovae.errors import InputError
 from pyrovae.evaluation.latent.means import mean, mean_of_draws
 from pyrovae.runtime.batches import DataLike, as_batch
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
 
 
-def reconstructions(model: Program, guide: Program, x: DataLike, *, draws: int = 1, seed: int = 0) -> Tensor:
+@takes_pair
+def reconstructions(pair: PairLike, x: DataLike, *, draws: int = 1, seed: int = 0) -> Tensor:
     r"""The mean of :math:`p(x \mid z)` for :math:`z \sim q(z \mid x)`, averaged over ``draws`` of z.
 
     Args:
-        model: a Pyro program with one observed site, the data.
-        guide: its proposal.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model has one observed site,
+            the data.
         x: one batch, shape ``(B, *event_shape)``, where the programs are, or a mapping that has it under ``x`` and beside it
             what the programs are given by name. Where the model puts these dimensions into
             plates, they are taken in the order of the plates' dimensions, the leftmost first.
@@ -32,9 +33,10 @@ def reconstructions(model: Program, guide: Program, x: DataLike, *, draws: int =
     Raises:
         InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
     """
+    model, guide = programs(pair)
     batch = as_batch(x)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
-        weights = log_weights(model, guide, batch.x, particles=draws, **batch.given)  # pyright: ignore
+        weights = log_weights((model, guide), batch.x, particles=draws, **batch.given)  # pyright: ignore
         return observed_mean(weights.model, weights.plates).reshape(batch.x.shape)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.supports import base_distribution
 from pyrovae.engine.weights import Call, Site
 from pyrovae.errors import InputError, require_positive
@@ -17,7 +18,6 @@ from pyrovae.evaluation.latent.posterior_means import posterior_means
 from pyrovae.runtime.batches import Batch, DataLike, as_batch
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_ROWS
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
 
 Over = Literal["prior", "posterior"]
@@ -45,9 +45,9 @@ class Traversal:
     over: Over
 
 
+@takes_pair
 def traverse(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     x: DataLike,
     *,
     over: Over = "prior",
@@ -67,8 +67,8 @@ def traverse(
     the prior's dimension where it has one, and else that of draws of the prior.
 
     Args:
-        model: a program with one latent site, a vector a datum, and one observed site.
-        guide: its proposal.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model has one latent site, a
+            vector a datum, and one observed site.
         x: one datum, shape ``(1, *event_shape)``, or a mapping that has it under ``x``.
         over: ``prior``, over all values that the prior has; ``posterior``, over those that this datum leaves.
         steps: the number of values; of an odd number, the middle is the median, or the posterior mean.
@@ -84,27 +84,28 @@ def traverse(
             several latent sites, or with one that is discrete or no vector (but numbers in a plate of their own); where the
             path leaves the support of the prior; for a model without exactly one observed site that knows its mean.
     """
+    model, guide = programs(pair)
     batch = as_batch(x)
     if len(batch) != 1:
         raise InputError(f"x has {len(batch)} data; expected one, to begin from: pass x[:1]")
     if over not in ("prior", "posterior"):
         raise InputError(f"over is {over!r}; expected 'prior' or 'posterior'")
     require_points(steps, draws)
-    pair = Pair(model, guide)
+    module = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
-        pair.meet(batch)
-        name = latent_site(pair.weigh(1, batch.x, **batch.given))["name"]
-        mean = posterior_means(model, guide, batch.plain(), draws=draws, seed=seed).to(batch.x.device)[0]
+        module.meet(batch)
+        name = latent_site(module.weigh(1, batch.x, **batch.given))["name"]
+        mean = posterior_means((model, guide), batch.plain(), draws=draws, seed=seed).to(batch.x.device)[0]
         deviations = torch.linspace(-DEVIATIONS, DEVIATIONS, steps, dtype=mean.dtype, device=mean.device)
         levels = deviations if over == "posterior" else torch.special.ndtr(deviations)
-        with pair.opened() as programs:
-            call = Call(*programs, (batch.x,), batch.given, draws, pair.plates)
+        with module.opened() as opened:
+            call = Call(*opened, (batch.x,), batch.given, draws, module.plates)
             values = _of_posterior(call, name, mean, levels) if over == "posterior" else _quantiles(call, name, levels)
         moved = _require_dimensions(dimensions, len(mean))
         latents = mean.repeat(len(moved), steps, 1)
         for row, dimension in zip(latents, moved, strict=True):
             row[:, dimension] = values[:, dimension]
-        means = decode(pair, repeated(batch, len(moved) * steps), latents.flatten(0, 1))
+        means = decode(module, repeated(batch, len(moved) * steps), latents.flatten(0, 1))
     return Traversal(latents, means.unflatten(0, (len(moved), steps)), moved, levels, over)
 
 

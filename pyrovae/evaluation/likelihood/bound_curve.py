@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
@@ -24,7 +25,6 @@ from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_WEIGHTS
-from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.precision import Precision, computing_in
 from pyrovae.runtime.seeds import seed_of, seeded, set_seed
 
@@ -121,9 +121,9 @@ class BoundCurve:
         return "\n\n".join("\n".join(lines) for lines in _tables(self))
 
 
+@takes_pair
 def bound_curve(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: DataLike,
     particles: Sequence[int] = (1, 5, 50, 500, 5000),
     bounds: Mapping[str, MakesBound] = BOUNDS,
@@ -149,8 +149,8 @@ def bound_curve(
     itself a little too low, an upper bound is of use at large K alone: at small K its mean is below.
 
     Args:
-        model: a Pyro program with a plate over data, called with one batch ``x`` of shape ``(B, *event_shape)``.
-        guide: its proposal, called with the same.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, each called with one batch ``x``
+            of shape ``(B, *event_shape)``, within a plate over data.
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset`` of ``x`` or of tuples that begin with it,
             or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
         particles: the numbers K.
@@ -182,6 +182,7 @@ def bound_curve(
     approach :math:`\log p(x)`; Grosse, Ghahramani and Adams, Sandwiching the Marginal Likelihood Using Bidirectional Monte
     Carlo (arXiv:1511.02543), for reading it between two.
     """
+    model, guide = programs(pair)
     made = _made(particles, bounds)
     num_samples = _number(made, num_samples)
     require_positive(max_rows=max_rows, max_weights=max_weights)
@@ -197,7 +198,7 @@ def bound_curve(
             parts.append(_measured(draws.of(batch), made))
     curve = _joined(parts, tuple(particles), made)
     if curve.log_likelihood.warning:
-        warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=2)
+        warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=3)
     return curve
 
 

@@ -128,7 +128,7 @@ def compare(models: Mapping[str, Any], data: DataLike | None = None, num_samples
 def _estimate(name: str, model: Any, data: DataLike | None, num_samples: int, options: dict[str, Any]) -> LogLikelihood:
     if isinstance(model, LogLikelihood):
         return model
-    own, its_guide = programs(name, model, "(model, guide), a VAE, or an estimate of log_likelihood")
+    pair = programs(model, f"model {name!r}", "a pair, or an estimate of log_likelihood")
     if data is None:
         raise InputError(f"model {name!r} has no estimate yet, and there are no data; pass compare(models, data)")
-    return log_likelihood(own, its_guide, data, num_samples, **options)
+    return log_likelihood(pair, data, num_samples, **options)

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
 from pyrovae.evaluation.likelihood.defensive import FEWEST
@@ -28,9 +29,9 @@ WORTHWHILE = 2**21
 """The number of draws, of all data together, from which on recording and fusing is expected to save time."""
 
 
+@takes_pair
 def log_likelihood(
-    model: Program,
-    guide: Program,
+    pair: PairLike,
     data: DataLike,
     num_samples: int = 5000,
     *,
@@ -58,8 +59,8 @@ def log_likelihood(
     call, and each has the whole result: that of one process, for a given ``max_rows``.
 
     Args:
-        model: a Pyro program with a plate over data, called with one batch ``x`` of shape ``(B, *event_shape)``.
-        guide: its proposal, called with the same.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, each called with one batch ``x``
+            of shape ``(B, *event_shape)``, within a plate over data.
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset`` of ``x`` or of tuples that begin with it,
             or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
         num_samples: the number of draws :math:`K` a datum.
@@ -94,6 +95,7 @@ def log_likelihood(
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), section 5; Vehtari et
     al., Pareto Smoothed Importance Sampling (arXiv:1507.02646), for k-hat.
     """
+    model, guide = programs(pair)
     require_positive(num_samples=num_samples, max_rows=max_rows, max_weights=max_weights)
     require_positive(particles=min(particles, default=1))
     if proposal not in get_args(Proposal):
@@ -116,7 +118,7 @@ def log_likelihood(
             again = options.estimate(model, guide, _chosen(columns, bad), (), seeds.others(bad), defensive=True)
             estimate = estimate.with_rows(bad, again)
     if estimate.warning:
-        warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=2)
+        warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=3)
     return estimate
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyro
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrovae.compiling.export import is_recording
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
@@ -81,9 +82,9 @@ class Refined:
         return params.detach()
 
 
+@takes_pair
 def refine(
-    model: Program,
-    guide: Guide,
+    pair: PairLike,
     steps: int = 200,
     *,
     learning_rate: float = 0.05,
@@ -100,8 +101,8 @@ def refine(
     the posterior, so that :func:`pyrovae.log_likelihood` needs fewer draws; and what the ELBO gains is the amortisation gap.
 
     Args:
-        model: the model.
-        guide: one of ``pyrovae.guides``, or of the same methods ``encode`` and ``draw``.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the guide is one of
+            ``pyrovae.guides``, or has the same methods ``encode`` and ``draw``.
         steps: the number of gradient steps.
         learning_rate: :math:`\eta_0`.
         num_particles: draws a datum and step.
@@ -117,6 +118,7 @@ def refine(
     Source: Kim, Wiseman, Miller, Sontag and Rush, Semi-Amortized Variational Autoencoders (arXiv:1802.02550); Cremer, Li and
     Duvenaud, Inference Suboptimality in Variational Autoencoders (arXiv:1801.03558), for the gap.
     """
+    model, guide = programs(pair)
     if not (callable(getattr(guide, "encode", None)) and callable(getattr(guide, "draw", None))):
         raise InputError(
             f"guide is {type(guide).__name__}, which does not tell its parameters for a datum; expected one of "
@@ -125,7 +127,7 @@ def refine(
     require_positive(steps=steps, num_particles=num_particles)
     if not learning_rate > 0:
         raise InputError(f"learning_rate is {learning_rate}; expected a positive number")
-    return Refined(model, guide, steps, learning_rate, num_particles, seed)
+    return Refined(model, cast(Guide, guide), steps, learning_rate, num_particles, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +168,9 @@ class InferenceGaps:
         return "\n".join([f"{len(self.amortization):,} data, in nats", "", *lines])
 
 
+@takes_pair
 def inference_gaps(
-    model: Program,
-    guide: Guide,
+    pair: PairLike,
     data: DataLike,
     num_samples: int = 1000,
     *,
@@ -181,8 +183,8 @@ def inference_gaps(
     """Measure how much of a guide's gap is amortisation, and how much is its family's.
 
     Args:
-        model: the model.
-        guide: its guide, of a kind that :func:`refine` takes.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the guide is of a kind that
+            :func:`refine` takes.
         data: as :func:`pyrovae.log_likelihood` takes them.
         num_samples: draws a datum, of either guide.
         steps: gradient steps of the refinement.
@@ -200,9 +202,11 @@ def inference_gaps(
     Warns:
         ImportanceSamplingWarning: as :func:`pyrovae.log_likelihood` does.
     """
-    better = refine(model, guide, steps, seed=seed, **options)
+    model, guide = programs(pair)
+    better = refine(pair, steps, seed=seed, **options)
     settings: dict[str, Any] = {"seed": seed, "device": device, "compile": False, "progress": progress}
-    found = [log_likelihood(model, proposal, data, num_samples, particles=(1,), **settings) for proposal in (guide, better)]
+    pairs = (model, guide), (model, better)
+    found = [log_likelihood(each, data, num_samples, particles=(1,), **settings) for each in pairs]
     return InferenceGaps(*found)
 
 
