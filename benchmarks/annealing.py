@@ -51,15 +51,15 @@ def trained(pixels: Tensor, epochs: int) -> pyrovae.VAE:
     vae = make().to(pixels.device)
     data = dynamic(pixels)
     vae.start_at_mean(data.x.mean(0))  # pyright: ignore
-    pyrovae.fit(vae.model, vae.guide, data, epochs=epochs, batch_size=100, seed=0, progress=False)
+    pyrovae.fit(vae, data, epochs=epochs, batch_size=100, seed=0, progress=False)
     return vae
 
 
 def contenders(vae: pyrovae.VAE, x: Tensor, quick: bool) -> dict[str, Any]:
     """By importance sampling and by annealing, the most careful last."""
     draws, temperatures = ((50, 200), (10, 20)) if quick else ((5_000, 100_000), (1_000, 10_000))
-    sample = partial(pyrovae.log_likelihood, vae.model, vae.guide, x)
-    anneal = partial(pyrovae.annealed_importance_sampling, vae.model, vae.guide, x, chains)
+    sample = partial(pyrovae.log_likelihood, vae, x)
+    anneal = partial(pyrovae.annealed_importance_sampling, vae, x, chains)
     return {
         **{f"importance sampling, K = {number:,}": partial(sample, number) for number in draws},
         f"annealed from the guide, T = {temperatures[0]:,}": partial(anneal, temperatures[0], start="guide"),
@@ -83,5 +83,5 @@ def gap(vae: pyrovae.VAE, x: Tensor, found: Any) -> str:
     """Between the bounds on images that the decoder draws; blank for importance sampling."""
     if not isinstance(found, pyrovae.AnnealedLikelihood):
         return ""
-    between = pyrovae.bidirectional(vae.model, vae.guide, x, chains, found.temperatures, start=found.start).gap
+    between = pyrovae.bidirectional(vae, x, chains, found.temperatures, start=found.start).gap
     return "{:.3f} ± {:.3f}".format(*between)

@@ -84,7 +84,7 @@ def sampled(settings: Settings) -> None:
             pair = LinearGaussian(dimensions, shift, widen)
             x = pair.draw(repeats)
             with warnings.catch_warnings(category=ImportanceSamplingWarning, action="ignore"):  # a column of the table
-                found = pyrovae.log_likelihood(pair.model, pair.guide, x, draws)
+                found = pyrovae.log_likelihood(pair, x, draws)
             rows.append([f"{dimensions}, {name}", *_cells(found, pair.log_p(x)), *_k_hats(found)])
     header = ["", "error, nats", "± draws", "95% cover", "k-hat, median", f"above {found.threshold:.2f}"]
     table(settings, f"importance sampling, K = {draws:,}, {repeats:,} repeats", header, rows)
@@ -101,7 +101,7 @@ def annealed(settings: Settings) -> None:
             x = pair.draw(repeats)
             options = {"start": name.partition(",")[0], "steps": 5, "max_rows": 2**14}
             for temperatures in lengths:
-                run = partial(pyrovae.annealed_importance_sampling, pair.model, pair.guide, x, chains, temperatures)
+                run = partial(pyrovae.annealed_importance_sampling, pair, x, chains, temperatures)
                 bounds = bracketing(pair, repeats, temperatures, options)
                 found = run(**options)
                 cells = [*_cells(found, pair.log_p(x)), f"{found.share_unmet:.0%}"]
@@ -112,7 +112,7 @@ def annealed(settings: Settings) -> None:
 
 def bracketing(pair: LinearGaussian, repeats: int, temperatures: int, options: dict[str, Any]) -> list[str]:
     """The gap, and how many of the repeats are bracketed, of data that the model draws."""
-    found = pyrovae.bidirectional(pair.model, pair.guide, pair.draw(repeats), chains, temperatures, seed=1, **options)
+    found = pyrovae.bidirectional(pair, pair.draw(repeats), chains, temperatures, seed=1, **options)
     low, high = found.interval(1.0 - 1e-6)
     exact = pair.log_p(torch.from_numpy(found.data))
     return ["{:.4f} ± {:.4f}".format(*found.gap), f"{int(((low <= exact) & (exact <= high)).sum())} of {repeats}"]

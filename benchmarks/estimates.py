@@ -41,9 +41,9 @@ def estimated(
         vae = make().to(x.device)
         vae.start_at_mean(data.x.mean(0))  # pyright: ignore
         settings = {"epochs": epochs, "batch_size": 100, "seed": seed, "progress": False}
-        pyrovae.fit(vae.model, vae.guide, data, objective=objective(), **settings)
+        pyrovae.fit(vae, data, objective=objective(), **settings)
         with warnings.catch_warnings(category=ImportanceSamplingWarning, action="ignore"):  # a column of the table
-            pyrovae.log_likelihood(vae.model, vae.guide, x, samples).to_netcdf(file)
+            pyrovae.log_likelihood(vae, x, samples).to_netcdf(file)
     return pyrovae.LogLikelihood.from_netcdf(file)
 
 

@@ -85,7 +85,7 @@ def ratios(
 ) -> list[Mapping[str, pyrovae.evaluation.GradientSummary]]:
     """The summaries of both programs at each K."""
     model, guide, x = toy(settings)
-    return [pyrovae.gradient_statistics(make(count), model, guide, x, repeats).programs for count in particles]
+    return [pyrovae.gradient_statistics((model, guide), x, make(count), repeats).programs for count in particles]
 
 
 def floor(repeats: int) -> float:

@@ -72,7 +72,7 @@ def train(steps: int) -> float:
     Steps._over = timed
     torch.manual_seed(0)
     pair, x = pyrovae.VAE((784,), latent_dim=latent_dim), torch.bernoulli(torch.full(((steps + 6) * batch_size, 784), 0.2))
-    pyrovae.fit(pair.model, pair.guide, x, epochs=1, batch_size=batch_size, compile=False, progress=False)
+    pyrovae.fit(pair, x, epochs=1, batch_size=batch_size, compile=False, progress=False)
     return statistics.median(later - earlier for earlier, later in pairwise(times[5:]))
 
 

@@ -94,7 +94,7 @@ def evaluated(vae: pyrovae.VAE, x: torch.Tensor, count: int, rows: int) -> None:
     """The call whose memory is measured; the networks are untrained, which is no news."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pyrovae.log_likelihood(vae.model, vae.guide, x, count, compile=False, max_rows=rows)
+        pyrovae.log_likelihood(vae, x, count, compile=False, max_rows=rows)
 
 
 def resident(number: int, count: int, rows: int) -> int:

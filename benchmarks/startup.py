@@ -73,7 +73,7 @@ def first_step(device: str, compile: bool, threads: int) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         x = data.flatten(1).round()
-        history = pyrovae.fit(vae.model, vae.guide, x, epochs=1, batch_size=batch_size, compile=compile, progress=False)
+        history = pyrovae.fit(vae, x, epochs=1, batch_size=batch_size, compile=compile, progress=False)
     return history.seconds_to_first_step
 
 

@@ -146,7 +146,7 @@ def train(run: Path, compiled: bool) -> None:
     torch.manual_seed(0)
     pair, x = pyrovae.VAE((4,), latent_dim=2), torch.bernoulli(torch.full((90, 4), 0.5))
     options = {"epochs": epochs, "batch_size": batch_size, "compile": compiled, "keep_minutes": 0.0, "progress": False}
-    pyrovae.fit(pair.model, pair.guide, x[:70], x[70:], run=str(run), resume=True, **options)
+    pyrovae.fit(pair, x[:70], x[70:], run=str(run), resume=True, **options)
 
 
 def wait(process: BaseProcess) -> int | None:

@@ -152,8 +152,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         train, held_out = self._split(x, seed)
         vae = self._untrained(train, seed)
         history = fit(
-            vae.model,
-            vae.guide,
+            vae,
             train,
             held_out,
             objective=deepcopy(self.objective),
@@ -246,7 +245,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         .. math::
             \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
 
-        ``pyrovae.log_likelihood(vae_.model, vae_.guide, x)`` gives their standard errors and diagnostics, too.
+        ``pyrovae.log_likelihood(vae_, x)`` gives their standard errors and diagnostics, too.
 
         Args:
             X: rows, shape ``(N, D)``.
@@ -266,8 +265,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         for rows in x.split(MAX_ROWS):
             Pair(self.vae_.model, self.vae_.guide).check(rows.to(self._parameter))
         return log_likelihood(
-            self.vae_.model,
-            self.vae_.guide,
+            (self.vae_.model, self.vae_.guide),
             x,
             self.num_samples,
             particles=(),
@@ -340,7 +338,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
 
     def _means(self, x: Tensor) -> Tensor:
         seeds, place = seeds_of_rows(x.numpy(), self._seed), self._parameter.device
-        return posterior_means(self.vae_.model, self.vae_.guide, x, seed=seeds, device=place)
+        return posterior_means((self.vae_.model, self.vae_.guide), x, seed=seeds, device=place)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

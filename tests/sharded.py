@@ -22,9 +22,9 @@ def estimates(device: torch.device, broken: bool = False) -> list[np.ndarray]:
     model.to(device)
     if broken:
         x[6:8] = torch.nan
-    found = pyrovae.log_likelihood(model, guide, x, 50, max_weights=250, max_rows=200)
-    chains = pyrovae.annealed_importance_sampling(model, guide, x, 4, 5, steps=2, max_rows=20)
-    bounds = pyrovae.bidirectional(model, guide, x, 4, 5, steps=2, max_rows=20)
+    found = pyrovae.log_likelihood((model, guide), x, 50, max_weights=250, max_rows=200)
+    chains = pyrovae.annealed_importance_sampling((model, guide), x, 4, 5, steps=2, max_rows=20)
+    bounds = pyrovae.bidirectional((model, guide), x, 4, 5, steps=2, max_rows=20)
     return [found.log_p, found.k_hat, chains.log_weights, bounds.reverse]
 
 

@@ -29,20 +29,20 @@ def test_a_guide_that_is_joint_over_the_data_is_named_as_such(name):
     guide = getattr(autoguide, f"Auto{name}")(model)
     message = "site '.*' of the guide is joint over the data, outside every plate.*; use AutoNormal.* or an amortised guide"
     with pytest.raises(InputError, match=message):
-        log_weights(model, guide, x)
+        log_weights((model, guide), x)
 
 
 def test_a_joint_guide_in_a_list_is_named_too():
     guide = autoguide.AutoGuideList(model)
     guide.append(autoguide.AutoDiagonalNormal(model))
     with pytest.raises(InputError, match="of the guide is joint over the data"):
-        log_weights(model, guide, x)
+        log_weights((model, guide), x)
 
 
 @pytest.mark.parametrize("name", messengers)
 def test_a_guide_that_runs_the_model_is_not_charged_with_what_that_observes(name):
     guide = getattr(autoguide, f"Auto{name}")(model)
-    weights = log_weights(model, guide, x, particles=3)
+    weights = log_weights((model, guide), x, particles=3)
     site = weights.guide.nodes["z"]
     z, q = site["value"], site["fn"]
     expected = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(x) - q.log_prob(z)
@@ -65,7 +65,7 @@ def test_and_its_log_likelihood_too():
         optimizer.zero_grad()
         module(x).backward()
         optimizer.step()
-    estimate = log_likelihood(model, guide, x, 2000)
+    estimate = log_likelihood((model, guide), x, 2000)
     exact = dist.Normal(0.0, 2.0**0.5).log_prob(x).numpy()
     assert (abs(estimate.log_p - exact) < 3 * estimate.standard_error + 1e-6).all()
 
@@ -79,7 +79,7 @@ def test_a_discrete_latent_that_is_hidden_from_the_guide():
 
     guide = autoguide.AutoNormal(poutine.block(discrete, hide=["label"]))
     with pytest.raises(InputError, match=r"latent site 'label' of the model is missing in the guide.*, or sum it out there"):
-        log_weights(discrete, guide, x)
+        log_weights((discrete, guide), x)
 
 
 class TestParametersByPlace:
@@ -98,8 +98,8 @@ class TestParametersByPlace:
     @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
     def test_all_data_are_weighed_together(self, make):
         guide = make()
-        fit(model, guide, x, epochs=300, batch_size=4, optimizer=partial(torch.optim.Adam, lr=0.05), compile=False)
-        estimate = log_likelihood(model, guide, x, 2000, max_rows=8, max_weights=4000, compile=False)
+        fit((model, guide), x, epochs=300, batch_size=4, optimizer=partial(torch.optim.Adam, lr=0.05), compile=False)
+        estimate = log_likelihood((model, guide), x, 2000, max_rows=8, max_weights=4000, compile=False)
         exact = dist.Normal(0.0, 2.0**0.5).log_prob(x).numpy()
         assert (abs(estimate.log_p - exact) < 4 * estimate.standard_error).all()
         assert (estimate.effective_sample_size > 1000).all()
@@ -107,17 +107,17 @@ class TestParametersByPlace:
     @guides
     def test_smaller_batches_and_validation_data_are_refused(self, make):
         with pytest.raises(InputError, match=r"keeps parameters for each datum by its place.* batch_size=4"):
-            fit(model, make(), x, batch_size=2)
+            fit((model, make()), x, batch_size=2)
         with pytest.raises(InputError, match=r"keeps parameters for each datum by its place.* none for validation data"):
-            fit(model, make(), x, x + 1.0, batch_size=4)
+            fit((model, make()), x, x + 1.0, batch_size=4)
         with pytest.raises(InputError, match=r"keeps parameters for each datum by its place.* since accumulate is 2"):
-            fit(model, make(), x, batch_size=4, accumulate=2)
+            fit((model, make()), x, batch_size=4, accumulate=2)
 
     def test_an_amortised_messenger_has_none(self):
         guide = autoguide.AutoNormalMessenger(model, amortized_plates=("data",))
-        fit(model, guide, x, x[:3], batch_size=2, epochs=1, compile=False)
+        fit((model, guide), x, x[:3], batch_size=2, epochs=1, compile=False)
 
 
 def test_swapped_programs_are_still_called_so():
     with pytest.raises(InputError, match="are model and guide swapped"):
-        log_weights(model, model, x)
+        log_weights((model, model), x)

@@ -96,7 +96,7 @@ class TestAsTheLibraryHasIt:
             noise = model.likelihood.unit * model.likelihood.log_scale.exp()
             covariance = slope @ slope.T + noise**2 * torch.eye(4)
             exact = dist.MultivariateNormal(loc, covariance).log_prob(torch.tensor(X)).numpy()
-        estimate = pyrovae.log_likelihood(fitted.vae_.model, fitted.vae_.guide, torch.tensor(X), 2000)
+        estimate = pyrovae.log_likelihood(fitted.vae_, torch.tensor(X), 2000)
         sure = estimate.standard_error < 0.05
         assert sure.mean() > 0.9
         z = ((fitted.score_samples(X) - exact) / estimate.standard_error)[sure]
@@ -347,7 +347,7 @@ def test_seeds_of_rows():
 def test_transform_is_posterior_means_from_those_seeds(X):
     fitted = estimator(guide=partial(Flow, hidden=(8,))).fit(X)
     pair = fitted.vae_.model, fitted.vae_.guide
-    expected = posterior_means(*pair, torch.tensor(X[:3]), seed=seeds_of_rows(X[:3], fitted._seed))
+    expected = posterior_means(pair, torch.tensor(X[:3]), seed=seeds_of_rows(X[:3], fitted._seed))
     np.testing.assert_array_equal(fitted.transform(X[:3]), expected)
 
 

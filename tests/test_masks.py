@@ -58,7 +58,7 @@ class TestEveryLikelihood:
     def test_the_density_is_that_of_the_observed_numbers(self, likelihood):
         vae = VAE((2, 3), 2, likelihood=likelihood, encoder=network, decoder=network)
         x, mask = vae.model(size=6).detach(), masks(6, 2, 3)
-        weights = pyrovae.log_weights(vae.model, vae.guide, x, particles=3, mask=mask)
+        weights = pyrovae.log_weights(vae, x, particles=3, mask=mask)
         p = vae.model.decode(weights.guide.nodes["z"]["value"])
         each = p.base_dist.log_prob(x)
         torch.testing.assert_close(weights.observed, torch.where(mask, each, 0.0).sum((-1, -2)))
@@ -98,7 +98,7 @@ def test_log_p_is_that_of_the_marginal_normal(pair):
     """With a proposal whose weights are bounded, z-tests at 1e-5 of each datum."""
     x, mask = pair.model(size=60).detach(), masks(60, 4)
     data = {"x": torch.where(mask, x, torch.nan), "mask": mask}
-    estimate = pyrovae.log_likelihood(pair.model, broad_guide, data, 100_000)
+    estimate = pyrovae.log_likelihood((pair.model, broad_guide), data, 100_000)
     mean, covariance = joint()
     exact = [
         scipy.stats.multivariate_normal(mean[m], covariance[m][:, m]).logpdf(row[m]) if m.any() else 0.0
@@ -115,7 +115,7 @@ def test_training_is_the_same_recorded_or_not(unfused):
         vae = VAE((4,), 2, likelihood=Normal, encoder=network, decoder=network)
         x, mask = torch.randn(22, 4), masks(22, 4)
         data = {"x": torch.where(mask, x, torch.nan), "mask": mask}
-        history = pyrovae.fit(vae.model, vae.guide, data, data, epochs=3, batch_size=5, compile=compile, progress=False)
+        history = pyrovae.fit(vae, data, data, epochs=3, batch_size=5, compile=compile, progress=False)
         found.append([value for name, value in history.metrics[-1].items() if name != "seconds"])
     assert np.isfinite(found).all()
     np.testing.assert_allclose(*found)
@@ -127,7 +127,7 @@ class TestImpute:
         x = pair.model(size=3).detach()
         mask = torch.tensor([[True, False, True, False], [False] * 4, [True, True, False, True]])
         seen = torch.where(mask, x, torch.nan)
-        draws = impute(pair.model, broad_guide, seen, mask, 4000, num_particles=100_000, max_rows=10**6)
+        draws = impute((pair.model, broad_guide), seen, mask, 4000, num_particles=100_000, max_rows=10**6)
         assert draws.shape == (4000, 3, 4)
         mean, covariance = joint()
         for row in range(3):
@@ -146,7 +146,7 @@ class TestImpute:
     def test_the_same_seed_draws_the_same_and_leaves_the_callers_alone(self, pair):
         x, mask = pair.model(size=6).detach(), masks(6, 4)
         before = torch.get_rng_state()
-        one, same, other = (impute(pair.model, pair.guide, x, mask, 2, num_particles=20, seed=s) for s in (1, 1, 2))
+        one, same, other = (impute(pair, x, mask, 2, num_particles=20, seed=s) for s in (1, 1, 2))
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
         assert torch.equal(torch.get_rng_state(), before)
@@ -165,7 +165,7 @@ class TestImpute:
                 pyro.sample("z", dist.Normal(0.0, 1e-3))
 
         x, mask, mean = torch.zeros(5, 3), torch.rand(5, 3) < 0.5, 10.0 * torch.arange(5.0)
-        drawn = impute(model, guide, {"x": x, "mean": mean}, mask, 2, num_particles=4, max_rows=8)
+        drawn = impute((model, guide), {"x": x, "mean": mean}, mask, 2, num_particles=4, max_rows=8)
         expected = torch.where(mask, x, mean[:, None].expand(5, 3))
         torch.testing.assert_close(drawn, expected.expand(2, 5, 3), atol=0.1, rtol=0)
 
@@ -184,7 +184,7 @@ class TestImpute:
     def test_what_cannot_be_is_refused(self, pair, change, message):
         given = {"x": torch.zeros(6, 4), "mask": masks(6, 4)} | change
         with pytest.raises(InputError, match=message):
-            impute(pair.model, pair.guide, **given)
+            impute(pair, **given)
 
 
 def poutine_mask(mask):

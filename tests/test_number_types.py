@@ -66,19 +66,19 @@ def test_the_weights_of_the_numbers_or_a_refusal(name, kind):
         family = name.partition(",")[0]
         message = rf"^observed site 'x' has values of {kind}, with which the density of {family} c.*x.to\(torch.float64\)$"
         with pytest.raises(InputError, match=message):
-            log_weights(model, guide, x.to(kind))
+            log_weights((model, guide), x.to(kind))
         return
     pyro.set_rng_seed(1)
-    ours = log_weights(model, guide, x.to(kind), particles=3).total
+    ours = log_weights((model, guide), x.to(kind), particles=3).total
     pyro.set_rng_seed(1)
-    torch.testing.assert_close(ours, log_weights(model, guide, x.double(), particles=3).total, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ours, log_weights((model, guide), x.double(), particles=3).total, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        lambda model, guide, x: pyrovae.fit(model, guide, x, epochs=1),
-        lambda model, guide, x: pyrovae.log_likelihood(model, guide, x, 10),
+        lambda model, guide, x: pyrovae.fit((model, guide), x, epochs=1),
+        lambda model, guide, x: pyrovae.log_likelihood((model, guide), x, 10),
         lambda model, guide, x: pyrovae.compile(ELBO()(model, guide), x),
         lambda model, guide, x: ELBO()(model, guide)(x),
         lambda model, guide, x: ELBO().differentiable_loss(model, guide, x),
@@ -102,12 +102,12 @@ def test_draws_of_another_type_than_the_models():
 
     message = r"latent site 'z' has values of torch.int64, with which the density of Bernoulli cannot.*the model's family"
     with pytest.raises(InputError, match=message):
-        log_weights(model, guide, torch.ones(4))
+        log_weights((model, guide), torch.ones(4))
 
 
 def test_an_index_that_is_none():
     with pytest.raises(InputError, match=r"'x' has 1 of 4 values outside the support of Categorical.*the first is 0.5"):
-        log_weights(*programs("Categorical"), torch.tensor([0.0, 1.0, 0.5, 1.0]))
+        log_weights(programs("Categorical"), torch.tensor([0.0, 1.0, 0.5, 1.0]))
 
 
 class AnyNumbers(nn.Module):
@@ -135,11 +135,11 @@ def test_our_likelihoods_take_all_of_them(name, kind, masked):
     found = []
     for numbers in (x.to(kind), x.double()):
         pyro.set_rng_seed(1)
-        found.append(log_weights(vae.model, vae.guide, numbers, particles=3, **given).total)
+        found.append(log_weights(vae, numbers, particles=3, **given).total)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-10)
 
 
 def test_our_networks_say_what_to_do():
     vae = VAE((2,), latent_dim=2, encoder=partial(pyrovae.networks.MLP, hidden=(3,)))
     with pytest.raises(InputError, match=r"got numbers of torch.bool.*convert them by x.to\(torch.float64\)"):
-        pyrovae.fit(vae.model, vae.guide, two(bits).bool(), epochs=1)
+        pyrovae.fit(vae, two(bits).bool(), epochs=1)

@@ -69,7 +69,7 @@ def test_training_is_the_same_in_whatever_units(scale, shift):
         units, small = Units.of(data), partial(MLP, hidden=(8,))
         likelihood, encoder = partial(RescaledNormal, units), partial(Rescaled, small, units)
         vae = pyrovae.VAE((3,), 2, likelihood=likelihood, encoder=encoder, decoder=small)
-        history = pyrovae.fit(vae.model, vae.guide, data, epochs=3, batch_size=20, progress=False)
+        history = pyrovae.fit(vae, data, epochs=3, batch_size=20, progress=False)
         bounds.append(torch.tensor([epoch["train_bound"] for epoch in history.metrics]))
     expected = bounds[0] - 3 * torch.tensor(scale).log()
     torch.testing.assert_close(bounds[1], expected, rtol=1e-8, atol=1e-8)

@@ -52,8 +52,7 @@ def fitted(task: Task, epochs: int) -> Trained:
     vae = pair(task)
     data = Split(task.data, None, np.arange(len(task.data)), Binarize.parse("dynamic"))
     pyrovae.fit(
-        vae.model,
-        vae.guide,
+        vae,
         data,
         objective=objective(task),
         epochs=epochs,

@@ -20,9 +20,9 @@ def anneal(
     vae: VAE, tested: Columns, *, chains: int, temperatures: int, **settings: Any
 ) -> tuple[AnnealedLikelihood, Bidirectional]:
     """Anneal chains for all data that were evaluated, and for some that the model draws, both with these settings."""
-    found = annealed_importance_sampling(vae.model, vae.guide, tested.plain(), chains, temperatures, **settings)
+    found = annealed_importance_sampling(vae, tested.plain(), chains, temperatures, **settings)
     some = tested.rows(slice(simulated)) if len(tested) > simulated else tested
-    bounds = bidirectional(vae.model, vae.guide, some.plain(), chains, temperatures, **settings)
+    bounds = bidirectional(vae, some.plain(), chains, temperatures, **settings)
     return found, bounds
 
 

@@ -76,7 +76,7 @@ def report(
         if temperatures is not None:
             anneal(vae, tested, **annealing)
         return
-    means = posterior_means(vae.model, vae.guide, data.test.fixed_draw(), device=device)
+    means = posterior_means(vae, data.test.fixed_draw(), device=device)
     space = LatentSpace(vae, tested, are_pictures(data.event_shape), device)
     latent = latent_summary(vae, data, means, space, device)
     summary = {**summarise(estimate), **latent, **in_parts(gaps), FINGERPRINT: fingerprint(tested)}
@@ -100,7 +100,7 @@ def _estimates(
     vae: VAE, tested: Columns, num_samples: int, refine: int | None, proposal: Proposal, common: dict[str, Any]
 ) -> tuple[InferenceGaps | None, LogLikelihood]:
     """What the guide lacks, if that is asked for, and log p(x); a guide that cannot be refined is refused at once."""
-    work = vae.model, vae.guide, tested.plain(), num_samples
+    work = vae, tested.plain(), num_samples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
         gaps = None if refine is None else inference_gaps(*work, steps=refine, **common)
@@ -228,7 +228,7 @@ def labels_in_turn(vae: VAE, number: int) -> Tensor | None:
 
 def decoded(vae: VAE, shown: Batch) -> Tensor:
     """What the model makes of the latents of a batch, on the CPU."""
-    return reconstructions(vae.model, vae.guide, shown.plain(), draws=10).cpu()
+    return reconstructions(vae, shown.plain(), draws=10).cpu()
 
 
 def generated(vae: VAE) -> Tensor:

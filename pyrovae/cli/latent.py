@@ -51,7 +51,7 @@ def latent_summary(vae: VAE, data: Data, means: Tensor, space: "LatentSpace", de
         summary |= {name: value for name, (value, _) in parts.items()} | {"data of the KL": kl.kl.shape[1]}
     if data.test.labels is None or data.train.labels is None or len(data.train) < voters:
         return summary
-    train_means = posterior_means(vae.model, vae.guide, data.train.fixed_draw(), device=device)
+    train_means = posterior_means(vae, data.train.fixed_draw(), device=device)
     labelled = train_means, data.train.labels, means, data.test.labels
     summary["kNN accuracy"] = nearest_neighbour_accuracy(*labelled, voters)
     if len(np.unique(data.train.labels)) > 1:
@@ -114,7 +114,7 @@ class LatentSpace:
             self.drawings[name] = drawing
 
     def _split(self) -> KLDecomposition:
-        return kl_decomposition(self._vae.model, self._vae.guide, self._some.plain(), draws, device=self._device)
+        return kl_decomposition((self._vae.model, self._vae.guide), self._some.plain(), draws, device=self._device)
 
     def _plane(self, tested: Columns) -> RateDistortion:
         return rate_distortion({"run": self._vae}, tested.plain(), draws, device=self._device)
@@ -125,7 +125,7 @@ class LatentSpace:
         return partial(plots.kl_per_dimension, self.kl.per_dimension)
 
     def _aggregate(self) -> Drawing:
-        found = aggregate_posterior(self._vae.model, self._vae.guide, self._some.plain(), device=self._device)
+        found = aggregate_posterior((self._vae.model, self._vae.guide), self._some.plain(), device=self._device)
         if found.posterior.shape[1] < 2 or len(found.posterior) < 3:
             raise InputError("it needs three data and two latent dimensions")
         return partial(plots.aggregate_posterior, found.prior, found.posterior)
@@ -134,7 +134,7 @@ class LatentSpace:
         of_most = None
         if self.kl is not None and self.kl.per_dimension is not None:
             of_most = np.argsort(-self.kl.per_dimension)[:moved].tolist()
-        found = traverse(self._vae.model, self._vae.guide, self._rows(0, 1).plain(), dimensions=of_most)
+        found = traverse((self._vae.model, self._vae.guide), self._rows(0, 1).plain(), dimensions=of_most)
         return partial(plots.traversals, found)
 
     def _interpolations(self) -> Drawing:
@@ -143,7 +143,7 @@ class LatentSpace:
             raise InputError("it needs two data")
         ends = (self._rows(0, number), self._rows(number, 2 * number))
         start, end = ends[0], Columns(ends[1].x, ends[0].given)
-        found = interpolate(self._vae.model, self._vae.guide, start.plain(), end.plain(), course="great_circle")
+        found = interpolate((self._vae.model, self._vae.guide), start.plain(), end.plain(), course="great_circle")
         return partial(plots.interpolations, found)
 
     def _rows(self, start: int, stop: int) -> Batch:

@@ -141,7 +141,7 @@ def _how(room: str, name: str) -> str:
     """How to ask for a part in Python and in YAML."""
     if room == "objectives":
         return (
-            f"In Python:  pyrovae.fit(vae.model, vae.guide, x, objective=pyrovae.objectives.{name}(...))\n"
+            f"In Python:  pyrovae.fit(vae, x, objective=pyrovae.objectives.{name}(...))\n"
             f"In YAML:    objective: {{class_path: {name}, init_args: {{...}}}}"
         )
     place = "decoder" if name.endswith("Decoder") else "encoder" if room == "networks" else room.removesuffix("s")

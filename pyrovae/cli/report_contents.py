@@ -127,7 +127,7 @@ def _points(
     drawable = are_pictures(opened.data.event_shape)
     means, pictures = [], []
     for batch in batches(tested, 250, order=torch.from_numpy(rows)):
-        means.append(posterior_means(opened.vae.model, opened.vae.guide, batch.plain()))
+        means.append(posterior_means(opened.vae, batch.plain()))
         pictures += [shrunk(_seen(batch), SMALL)] if drawable else []
     located = torch.cat(means)
     mapped = "latent_map" not in left_out(opened.data.event_shape, located)

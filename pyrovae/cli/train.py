@@ -82,7 +82,7 @@ def _train(experiment: Experiment, run: Run, device: str) -> None:
     settings = {**experiment.training, "device": device, "resume": run.resumes, "progress": Processes().rank == 0}
     print(f"{data}\ntraining on {device}")
     began = perf_counter()
-    history = fit(vae.model, vae.guide, data.train, data.validation, objective=experiment.objective, run=run, **settings)
+    history = fit(vae, data.train, data.validation, objective=experiment.objective, run=run, **settings)
     print(
         f"{len(history.metrics)} epochs in {perf_counter() - began:.1f} s, the first step after "
         f"{history.seconds_to_first_step:.1f} s; the best validation bound was in epoch {history.best_epoch}, whose "

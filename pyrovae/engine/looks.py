@@ -66,7 +66,7 @@ class Looks:
 
     def _first(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
         with reached(model, guide) as modules, _shapes_wanted():
-            plates = find_plates(model, guide, *args, **kwargs)
+            plates = find_plates((model, guide), *args, **kwargs)
         self.modules = list(dict.fromkeys(part for module in modules for part in module.modules()))
         self._sizes = {size for value in self._tensors() for size in value.shape}
         self._found[self._key(args, kwargs)] = plates

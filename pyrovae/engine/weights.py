@@ -270,7 +270,7 @@ class Call:
         found = _plates(model_trace, guide_trace, self.plates)
         if found.nesting > self.nesting:
             raise InputError(
-                f"plates nest {found.nesting} deep, where {self.nesting} was expected; call find_plates(model, guide, x), "
+                f"plates nest {found.nesting} deep, where {self.nesting} was expected; call find_plates((model, guide), x), "
                 "or the objective's module once, before recording the program"
             )
         with pyro.validation_enabled(False):

@@ -222,7 +222,7 @@ def _require_finite(means: Mapping[str, Tensor]) -> None:
             number = int((~mean.isfinite()).sum())
             raise InputError(
                 f"the gradient of {name} is not finite in {number} of {mean.numel()} places; look at the weights of this "
-                "batch with pyrovae.log_weights(model, guide, x), or move the parameters to where they are finite"
+                "batch with pyrovae.log_weights((model, guide), x), or move the parameters to where they are finite"
             )
 
 

@@ -168,7 +168,7 @@ def fit(
         >>> import pyrovae, torch
         >>> vae = pyrovae.VAE((4,), latent_dim=2)
         >>> x = torch.bernoulli(torch.full((100, 4), 0.5))
-        >>> history = pyrovae.fit(vae.model, vae.guide, x, epochs=2, progress=False)
+        >>> history = pyrovae.fit(vae, x, epochs=2, progress=False)
         >>> len(history.metrics)
         2
     """

@@ -99,7 +99,7 @@ def test_load_rebuilds_the_pair(run):
     weights = checkpoint.load_weights(run / "checkpoints")
     assert not vae.training
     assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
-    assert log_weights(vae.model, vae.guide, torch.rand(5, 8, 8), particles=3).total.shape == (3, 5)
+    assert log_weights(vae, torch.rand(5, 8, 8), particles=3).total.shape == (3, 5)
 
 
 def test_evaluate_again(run, capsys, undrawn):
@@ -622,7 +622,7 @@ def test_refined_proposals_tell_what_the_encoder_lacks(run, tmp_path, capsys, un
     summary = json.loads((copy / "summary.json").read_text())
     vae, data, _ = reopen(copy)
     tested = as_data(data.test.fixed_draw()).rows(slice(5)).plain()
-    gaps = inference_gaps(vae.model, vae.guide, tested, 200, steps=20)
+    gaps = inference_gaps(vae, tested, 200, steps=20)
     assert summary["amortisation gap"] == pytest.approx(gaps.amortization.mean())
     refined = summary["log p(x), refined proposal"] - summary["approximation gap"]
     assert summary["ELBO"] + summary["amortisation gap"] == pytest.approx(refined)

@@ -43,7 +43,7 @@ class Pair:
 
     def fit(self, **settings):
         given = {"data": self.x, "epochs": 1, "batch_size": 8, "progress": False, **settings}
-        return pyrovae.fit(self.model, self.guide, given.pop("data"), **given)
+        return pyrovae.fit((self.model, self.guide), given.pop("data"), **given)
 
 
 uses = {
@@ -55,7 +55,7 @@ uses = {
     ).step(pair.x),
     "SVI": lambda pair: SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), ELBO()).step(pair.x),
     "the loss": lambda pair: ELBO()(pair.model, pair.guide)(pair.x),
-    "log_weights": lambda pair: pyrovae.log_weights(pair.model, pair.guide, pair.x),
+    "log_weights": lambda pair: pyrovae.log_weights(pair, pair.x),
     "fit": lambda pair: pair.fit(),
     "fit, recorded": lambda pair: pair.fit(compile=True),
     "compile": lambda pair: pyrovae.compile(ELBO()(pair.model, pair.guide))(pair.x),
@@ -220,7 +220,7 @@ class TestBeforeAnythingMoves:
         pair = Pair(Again())
         self.assert_untouched(pair, "use_reentrant=True, .*; expected .*use_reentrant=False", compile=compile)
         ELBO()(pair.model, pair.guide)(pair.x).backward()
-        assert pyrovae.log_likelihood(pair.model, pair.guide, pair.x, 10).log_p.shape == (8,)
+        assert pyrovae.log_likelihood(pair, pair.x, 10).log_p.shape == (8,)
 
     def test_a_hook_that_no_step_would_call(self):
         pair = Pair()
@@ -233,7 +233,7 @@ class TestBeforeAnythingMoves:
             pair.fit()
         vae = pyrovae.VAE((4,), latent_dim=2, encoder=lambda *_: nn.LazyLinear(4))
         with pytest.raises(InputError, match=r"LazyLinear has parameters without a shape.*run the network once"):
-            pyrovae.fit(vae.model, vae.guide, pair.x.sigmoid(), epochs=1, progress=False)
+            pyrovae.fit(vae, pair.x.sigmoid(), epochs=1, progress=False)
         pair.encoder(pair.x)
         pair.fit()
 
@@ -243,7 +243,7 @@ def test_an_autocast_around_it_is_without_effect():
     def fitted() -> list[Tensor]:
         pair = Pair(nn.Tanh())
         pair.fit(epochs=2)
-        found = pyrovae.log_likelihood(pair.model, pair.guide, pair.x, 50)
+        found = pyrovae.log_likelihood(pair, pair.x, 50)
         return [found.log_p, *pair.encoder.parameters()]
 
     plain = fitted()
@@ -367,7 +367,7 @@ def test_what_all_data_share_is_a_partial_argument(unfused, float64):
         programs = (
             (model, guide) if within else (partial(model, neighbours=neighbours), partial(guide, neighbours=neighbours))
         )
-        history = pyrovae.fit(*programs, x, epochs=2, batch_size=4, compile=True, progress=False)
-        estimate = pyrovae.log_likelihood(*programs, x, 200, compile=True)
+        history = pyrovae.fit(programs, x, epochs=2, batch_size=4, compile=True, progress=False)
+        estimate = pyrovae.log_likelihood(programs, x, 200, compile=True)
         found.append([history.metrics[-1]["train_bound"], *estimate.log_p])
     assert found[0] == pytest.approx(found[1], abs=1e-10)

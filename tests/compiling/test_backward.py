@@ -341,7 +341,7 @@ def test_a_buffer_that_an_evaluation_replaces_is_taken_over(unfused):
     states = []
     for compile in (False, True):
         pair = Pair(Counting)
-        fit(pair.model, pair.guide, pair.x, pair.x, epochs=2, batch_size=4, compile=compile, progress=False)
+        fit(pair, pair.x, pair.x, epochs=2, batch_size=4, compile=compile, progress=False)
         states.append(pair.encoder.state_dict())
     assert_same(*states)
     assert states[1]["layer.count"] > 6  # of training; and of evaluation

@@ -162,7 +162,7 @@ def test_a_prior_of_another_space_than_the_guides_is_refused(prior, guide, messa
 
 def test_a_mixture_of_proposals_is_a_prior_on_the_sphere():
     vae = VAE((3,), 3, prior=partial(Vamp, components=4), guide=Guide)
-    find_plates(vae.model, vae.guide, torch.zeros(2, 3))
+    find_plates(vae, torch.zeros(2, 3))
     with pyro.plate("draws", 100, dim=-1):
         assert constraints.sphere.check(vae.model.prior()).all()
 
@@ -189,4 +189,4 @@ def test_densities_per_other_units_are_not_compared_though_the_draws_are_in_the_
             pyro.sample("z", proposal)
 
     with pytest.raises(InputError, match=f"per {message}"):
-        find_plates(model, guide, torch.zeros(3))
+        find_plates((model, guide), torch.zeros(3))

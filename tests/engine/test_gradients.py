@@ -64,7 +64,7 @@ small = partial(MLP, hidden=(4,))
 
 
 def called(model, guide, x, particles=4):
-    return Call(model, guide, (x,), {}, particles, find_plates(model, guide, x))
+    return Call(model, guide, (x,), {}, particles, find_plates((model, guide), x))
 
 
 def modules():

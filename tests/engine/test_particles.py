@@ -63,7 +63,7 @@ def x():
 
 
 def ways(pair, x):
-    return find_plates(pair.model, pair.guide, x).particles
+    return find_plates(pair, x).particles
 
 
 class TestTheChoice:
@@ -89,7 +89,7 @@ class TestTheChoice:
                 pyro.sample("x", dist.Normal(loc, 0.7).to_event(1), obs=x)
 
         square = torch.randn(D, D)
-        assert find_plates(model, pair.guide, square).particles == ("together" if broadcasts else "mapped")
+        assert find_plates((model, pair.guide), square).particles == ("together" if broadcasts else "mapped")
         assert not kept.any(), "what was moved apart is put back"
 
     def test_dropout_is_no_reason(self, x):
@@ -107,15 +107,15 @@ class TestTheChoice:
 
     def test_what_no_way_at_once_fits_runs_in_turn_and_says_so(self, x):
         model, guide = looking(Pairs(broadcasts=True))
-        assert find_plates(model, guide, x).particles == "in turn"
+        assert find_plates((model, guide), x).particles == "in turn"
         with pytest.warns(ParticlesInTurnWarning, match="3 particles run one after another, .* 3 times as long .*mapped: "):
-            log_weights(model, guide, x, particles=3)
+            log_weights((model, guide), x, particles=3)
 
     def test_one_particle_needs_no_warning(self, x):
         model, guide = looking(Pairs(broadcasts=True))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            log_weights(model, guide, x, particles=1)
+            log_weights((model, guide), x, particles=1)
 
 
 def looking(pair):
@@ -172,17 +172,17 @@ def test_every_objective_is_that_of_the_broadcasting_style(cls, x):
 
 
 estimates = {
-    "log_likelihood": lambda pair, x: log_likelihood(*pair, x, 60, particles=(1, 5)).log_p,
-    "log_likelihood, compiled": lambda pair, x: log_likelihood(*pair, x, 60, compile=True, particles=(1, 5)).log_p,
-    "log_likelihood, mixture": lambda pair, x: log_likelihood(*pair, x, 60, proposal="mixture").log_p,
-    "bound_curve": lambda pair, x: bound_curve(*pair, x, (1, 5), num_samples=20).log_likelihood.log_p,
-    "annealing": lambda pair, x: annealed_importance_sampling(*pair, x, 3, 4, steps=2).log_weights,
+    "log_likelihood": lambda pair, x: log_likelihood(pair, x, 60, particles=(1, 5)).log_p,
+    "log_likelihood, compiled": lambda pair, x: log_likelihood(pair, x, 60, compile=True, particles=(1, 5)).log_p,
+    "log_likelihood, mixture": lambda pair, x: log_likelihood(pair, x, 60, proposal="mixture").log_p,
+    "bound_curve": lambda pair, x: bound_curve(pair, x, (1, 5), num_samples=20).log_likelihood.log_p,
+    "annealing": lambda pair, x: annealed_importance_sampling(pair, x, 3, 4, steps=2).log_weights,
     "annealing from the guide": lambda pair, x: (
-        annealed_importance_sampling(*pair, x, 3, 4, start="guide", steps=2).log_weights
+        annealed_importance_sampling(pair, x, 3, 4, start="guide", steps=2).log_weights
     ),
-    "reconstructions": lambda pair, x: reconstructions(*pair, x, draws=3),
-    "posterior_means": lambda pair, x: posterior_means(*pair, x),
-    "kl_decomposition": lambda pair, x: kl_decomposition(*pair, x, 3).kl,
+    "reconstructions": lambda pair, x: reconstructions(pair, x, draws=3),
+    "posterior_means": lambda pair, x: posterior_means(pair, x),
+    "kl_decomposition": lambda pair, x: kl_decomposition(pair, x, 3).kl,
     "gradient_statistics": lambda pair, x: next(iter(gradient_statistics(IWAE(3), *pair, x, repeats=4).mean.values())),
 }
 
@@ -204,14 +204,14 @@ def weights_in_turn(pair, x, particles, seed=1):
     """The log weights of single runs, one after another."""
     plates = Plates("data", 1, particles="in turn")
     pyro.set_rng_seed(seed)
-    return log_weights(pair.model, pair.guide, x, particles=particles, plates=plates)
+    return log_weights(pair, x, particles=particles, plates=plates)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
 def test_estimates_agree_whatever_the_way(particles, x):
     """Means over many draws of the log mean weight: a z-test at level 1e-5 of two ways."""
     pair = Pairs(broadcasts=False)
-    mapped = torch.stack([log_weights(pair.model, pair.guide, x, particles=particles).total for _ in range(300)])
+    mapped = torch.stack([log_weights(pair, x, particles=particles).total for _ in range(300)])
     in_turn = torch.stack([weights_in_turn(pair, x, particles, seed=k).total for k in range(300)])
     difference = mapped.mean((0, 1)) - in_turn.mean((0, 1))
     error = ((mapped.var((0, 1)) + in_turn.var((0, 1))) / (300 * particles)).sqrt()
@@ -221,10 +221,10 @@ def test_estimates_agree_whatever_the_way(particles, x):
 def test_dropout_differs_from_particle_to_particle(x):
     """Each run has a mask of its own, as each has a draw."""
     pair = Pairs(broadcasts=False, dropout=0.5)
-    proposals = log_weights(pair.model, pair.guide, x, particles=50).guide.nodes["z"]["fn"].mean
+    proposals = log_weights(pair, x, particles=50).guide.nodes["z"]["fn"].mean
     assert (proposals.std(0) > 0).all()
     pair.eval()
-    proposals = log_weights(pair.model, pair.guide, x, particles=50).guide.nodes["z"]["fn"].mean
+    proposals = log_weights(pair, x, particles=50).guide.nodes["z"]["fn"].mean
     torch.testing.assert_close(proposals, proposals[:1].expand_as(proposals))
 
 
@@ -232,9 +232,9 @@ def test_batch_normalisation_counts_every_run(x):
     """In training the statistics are of one run's batch, and the running ones move once a run."""
     pair = Pairs(broadcasts=False, norm=True)
     fresh = Pairs(broadcasts=False, norm=True)
-    plates = find_plates(pair.model, pair.guide, x)
+    plates = find_plates(pair, x)
     assert plates.particles == "mapped"
-    weights = log_weights(pair.model, pair.guide, x, particles=3, plates=plates)
+    weights = log_weights(pair, x, particles=3, plates=plates)
     norm = pair.decoder[1]
     for k in range(3):
         values = {"z": weights.guide.nodes["z"]["value"][k]}
@@ -250,7 +250,7 @@ def test_batch_normalisation_that_weighs_all_batches_alike_counts_every_run(x):
     pair, fresh = (Pairs(broadcasts=False, norm=True) for _ in range(2))
     for each in (pair, fresh):
         each.decoder[1].momentum = None
-    weights = log_weights(pair.model, pair.guide, x, particles=3)
+    weights = log_weights(pair, x, particles=3)
     for k in range(3):
         poutine.condition(fresh.model, data={"z": weights.guide.nodes["z"]["value"][k]})(x)
     assert pair.decoder[1].num_batches_tracked == 3
@@ -266,7 +266,7 @@ def test_what_a_network_keeps_of_its_calls_does_not_decide_the_way(x, calls):
         spectral_norm(layer)
         for _ in range(calls):
             layer(torch.zeros(layer.in_features))
-    assert find_plates(pair.model, pair.guide, x).particles == "together"
+    assert find_plates(pair, x).particles == "together"
 
 
 def test_a_tensor_to_be_filled_in_place_is_not_read_by_accident(x):
@@ -283,8 +283,8 @@ def test_a_tensor_to_be_filled_in_place_is_not_read_by_accident(x):
         return program
 
     model = Pairs(broadcasts=False).model
-    assert find_plates(model, guide(True), x).particles == "mapped"
-    assert find_plates(model, guide(False), x).particles == "in turn"
+    assert find_plates((model, guide(True)), x).particles == "mapped"
+    assert find_plates((model, guide(False)), x).particles == "in turn"
 
 
 def test_a_subsample_is_that_of_all_particles():
@@ -304,7 +304,7 @@ def test_a_subsample_is_that_of_all_particles():
 
     x = model.data(9)
     with pytest.warns(ParticlesInTurnWarning, match="Python reads a number that depends on the draws"):
-        weights = log_weights(subsampled, proposal, x, particles=4)
+        weights = log_weights((subsampled, proposal), x, particles=4)
     assert weights.scale == 3.0
     assert weights.total.shape == (4, 3)
     locs = weights.guide.nodes["z"]["fn"].mean
@@ -450,7 +450,7 @@ class TestInTurn:
 
     @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
     def test_a_likelihood_is_the_same(self, x):
-        found = [log_likelihood(*sealed(x), x, 40, compile=record, particles=(1,)).log_p for record in (False, True)]
+        found = [log_likelihood(sealed(x), x, 40, compile=record, particles=(1,)).log_p for record in (False, True)]
         torch.testing.assert_close(*map(torch.from_numpy, found), rtol=1e-9, atol=1e-9)
 
     def test_an_analytic_divergence_is_that_of_the_runs(self, x):
@@ -500,7 +500,7 @@ class TestWhatALookMustNotMiss:
             pyro.module("gated", module)
             return z + gate * z.softmax(1)
 
-        assert find_plates(*self.pair(mixed), x).particles == "mapped"
+        assert find_plates(self.pair(mixed), x).particles == "mapped"
         assert gate.item() == 0.0
 
     def test_svi_looks_again_too(self, x):
@@ -558,13 +558,13 @@ class TestWhatALookMustNotMiss:
         averaging = Averaging()
         before = averaging.average
         model, guide = self.pair(lambda z, mix: z, slope=averaging)
-        find_plates(model, guide, torch.ones(B, D))
+        find_plates((model, guide), torch.ones(B, D))
         assert averaging.average is before
         assert not before.any()
 
     def test_attention_with_dropout_is_no_reason(self, x):
         layer = nn.TransformerEncoderLayer(D, 1, 4, dropout=0.3, batch_first=True)
-        assert find_plates(*self.pair(lambda z, mix: z, slope=lambda x: layer(x[:, None])[:, 0]), x).particles == "together"
+        assert find_plates(self.pair(lambda z, mix: z, slope=lambda x: layer(x[:, None])[:, 0]), x).particles == "together"
 
     def test_numbers_that_the_program_does_not_bear_to_be_moved(self, x):
         """Moved apart, the zeros of a covariance are no longer symmetric; the look does without."""
@@ -584,5 +584,5 @@ class TestWhatALookMustNotMiss:
             with pyro.plate("data", len(x)):
                 pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
 
-        assert find_plates(model, guide, x).particles == "together"
+        assert find_plates((model, guide), x).particles == "together"
         assert torch.equal(covariance, torch.eye(D))

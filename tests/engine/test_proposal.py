@@ -74,15 +74,15 @@ class TestTheDensityOfTheDraws:
     """At the posterior every weight is p(x), whatever else the guide has."""
 
     def test_of_weights(self, guide, x):
-        weights = log_weights(model, guide, x, particles=3)
+        weights = log_weights((model, guide), x, particles=3)
         torch.testing.assert_close(weights.total, exact(x).expand(3, 6), rtol=0, atol=1e-10)
 
     def test_of_likelihoods(self, guide, x):
-        estimate = log_likelihood(model, guide, x, num_samples=20)
+        estimate = log_likelihood((model, guide), x, num_samples=20)
         torch.testing.assert_close(torch.from_numpy(estimate.log_p), exact(x), rtol=0, atol=1e-10)
 
     def test_of_curves_and_comparisons(self, guide, x):
-        curve = bound_curve(model, guide, x, (1, 5), num_samples=20)
+        curve = bound_curve((model, guide), x, (1, 5), num_samples=20)
         torch.testing.assert_close(torch.from_numpy(curve.log_likelihood.log_p), exact(x), rtol=0, atol=1e-10)
         compared = compare({"one": (model, guide), "other": (model, posterior)}, x, num_samples=20)
         assert compared.difference("one", "other") == pytest.approx((0.0, 0.0), abs=1e-10)
@@ -107,7 +107,7 @@ def test_a_rate_has_no_other_terms(guide, x):
 def test_a_group_of_an_easy_guide_carries_what_it_drew(x):
     guide = Grouped(model)
     torch.testing.assert_close(
-        torch.from_numpy(log_likelihood(model, guide, x, num_samples=20).log_p), exact(x), rtol=0, atol=1e-10
+        torch.from_numpy(log_likelihood((model, guide), x, num_samples=20).log_p), exact(x), rtol=0, atol=1e-10
     )
 
 
@@ -143,8 +143,8 @@ def two_latents(x):
 
 
 estimates = {
-    "log_likelihood": lambda pair, x: log_likelihood(*pair, x, num_samples=20),
-    "bound_curve": lambda pair, x: bound_curve(*pair, x, (1, 5), num_samples=20),
+    "log_likelihood": lambda pair, x: log_likelihood(pair, x, num_samples=20),
+    "bound_curve": lambda pair, x: bound_curve(pair, x, (1, 5), num_samples=20),
     "compare": lambda pair, x: compare({"one": pair, "other": (model, posterior)}, x, num_samples=20),
 }
 
@@ -225,7 +225,7 @@ def test_a_flow_whose_draws_are_its_own_is_no_such(x):
             z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=x)
 
-    estimate = log_likelihood(program, guide, x, num_samples=4000)
+    estimate = log_likelihood((program, guide), x, num_samples=4000)
     error = torch.from_numpy(estimate.standard_error)
     assert ((torch.from_numpy(estimate.log_p) - exact(x)).abs() < 4.42 * error).all()
 
@@ -251,7 +251,7 @@ def test_a_flow_that_clips_its_draws_is_refused(x):
             pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).to_event(1), obs=x[:, :1])
 
     with pytest.raises(InputError, match=r"site 'z' of the guide \(ZukoToPyro\) states another density for \d+ of its 800"):
-        log_likelihood(program, guide, data, num_samples=50)
+        log_likelihood((program, guide), data, num_samples=50)
 
 
 class TestTheDataPlate:
@@ -285,12 +285,12 @@ class TestTheDataPlate:
         pair = (self.subsampled, self.of_subsample) if pair == "subsample" else (self.over_second_axis, self.of_second_axis)
         x = torch.randn(shape)
         routes = {
-            "fit": lambda: fit(*pair, x, epochs=1, batch_size=8, progress=False, compile=False),
-            "log_likelihood": lambda: log_likelihood(*pair, x, num_samples=10),
-            "annealing": lambda: annealed_importance_sampling(*pair, x, chains=2, temperatures=2),
-            "bound_curve": lambda: bound_curve(*pair, x, (1,), num_samples=10),
+            "fit": lambda: fit(pair, x, epochs=1, batch_size=8, progress=False, compile=False),
+            "log_likelihood": lambda: log_likelihood(pair, x, num_samples=10),
+            "annealing": lambda: annealed_importance_sampling(pair, x, chains=2, temperatures=2),
+            "bound_curve": lambda: bound_curve(pair, x, (1,), num_samples=10),
             "rate_distortion": lambda: rate_distortion({"pair": pair}, x, num_samples=2),
-            "kl": lambda: kl_decomposition(*pair, x, num_samples=2),
+            "kl": lambda: kl_decomposition(pair, x, num_samples=2),
         }
         with pytest.raises(InputError, match=r"plate 'data' holds \d data where the batch has \d on its first axis"):
             routes[route]()
@@ -312,8 +312,8 @@ class TestTheDataPlate:
 
         pair = sizeless(inner), sizeless(guide)
         assert check_pair(*pair, x).size == len(x)
-        torch.testing.assert_close(log_weights(*pair, x, particles=3).total, exact(x).expand(3, 6), rtol=0, atol=1e-10)
-        log_p = log_likelihood(*pair, x, num_samples=20).log_p
+        torch.testing.assert_close(log_weights(pair, x, particles=3).total, exact(x).expand(3, 6), rtol=0, atol=1e-10)
+        log_p = log_likelihood(pair, x, num_samples=20).log_p
         torch.testing.assert_close(torch.from_numpy(log_p), exact(x), rtol=0, atol=1e-10)
 
     def test_without_a_size_does_not_share_a_latent(self, x):
@@ -329,7 +329,7 @@ class TestTheDataPlate:
         with pytest.raises(
             InputError, match=r"latent site 'z' has one value for all 6 data in plate 'data', which has no size"
         ):
-            log_weights(shared, guide, x)
+            log_weights((shared, guide), x)
 
 
 def test_imputation_is_weighed_by_the_density_of_the_draws(x):
@@ -350,7 +350,7 @@ def test_imputation_is_weighed_by_the_density_of_the_draws(x):
         return run
 
     data, mask = torch.zeros(4, 2), torch.zeros(4, 2, dtype=torch.bool)
-    drawn = [impute(program, guide(tilt), data, mask, num_samples=50, num_particles=20, seed=0) for tilt in (0.0, 3.0)]
+    drawn = [impute((program, guide(tilt)), data, mask, num_samples=50, num_particles=20, seed=0) for tilt in (0.0, 3.0)]
     torch.testing.assert_close(*drawn)
 
 
@@ -360,4 +360,4 @@ def test_values_of_several_particles_are_no_run(particles):
     held = Trace()
     held.add_node("z", name="z", type="sample", value=torch.randn(7, 4), is_observed=False, infer={})
     with pytest.raises(InputError, match=r"site 'z' has densities of shape .*7, 4\); expected .*the values of one run"):
-        log_weights(model, poutine.replay(posterior, trace=held), torch.randn(4), particles=particles)
+        log_weights((model, poutine.replay(posterior, trace=held)), torch.randn(4), particles=particles)

@@ -106,7 +106,7 @@ class TestValues:
     def test_the_exact_posterior_weighs_every_draw_alike(self, pair, particles):
         model, guide = pair()
         x, log_p = data_and_log_p(model, 5)
-        weights = log_weights(model, guide, x, particles=particles)
+        weights = log_weights((model, guide), x, particles=particles)
         assert weights.total.shape == (particles, 5)
         torch.testing.assert_close(weights.total, log_p.expand(particles, 5), rtol=0, atol=1e-10)
         assert weights.scale == 1.0
@@ -116,7 +116,7 @@ class TestValues:
         model = Chain()
         guide = ChainGuide(model, shift=0.3, widen=1.4)
         x = model.data(4)
-        weights = log_weights(model, guide, x, particles=3)
+        weights = log_weights((model, guide), x, particles=3)
         assert [*weights.latent_terms] == [*weights.proposal_terms] == ["a", "b"]
         assert [*weights.observed_terms] == ["x"]
         a, b = weights.guide.nodes["a"]["value"], weights.guide.nodes["b"]["value"]
@@ -134,7 +134,7 @@ class TestValues:
         model = LinearGaussian()
         guide = GaussianGuide(model, shift=0.2, widen=1.3)
         x = model.data(1)
-        weights = log_weights(model, guide, x, particles=100_000)
+        weights = log_weights((model, guide), x, particles=100_000)
         gap = gaussian_kl(guide.moments(x), model.posterior(x))
         assert gap > 0.2
         assert_mean(weights.total, model.log_p(x) - gap, detects=0.025)
@@ -145,31 +145,31 @@ class TestValues:
         model = structure()
         guide = GaussianGuide(model, shift=0.3, widen=1.5)
         x = model.data(2)
-        both = log_weights(model, guide, x, particles=6)
+        both = log_weights((model, guide), x, particles=6)
         z = both.guide.nodes["z"]["value"]
         assert both.total.std(0).min() > 0.1
         for row in range(2):
             alone = drawing(guide, z=z[..., row : row + 1, :])
-            plates = find_plates(model, guide, x[:1])
-            weights = log_weights(model, alone, x[row : row + 1], particles=6, plates=plates)
+            plates = find_plates((model, guide), x[:1])
+            weights = log_weights((model, alone), x[row : row + 1], particles=6, plates=plates)
             torch.testing.assert_close(weights.total[:, 0], both.total[:, row], rtol=0, atol=1e-12)
 
     def test_a_batch_of_two_inner_plates_is_two_batches_of_one(self):
         model, _ = latent_plate()
         guide = LatentPlateGuide(model, shift=0.3, widen=1.5)
         x = model.data(2)
-        both = log_weights(model, guide, x, particles=6)
+        both = log_weights((model, guide), x, particles=6)
         z = both.guide.nodes["z"]["value"]
         assert z.shape == (6, 2, 2)
         for row in range(2):
             alone = drawing(guide, z=z[..., row : row + 1])
-            weights = log_weights(model, alone, x[row : row + 1], particles=6, plates=Plates("data", 2))
+            weights = log_weights((model, alone), x[row : row + 1], particles=6, plates=Plates("data", 2))
             torch.testing.assert_close(weights.total[:, 0], both.total[:, row], rtol=0, atol=1e-12)
 
     def test_a_subsampled_plate_leaves_the_weights_of_its_data(self):
         model, guide = subsampled(4)
         x = model.__self__.generator.data(12)
-        weights = log_weights(model, guide, x, particles=3)
+        weights = log_weights((model, guide), x, particles=3)
         assert weights.total.shape == (3, 4)
         assert weights.scale == 3.0
         assert weights.rescaled == ()
@@ -189,7 +189,7 @@ class TestValues:
             with pyro.plate("data", 12, subsample=torch.arange(4), dim=-1):
                 return model.__self__.generator.observe(model.__self__.generator.latent(), x)
 
-        weights = log_weights(part, guide, x[:4], particles=2)
+        weights = log_weights((part, guide), x[:4], particles=2)
         log_p = model.__self__.generator.log_p(x[:4])
         assert weights.scale == 3.0
         torch.testing.assert_close(weights.total, log_p.expand(2, 4), rtol=0, atol=1e-10)
@@ -198,16 +198,16 @@ class TestValues:
         model, guide = two_plates("rows")
         x = torch.randn(3, 2)
         log_p = dist.Normal(0.0, 2**0.5).log_prob(x)
-        by_row = log_weights(model, guide, x, particles=2, plates=Plates("rows", 2))
+        by_row = log_weights((model, guide), x, particles=2, plates=Plates("rows", 2))
         torch.testing.assert_close(by_row.total, log_p.sum(1).expand(2, 3))
-        by_column = log_weights(model, guide, x, particles=2, plates=Plates("columns", 2))
+        by_column = log_weights((model, guide), x, particles=2, plates=Plates("columns", 2))
         torch.testing.assert_close(by_column.total, log_p.sum(0).expand(2, 2))
 
     @pytest.mark.parametrize("outermost", ["rows", "columns"])
     def test_of_several_plates_around_everything_the_one_named_data_counts_the_data(self, outermost):
         model, guide = two_plates("data", outermost)
         x = torch.randn(3, 2)
-        weights = log_weights(model, guide, x, particles=2)
+        weights = log_weights((model, guide), x, particles=2)
         assert weights.plates == Plates("data", 2)
         torch.testing.assert_close(weights.total, dist.Normal(0.0, 2**0.5).log_prob(x).sum(1).expand(2, 3))
 
@@ -220,7 +220,7 @@ class TestValues:
                 with pyro.plate("columns", x.shape[1], dim=-2):
                     pyro.sample("z", dist.Normal(x.T / 2, 0.5**0.5))
 
-        assert find_plates(model, guide, torch.randn(3, 2)) == Plates("rows", 2)
+        assert find_plates((model, guide), torch.randn(3, 2)) == Plates("rows", 2)
 
     @pytest.mark.parametrize("program", ["model", "guide"])
     def test_a_deterministic_site_may_be_in_a_deeper_plate_than_any_density(self, program):
@@ -236,7 +236,7 @@ class TestValues:
 
         pair = (deeper(model), guide) if program == "model" else (model, deeper(guide))
         x = model.data(3)
-        weights = log_weights(*pair, x, particles=4)
+        weights = log_weights(pair, x, particles=4)
         torch.testing.assert_close(weights.total, model.log_p(x).expand(4, 3))
 
     def test_event_dimensions_are_summed(self):
@@ -251,7 +251,7 @@ class TestValues:
 
         x = torch.randn(4, 2, 3)
         log_p = dist.Normal(0.0, 2**0.5).log_prob(x).sum((1, 2))
-        torch.testing.assert_close(log_weights(model, guide, x, particles=2).total, log_p.expand(2, 4))
+        torch.testing.assert_close(log_weights((model, guide), x, particles=2).total, log_p.expand(2, 4))
 
     def test_a_factor_counts_as_an_observed_term(self):
         model, guide = gaussian(LinearGaussian)
@@ -263,7 +263,7 @@ class TestValues:
                 return model.observe(z, x)
 
         x = model.data(3)
-        weights = log_weights(tilted, guide, x, particles=4)
+        weights = log_weights((tilted, guide), x, particles=4)
         z = weights.guide.nodes["z"]["value"]
         torch.testing.assert_close(weights.observed_terms["tilt"], z.sum(-1))
         torch.testing.assert_close(weights.total, model.log_p(x) + z.sum(-1))
@@ -272,7 +272,7 @@ class TestValues:
         model, guide = gaussian(LinearGaussian)
         keep = torch.tensor([True, False, True])
         x = model.data(3)
-        weights = log_weights(poutine.mask(model, mask=keep), poutine.mask(guide, mask=keep), x, particles=2)
+        weights = log_weights((poutine.mask(model, mask=keep), poutine.mask(guide, mask=keep)), x, particles=2)
         torch.testing.assert_close(weights.total, torch.where(keep, model.log_p(x), 0.0).expand(2, 3))
 
     def test_a_partly_observed_site_integrates_the_rest_out(self):
@@ -289,7 +289,7 @@ class TestValues:
 
         x = torch.randn(3)
         expected = torch.where(seen, dist.Normal(0.0, 2**0.5).log_prob(x), 0.0)
-        torch.testing.assert_close(log_weights(model, guide, x, particles=2).total, expected.expand(2, 3))
+        torch.testing.assert_close(log_weights((model, guide), x, particles=2).total, expected.expand(2, 3))
 
     def test_a_guide_may_propose_what_a_partly_observed_site_lacks(self):
         seen = torch.tensor([True, False, True])
@@ -307,7 +307,7 @@ class TestValues:
                     pyro.sample("x_unobserved", dist.Normal(z, 1.0))
 
         x = torch.randn(3)
-        weights = log_weights(model, guide, x, particles=2)
+        weights = log_weights((model, guide), x, particles=2)
         expected = torch.where(seen, dist.Normal(0.0, 2**0.5).log_prob(x), 0.0)
         assert "x_unobserved" in weights.latent_terms
         torch.testing.assert_close(weights.total, expected.expand(2, 3))
@@ -322,7 +322,7 @@ class TestValues:
                 return model.observe(z, x)
 
         x = model.data(3)
-        weights = log_weights(tempered, guide, x, particles=2)
+        weights = log_weights((tempered, guide), x, particles=2)
         assert weights.rescaled == ("z",)
         z = weights.guide.nodes["z"]["value"]
         torch.testing.assert_close(weights.latent, 0.25 * dist.Normal(0.0, 1.0).log_prob(z).sum(-1))
@@ -339,7 +339,7 @@ class TestValues:
                     pyro.sample("x", dist.Normal(mean[..., [0, 2], :], model.noise), obs=x.T[[0, 2]])
 
         x = model.data(4)
-        weights = log_weights(model_of_two_pixels, guide, x, particles=2)
+        weights = log_weights((model_of_two_pixels, guide), x, particles=2)
         assert weights.rescaled == ("x",)
         z = weights.guide.nodes["z"]["value"][:, 0]
         terms = dist.Normal(model.mean(z), model.noise).log_prob(x)
@@ -359,7 +359,7 @@ class TestValues:
                 pyro.sample("z", dist.Delta(z, -root.logdet(), event_dim=1))
 
         x = model.data(3)
-        weights = log_weights(model, by_noise, x, particles=4)
+        weights = log_weights((model, by_noise), x, particles=4)
         assert [*weights.proposal_terms] == ["noise", "z"]
         torch.testing.assert_close(weights.total, model.log_p(x).expand(4, 3))
 
@@ -374,7 +374,7 @@ class TestValues:
                 pyro.sample("z", dist.Normal((x + loc) / 2, 0.5**0.5))
 
         x = torch.randn(3)
-        weights = log_weights(model, guide, x, loc=2.0, particles=2)
+        weights = log_weights((model, guide), x, loc=2.0, particles=2)
         torch.testing.assert_close(weights.total, dist.Normal(2.0, 2**0.5).log_prob(x).expand(2, 3))
 
     def test_conditioning_observes_a_latent_site(self):
@@ -391,7 +391,7 @@ class TestValues:
             with pyro.plate("data", len(x), dim=-1):
                 pyro.sample("b", dist.Normal(0.6 * a, 0.8))
 
-        weights = log_weights(poutine.condition(model, data={"a": a}), guide, x, particles=2)
+        weights = log_weights((poutine.condition(model, data={"a": a}), guide), x, particles=2)
         assert [*weights.latent_terms] == ["b"]
         assert [*weights.observed_terms] == ["a", "x"]
         torch.testing.assert_close(weights.observed_terms["a"], dist.Normal(0.0, 1.0).log_prob(a).expand(2, 3))
@@ -405,14 +405,14 @@ class TestValues:
             pass
 
         x = torch.randn(3)
-        weights = log_weights(model, guide, x, particles=2)
+        weights = log_weights((model, guide), x, particles=2)
         torch.testing.assert_close(weights.total, dist.Normal(0.0, 1.0).log_prob(x).expand(2, 3))
 
     def test_a_stock_automatic_guide_with_a_site_for_each_latent_works(self):
         model = LinearGaussian()
         x = model.data(3)
         guide = AutoNormal(model, init_scale=0.3)
-        weights = log_weights(model, guide, x, particles=2)
+        weights = log_weights((model, guide), x, particles=2)
         assert weights.total.shape == (2, 3)
         z = weights.guide.nodes["z"]["value"]
         q = dist.Normal(guide.locs.z, guide.scales.z).log_prob(z).sum(-1)
@@ -423,7 +423,7 @@ class TestValues:
         guide = GaussianGuide(model, shift=0.3)
         x = model.data(2)
         parameters = [*model.parameters(), *guide.parameters()]
-        weights = log_weights(model, guide, x, particles=3)
+        weights = log_weights((model, guide), x, particles=3)
         z = weights.guide.nodes["z"]["value"]
         noise = torch.linalg.solve_triangular(guide.factor.detach(), (z - guide.moments(x)[0])[..., None], upper=False)
         z = guide.proposal(x).loc + (guide.factor.tril() @ noise.detach())[..., 0]
@@ -455,7 +455,7 @@ class TestCost:
         for name, seen in rows.items():
             network = getattr(pair, name)
             network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].shape[:-1].numel()))
-        log_weights(pair, pair.guide, torch.randn(5, 3), particles=7, plates=PLATES)
+        log_weights((pair, pair.guide), torch.randn(5, 3), particles=7, plates=PLATES)
         assert rows == {"encoder": [5], "decoder": [35]}
 
     def test_told_plates_spare_the_run_that_finds_them(self):
@@ -467,7 +467,7 @@ class TestCost:
             return model(x)
 
         x = model.data(3)
-        log_weights(counted, guide, x, plates=find_plates(model, guide, x))
+        log_weights((counted, guide), x, plates=find_plates((model, guide), x))
         assert len(runs) == 1
 
 
@@ -476,7 +476,7 @@ class TestRandomNumbers:
         model, guide = gaussian(LinearGaussian)
         x = model.data(3)
         before = torch.get_rng_state()
-        assert find_plates(model, guide, x) == PLATES
+        assert find_plates((model, guide), x) == PLATES
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_one_seed_one_result(self):
@@ -486,7 +486,7 @@ class TestRandomNumbers:
 
         def total(seed, **options):
             pyro.set_rng_seed(seed)
-            return log_weights(model, guide, x, particles=4, **options).total
+            return log_weights((model, guide), x, particles=4, **options).total
 
         assert torch.equal(total(1), total(1))
         assert torch.equal(total(1), total(1, plates=PLATES))
@@ -494,7 +494,7 @@ class TestRandomNumbers:
 
     def test_particles_and_data_have_noise_of_their_own(self):
         model, guide = gaussian(LinearGaussian)
-        z = log_weights(model, guide, model.data(1).expand(3, -1), particles=4).guide.nodes["z"]["value"]
+        z = log_weights((model, guide), model.data(1).expand(3, -1), particles=4).guide.nodes["z"]["value"]
         assert len(z.flatten().unique()) == z.numel() == 24
 
 
@@ -595,11 +595,11 @@ class TestRefusals:
     @pytest.mark.parametrize(("model", "guide", "message"), refusals.values(), ids=refusals.keys())
     def test_programs(self, model, guide, message):
         with pytest.raises(InputError, match=message):
-            log_weights(model, guide, torch.randn(3), particles=2)
+            log_weights((model, guide), torch.randn(3), particles=2)
         with pytest.raises(InputError, match=message):
-            find_plates(model, guide, torch.randn(3))
+            find_plates((model, guide), torch.randn(3))
         with pytest.raises(InputError, match=message):
-            log_weights(model, guide, torch.randn(3), particles=2, plates=PLATES)
+            log_weights((model, guide), torch.randn(3), particles=2, plates=PLATES)
 
     @pytest.mark.parametrize("guide", [AutoDiagonalNormal, AutoMultivariateNormal, AutoIAFNormal])
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
@@ -607,26 +607,26 @@ class TestRefusals:
         model = LinearGaussian()
         message = rf"^site '_{guide.__name__}_latent' of the guide is joint over the data.*; use AutoNormal.* amortised"
         with pytest.raises(InputError, match=message):
-            log_weights(model, guide(model), model.data(3), plates=told)
+            log_weights((model, guide(model)), model.data(3), plates=told)
 
     @pytest.mark.parametrize("outermost", ["rows", "columns"])
     def test_several_plates_that_could_count_the_data(self, outermost):
         names = "'rows' and 'columns'" if outermost == "rows" else "'columns' and 'rows'"
         message = rf"plates {names} each enclose every site.*plates=Plates\(data=.*, nesting=.*\) to log_weights, or move"
         with pytest.raises(InputError, match=message):
-            log_weights(*two_plates("rows", outermost), torch.randn(7, 3))
+            log_weights(two_plates("rows", outermost), torch.randn(7, 3))
 
     def test_scaled_densities_where_they_are_asked_for(self):
         model, guide = gaussian(LinearGaussian)
         x = model.data(3)
-        log_weights(model, guide, x).require_densities("the bound")
-        scaled = log_weights(poutine.scale(model, 0.5), poutine.scale(guide, 0.5), x)
+        log_weights((model, guide), x).require_densities("the bound")
+        scaled = log_weights((poutine.scale(model, 0.5), poutine.scale(guide, 0.5)), x)
         with pytest.raises(InputError, match=r"'z' carries a scale of its own.*; the bound needs unscaled densities"):
             scaled.require_densities("the bound")
 
     def test_no_particles(self):
         with pytest.raises(InputError, match="particles is 0; expected at least 1"):
-            log_weights(plain_model, plain_guide, torch.randn(3), particles=0)
+            log_weights((plain_model, plain_guide), torch.randn(3), particles=0)
 
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
     def test_a_proposal_that_is_not_a_number(self, told):
@@ -636,7 +636,7 @@ class TestRefusals:
 
         message = r"site 'z' in the guide is not a number for \d of \d+ weights \(the first at datum 1\)"
         with pytest.raises(InputError, match=message):
-            log_weights(plain_model, guide, torch.randn(3), particles=2, plates=told)
+            log_weights((plain_model, guide), torch.randn(3), particles=2, plates=told)
 
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
     def test_a_likelihood_that_is_not_a_number(self, told):
@@ -646,7 +646,7 @@ class TestRefusals:
 
         message = r"site 'x' in the model is not a number for \d of \d+ weights \(the first at datum 2\)"
         with pytest.raises(InputError, match=message):
-            log_weights(model, plain_guide, torch.randn(3), particles=2, plates=told)
+            log_weights((model, plain_guide), torch.randn(3), particles=2, plates=told)
 
     def test_a_scale_below_zero(self):
         def guide(x):
@@ -654,7 +654,7 @@ class TestRefusals:
                 pyro.sample("z", dist.Normal(x, -1.0))
 
         with pytest.raises(InputError, match="site 'z' in the guide is not a number for 3 of 3 weights"):
-            log_weights(plain_model, guide, torch.randn(3))
+            log_weights((plain_model, guide), torch.randn(3))
 
     def test_an_error_of_the_program_stays_as_it_is(self):
         def model(x):
@@ -663,13 +663,13 @@ class TestRefusals:
                 pyro.sample("x", dist.Bernoulli(torch.tensor(1.5)), obs=x)
 
         with pytest.raises(ValueError, match="Expected parameter probs"):
-            log_weights(model, plain_guide, torch.ones(3))
+            log_weights((model, plain_guide), torch.ones(3))
 
         def broken(x):
             raise ValueError("mine")
 
         with pytest.raises(ValueError, match=r"^mine"):
-            log_weights(plain_model, broken, torch.randn(3))
+            log_weights((plain_model, broken), torch.randn(3))
 
     def test_an_input_error_of_the_program_is_one_line(self):
         """Pyro appends a table of shapes to what is raised within a program."""
@@ -680,7 +680,7 @@ class TestRefusals:
                 raise InputError("mine")
 
         with pytest.raises(InputError, match=r"^mine$"):
-            log_weights(refusing, plain_guide, torch.randn(3))
+            log_weights((refusing, plain_guide), torch.randn(3))
 
     def test_deeper_plates_than_were_told(self):
         def model(x):
@@ -753,7 +753,7 @@ class TestSupport:
     def test_data_outside_are_counted_and_located(self, model, message):
         x = torch.tensor([[1.0, 0.0], [0.37, 1.0], [1.0, -2.0]])
         with pytest.raises(InputError, match=re.escape(f"observed site 'x' has {message}")):
-            log_weights(model, guide_of_two, x)
+            log_weights((model, guide_of_two), x)
 
     def test_a_distribution_that_does_not_validate_is_looked_at_all_the_same(self):
         """As in Pyro's tutorial, which puts grey values into a Bernoulli density, where they have none."""
@@ -763,10 +763,10 @@ class TestSupport:
                 pyro.sample("x", dist.Bernoulli(logits=latent(), validate_args=False), obs=x)
 
         with pytest.raises(InputError, match=r"'x' has 1 of 2 values outside the support of Bernoulli, {0, 1}.*binarise"):
-            log_weights(model, plain_guide, torch.tensor([0.0, 0.4]))
+            log_weights((model, plain_guide), torch.tensor([0.0, 0.4]))
 
     def test_a_support_that_the_latent_moves_is_left_to_the_weights(self):
-        assert log_weights(uniform, guide_of_two, torch.zeros(3, 2)).total.isfinite().all()
+        assert log_weights((uniform, guide_of_two), torch.zeros(3, 2)).total.isfinite().all()
 
     @pytest.mark.parametrize("event_dim", [0, 1])
     def test_a_distribution_that_does_not_know_its_support_is_weighed(self, event_dim):
@@ -786,7 +786,7 @@ class TestSupport:
 
         x = torch.randn(3, 2) if event_dim else torch.randn(3)
         expected = dist.Normal(0.0, 1.0).log_prob(x).reshape(3, -1).sum(-1)
-        torch.testing.assert_close(log_weights(model, normal_guide, x).observed[0], expected)
+        torch.testing.assert_close(log_weights((model, normal_guide), x).observed[0], expected)
 
     @pytest.mark.parametrize("event_dim", [0, 1])
     def test_one_observed_number_outside_for_all_data(self, event_dim):
@@ -799,13 +799,13 @@ class TestSupport:
         count = 3 * 2**event_dim
         message = rf"(?s)'x' has {count} of {count} values outside the support of Uniform.*\(the first is 2, at \[0"
         with pytest.raises(InputError, match=message):
-            log_weights(model, normal_guide, torch.zeros(3))
+            log_weights((model, normal_guide), torch.zeros(3))
 
     def test_missing_values_are_refused(self):
         x = torch.tensor([[1.0, 0.0], [0.5, torch.nan]])
         message = "observed site 'x' has 1 of 4 values outside the support of Normal, Real (the first is nan, at [1, 1])"
         with pytest.raises(InputError, match=re.escape(message)):
-            log_weights(normal_pair, guide_of_two, x)
+            log_weights((normal_pair, guide_of_two), x)
 
     def test_draws_that_the_prior_cannot_have_are_located(self):
         def model(x):
@@ -818,7 +818,7 @@ class TestSupport:
 
         message = r"latent site 'z' has 1 of 2 values outside the support of Exponential.*at \[1\]\); they are the guide's"
         with pytest.raises(InputError, match=message):
-            log_weights(model, guide, torch.zeros(2))
+            log_weights((model, guide), torch.zeros(2))
 
     def test_values_under_a_mask_must_be_numbers_of_the_support_too(self):
         def model(x):
@@ -827,7 +827,7 @@ class TestSupport:
 
         message = r"'x_observed' has 1 of 2 values outside the support.*\(the first is nan, at \[1\]\); a mask does not"
         with pytest.raises(InputError, match=message):
-            log_weights(model, plain_guide, torch.tensor([1.0, torch.nan]))
+            log_weights((model, plain_guide), torch.tensor([1.0, torch.nan]))
 
 
 def test_swapped_programs_are_refused():
@@ -835,6 +835,6 @@ def test_swapped_programs_are_refused():
     guide = GaussianGuide(model)
     x = model.data(3)
     with pytest.raises(InputError, match=r"the model observes nothing; .* swapped"):
-        log_weights(guide, model, x)
+        log_weights((guide, model), x)
     with pytest.raises(InputError, match=r"site 'x' of the guide is observed; .* swapped"):
-        log_weights(model, model, x)
+        log_weights((model, model), x)

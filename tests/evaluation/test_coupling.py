@@ -56,7 +56,7 @@ mixing = {
 
 
 @pytest.mark.parametrize(("programs", "site"), mixing.values(), ids=mixing)
-@pytest.mark.parametrize("use", [lambda *p: pyrovae.log_likelihood(*p, 20), pyrovae.evaluation.posterior_means])
+@pytest.mark.parametrize("use", [lambda *p: pyrovae.log_likelihood(p, 20), pyrovae.evaluation.posterior_means])
 def test_it_is_refused(use, programs, site):
     with pytest.raises(InputError, match=f"the density of site '{site}' of a datum depends on the other data of its batch"):
         use(*programs)
@@ -65,4 +65,4 @@ def test_it_is_refused(use, programs, site):
 @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
 def test_within_a_datum_it_may():
     model, guide, x = pair(decoder=Within())
-    assert pyrovae.log_likelihood(model, guide, x, 20).log_p.shape == (5,)
+    assert pyrovae.log_likelihood((model, guide), x, 20).log_p.shape == (5,)

@@ -46,7 +46,7 @@ def test_the_gradient_of_the_guides_offset(particles):
     r"""It is :math:`\sum_b P (z_b - \mu_b)`, and so normal, with the posterior's precision P and mean :math:`\mu`."""
     model, guide = pair()
     x, repeats = model.data(4), 600
-    found = gradient_statistics(ELBO(particles), model, guide, x, repeats)
+    found = gradient_statistics((model, guide), x, ELBO(particles), repeats)
     (mean, covariance), (posterior_mean, posterior) = guide.moments(x), model.posterior(x)
     precision = posterior.inverse()
     expected = (mean - posterior_mean).sum(0) @ precision
@@ -67,7 +67,7 @@ def test_the_gradient_of_the_guides_offset(particles):
 def test_one_by_one_is_all_at_once(objective):
     model, guide = pair()
     x = model.data(6)
-    found = gradient_statistics(objective, model, guide, x, 7, seed=3)
+    found = gradient_statistics((model, guide), x, objective, 7, seed=3)
     draws = stacked(objective, model, guide, x, 7, seed=3)
     assert found.repeats == 7
     assert list(found.mean) == list(found.variance) == list(draws)
@@ -88,7 +88,7 @@ def test_a_mean_far_from_zero_costs_no_digits():
 def test_gradients_of_single_precision_are_added_up_in_double():
     torch.set_default_dtype(torch.float32)
     model, guide = pair()
-    found = gradient_statistics(IWAE(3), model, guide, model.data(4), 5)
+    found = gradient_statistics((model, guide), model.data(4), IWAE(3), 5)
     assert all(value.dtype == torch.float64 for value in [*found.mean.values(), *found.variance.values()])
 
 
@@ -97,7 +97,7 @@ class TestPrograms:
 
     def test_modules(self):
         model, guide = pair()
-        found = gradient_statistics(IWAE(2), model, guide, model.data(3), 2)
+        found = gradient_statistics((model, guide), model.data(3), IWAE(2), 2)
         assert list(found.mean) == [
             *(f"model.{name}" for name, _ in model.named_parameters()),
             *(f"guide.{name}" for name, _ in guide.named_parameters()),
@@ -109,7 +109,7 @@ class TestPrograms:
     def test_functions_have_the_gradients_of_modules(self):
         model, guide = pair()
         x = model.data(5)
-        modules = gradient_statistics(IWAE(4), model, guide, x, 6)
+        modules = gradient_statistics((model, guide), x, IWAE(4), 6)
         plain = gradient_statistics(IWAE(4), *functions(model, guide), x, 6)
         names = {
             "model.decoder.weight": "model.weight",
@@ -127,7 +127,7 @@ class TestPrograms:
     @pytest.mark.parametrize("wrap", [lambda method: method, partial], ids=["bound", "partial"])
     def test_methods_of_one_module(self, wrap):
         both = Tutorial()
-        found = gradient_statistics(ELBO(), wrap(both.model), wrap(both.guide), torch.randn(4, 3), 2)
+        found = gradient_statistics((wrap(both.model), wrap(both.guide)), torch.randn(4, 3), ELBO(), 2)
         assert set(found.mean) == {
             f"{part}.{end}" for part in ("model.decoder", "guide.encoder") for end in ("weight", "bias")
         }
@@ -143,7 +143,7 @@ class TestPrograms:
                 return super().guide(x)
 
         both = Registering()
-        found = gradient_statistics(ELBO(), both.model, both.guide, torch.randn(4, 3), 2)
+        found = gradient_statistics(both, torch.randn(4, 3), ELBO(), 2)
         assert {name.partition(".")[0] for name in found.mean if "decoder" in name} == {"model"}
         assert {name.partition(".")[0] for name in found.mean if "encoder" in name} == {"guide"}
 
@@ -160,7 +160,7 @@ class TestPrograms:
                     pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
 
         both = Vamp()
-        found = gradient_statistics(IWAE(3), both.model, both.guide, torch.randn(4, 3), 3)
+        found = gradient_statistics(both, torch.randn(4, 3), IWAE(3), 3)
         assert set(found.programs) == {"model", "guide", "shared"} - {"guide"}
         assert {"shared.encoder.weight", "shared.encoder.bias", "model.pseudo", "model.decoder.weight"} <= set(found.mean)
         assert found.programs["shared"].size == sum(value.numel() for value in both.encoder.parameters())
@@ -170,8 +170,8 @@ class TestPrograms:
         both.head = nn.Linear(2, 2)
         model, guide = pair()
         guide.forgotten = nn.Parameter(torch.ones(3))
-        of_methods = gradient_statistics(ELBO(), both.model, both.guide, torch.randn(4, 3), 3)
-        of_modules = gradient_statistics(ELBO(), model, guide, model.data(4), 3)
+        of_methods = gradient_statistics(both, torch.randn(4, 3), ELBO(), 3)
+        of_modules = gradient_statistics((model, guide), model.data(4), ELBO(), 3)
         assert of_methods.programs["unused"] == (6, 0.0, 0.0, pytest.approx(math.nan, nan_ok=True), 6)
         assert (of_modules.mean["guide.forgotten"] == 0).all()
         assert of_modules.parameters["guide.forgotten"].constant == 3
@@ -187,7 +187,7 @@ class TestPrograms:
                 pyro.sample("z", dist.Delta(pyro.param("slope", torch.tensor(0.3)) * x))
 
         x = torch.randn(5)
-        found = gradient_statistics(ELBO(), model, guide, x, 3)
+        found = gradient_statistics((model, guide), x, ELBO(), 3)
         assert set(found.mean) == {"model.gain", "guide.slope"}
         expected = (0.3 * x * x - (x - 0.3 * x) * x).sum()  # of z^2 / 2 + (x - z)^2 / 2 at z = 0.3 x
         torch.testing.assert_close(found.mean["guide.slope"], expected)
@@ -195,14 +195,14 @@ class TestPrograms:
 
     def test_a_discrete_guide(self):
         mixture = Mixture()
-        found = gradient_statistics(VIMCO(3), mixture, MixtureGuide(mixture, sharpness=0.5), torch.randn(4), 5)
+        found = gradient_statistics((mixture, MixtureGuide(mixture, sharpness=0.5)), torch.randn(4), VIMCO(3), 5)
         assert set(found.programs) == {"model", "guide"}
         assert found.variance["guide.sharpness"] > 0
 
     def test_frozen_parameters_are_left_out(self):
         model, guide = pair()
         model.requires_grad_(False)
-        assert set(gradient_statistics(CUBO(2.0, 4), model, guide, model.data(3), 2).programs) == {"guide"}
+        assert set(gradient_statistics((model, guide), model.data(3), CUBO(2.0, 4), 2).programs) == {"guide"}
 
 
 class Noisy(PyroModule):
@@ -225,7 +225,7 @@ class TestNothingIsChanged:
         x = model.data(3)
         guide.offset.grad = torch.full_like(guide.offset, 7.0)
         before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-        first, again, other = (gradient_statistics(IWAE(2), model, guide, x, 3, seed=seed) for seed in (1, 1, 2))
+        first, again, other = (gradient_statistics((model, guide), x, IWAE(2), 3, seed=seed) for seed in (1, 1, 2))
         assert torch.equal(torch.get_rng_state(), before)
         np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
         assert (guide.offset.grad == 7.0).all()
@@ -245,7 +245,7 @@ class TestNothingIsChanged:
         before = {name: value.clone() for name, value in model.named_buffers()}
         layer = model.decoder[1]
         kept = layer.running_mean
-        found = gradient_statistics(IWAE(3), model if named else function, guide, torch.randn(5, 3), 4)
+        found = gradient_statistics((model if named else function, guide), torch.randn(5, 3), IWAE(3), 4)
         assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
         assert layer.running_mean is kept
         assert model.training
@@ -261,9 +261,9 @@ class TestNothingIsChanged:
         model = Noisy(nn.Dropout(0.5))
         guide, x = Point(LinearGaussian()), torch.randn(5, 3)
         model.train()
-        assert gradient_statistics(ELBO(), model, guide, x, 4).variance["guide.offset"].min() > 0
+        assert gradient_statistics((model, guide), x, ELBO(), 4).variance["guide.offset"].min() > 0
         model.eval()
-        still = gradient_statistics(ELBO(), model, guide, x, 4)
+        still = gradient_statistics((model, guide), x, ELBO(), 4)
         assert (still.variance["guide.offset"] == 0).all()
         assert still.programs["guide"].constant == still.programs["guide"].size
         assert not model.training
@@ -271,7 +271,7 @@ class TestNothingIsChanged:
     def test_gradients_are_on_inside(self):
         model, guide = pair()
         with torch.no_grad():
-            found = gradient_statistics(IWAE(2), model, guide, model.data(3), 3)
+            found = gradient_statistics((model, guide), model.data(3), IWAE(2), 3)
             assert not torch.is_grad_enabled()
         assert found.programs["model"].norm > 0
 
@@ -311,7 +311,7 @@ class TestSummary:
 
     def test_table_of_a_vae(self):
         vae = VAE((4, 4), latent_dim=2)
-        text = str(gradient_statistics(ELBO(), vae.model, vae.guide, torch.rand(3, 4, 4).round(), 2))
+        text = str(gradient_statistics(vae, torch.rand(3, 4, 4).round(), ELBO(), 2))
         assert all(f"  {program} " in text for program in ("model", "guide"))
 
 
@@ -322,7 +322,7 @@ def test_more_particles_drown_the_guides_gradient_unless_it_is_doubly_reparamete
     x = model.data(40)
     ratios = {}
     for estimator in ("reparameterized", "dreg"):
-        few, many = (gradient_statistics(IWAE(k, estimator), model, guide, x, 120).programs for k in (4, 64))
+        few, many = (gradient_statistics((model, guide), x, IWAE(k, estimator), 120).programs for k in (4, 64))
         ratios[estimator] = many["guide"].snr / few["guide"].snr
         ratios["model"] = many["model"].snr / few["model"].snr
     assert 2 < 1 / ratios["reparameterized"] < 6
@@ -344,7 +344,7 @@ class TestErrors:
     def test_nothing_to_train(self):
         model, guide = (program.requires_grad_(False) for program in pair())
         with pytest.raises(InputError, match="no parameter of the pair requires a gradient"):
-            gradient_statistics(IWAE(2), model, guide, model.data(2))
+            gradient_statistics((model, guide), model.data(2), IWAE(2))
 
     def test_a_gradient_that_is_not_finite_names_its_parameter(self):
         class Infinite(LinearGaussian):
@@ -353,11 +353,11 @@ class TestErrors:
 
         model = Infinite()
         with pytest.raises(InputError, match=r"gradient of model\.bias is not finite in 3 of 3 places"):
-            gradient_statistics(IWAE(2), model, GaussianGuide(LinearGaussian()), model.data(2), 2)
+            gradient_statistics((model, GaussianGuide(LinearGaussian())), model.data(2), IWAE(2), 2)
 
     def test_progress_is_shown_when_asked_for(self, capsys):
         model, guide = pair()
-        gradient_statistics(IWAE(2), model, guide, model.data(2), 2)
+        gradient_statistics((model, guide), model.data(2), IWAE(2), 2)
         assert capsys.readouterr().err == ""
-        gradient_statistics(IWAE(2), model, guide, model.data(2), 2, progress=True)
+        gradient_statistics((model, guide), model.data(2), IWAE(2), 2, progress=True)
         assert "2/2" in capsys.readouterr().err

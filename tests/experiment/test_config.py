@@ -57,7 +57,7 @@ def test_the_prior_of_the_guide_to_contributing_is_used_by_its_name(experiment, 
     made = experiment("prior: my_priors.Logistic")
     assert type(made.vae.model.prior).__module__ == "my_priors"
     x = made.vae.model(size=8).detach()
-    fit(made.vae.model, made.vae.guide, x, epochs=1, progress=False)
+    fit(made.vae, x, epochs=1, progress=False)
 
 
 def test_a_short_name_is_one_of_ours_whatever_else_is_imported(experiment):

@@ -454,7 +454,7 @@ class TestLevels:
     @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
     def test_log_likelihoods_can_be_told_in_bits(self, build):
         vae = VAE((2, 3), 2, likelihood=build, encoder=MLP, decoder=MLP)
-        weights = pyrovae.log_weights(vae.model, vae.guide, vae.model(size=4).detach())
+        weights = pyrovae.log_weights(vae, vae.model(size=4).detach())
         assert weights.discrete_dimensions == 6
 
     @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
@@ -537,7 +537,7 @@ class TestLibrary:
         vae = VAE((4,), 2, likelihood=partial(build, library=True), encoder=MLP, decoder=MLP, context_shape=(1,))
         x = torch.poisson(10 * torch.rand(20, 4)) + 1
         data = {"x": x, "c": x.sum(1, keepdim=True).log()}
-        history = pyrovae.fit(vae.model, vae.guide, data, epochs=30, batch_size=10, progress=False)
+        history = pyrovae.fit(vae, data, epochs=30, batch_size=10, progress=False)
         assert history.metrics[-1]["train_bound"] > history.metrics[0]["train_bound"]
 
     def test_it_needs_a_context(self, build):

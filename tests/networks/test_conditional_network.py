@@ -87,12 +87,12 @@ class TestPrograms:
         vae = conditional(prior)
         with torch.no_grad():
             weights = [
-                pyrovae.log_weights(vae.model, vae.guide, x[rows], c=contexts()[rows]).total
+                pyrovae.log_weights(vae, x[rows], c=contexts()[rows]).total
                 for rows in (torch.arange(12), torch.arange(12).roll(1))
                 if not pyro.set_rng_seed(0)
             ]
-            other = pyrovae.log_likelihood(vae.model, vae.guide, {"x": x, "c": contexts().roll(1, 1)}, 100).log_p
-        here = pyrovae.log_likelihood(vae.model, vae.guide, {"x": x, "c": contexts()}, 100).log_p
+            other = pyrovae.log_likelihood(vae, {"x": x, "c": contexts().roll(1, 1)}, 100).log_p
+        here = pyrovae.log_likelihood(vae, {"x": x, "c": contexts()}, 100).log_p
         assert weights[0].shape == weights[1].shape == (1, 12)
         assert abs(here - other).min() > 1e-4
 
@@ -107,10 +107,8 @@ def test_fit_and_estimates_take_them_along_recorded_or_not(x, unfused):
         pyro.set_rng_seed(0)
         vae = conditional(LearnedNormal)
         data = {"x": x, "c": contexts()}
-        history = pyrovae.fit(
-            vae.model, vae.guide, data, data, epochs=2, batch_size=5, compile=compile, progress=False, objective=IWAE(2)
-        )
-        estimate = pyrovae.log_likelihood(vae.model, vae.guide, data, 40, compile=compile, max_rows=100)
+        history = pyrovae.fit(vae, data, data, epochs=2, batch_size=5, compile=compile, progress=False, objective=IWAE(2))
+        estimate = pyrovae.log_likelihood(vae, data, 40, compile=compile, max_rows=100)
         found.append([history.metrics[-1]["validation_bound"], *estimate.log_p])
     torch.testing.assert_close(torch.tensor(found[0]), torch.tensor(found[1]))
 
@@ -163,15 +161,15 @@ def test_posterior_means_and_reconstructions_are_those_of_the_contexts(x):
     data = {"x": x, "c": contexts()}
     with torch.no_grad():
         expected = vae.guide.propose(x, contexts()).mean
-    torch.testing.assert_close(posterior_means(vae.model, vae.guide, data, max_rows=5), expected)
-    assert reconstructions(vae.model, vae.guide, data).shape == x.shape
+    torch.testing.assert_close(posterior_means(vae, data, max_rows=5), expected)
+    assert reconstructions(vae, data).shape == x.shape
 
 
 def test_gradient_statistics_are_those_of_the_contexts(x):
     vae = conditional()
     options = {"repeats": 3, "seed": 1}
-    found = pyrovae.gradient_statistics(IWAE(2), vae.model, vae.guide, {"x": x, "c": contexts()}, **options)
-    other = pyrovae.gradient_statistics(IWAE(2), vae.model, vae.guide, {"x": x, "c": contexts().roll(1, 1)}, **options)
+    found = pyrovae.gradient_statistics(vae, {"x": x, "c": contexts()}, IWAE(2), **options)
+    other = pyrovae.gradient_statistics(vae, {"x": x, "c": contexts().roll(1, 1)}, IWAE(2), **options)
     assert found.mean.keys() == other.mean.keys()
     assert not any(torch.equal(value, other.mean[name]) for name, value in found.mean.items())
 
@@ -264,11 +262,11 @@ def test_a_program_of_ones_own_is_given_what_the_data_have_by_name(x):
 
     covariate = torch.randn(12, 4)
     data = {"x": torch.randn(12, 1) * covariate + 0.3 * torch.randn(12, 4), "covariate": covariate}
-    history = pyrovae.fit(model, guide, data, epochs=30, batch_size=6, progress=False)
+    history = pyrovae.fit((model, guide), data, epochs=30, batch_size=6, progress=False)
     assert history.metrics[-1]["train_bound"] > history.metrics[0]["train_bound"]
     scale = pyro.param("scale").detach()
     exact = dist.MultivariateNormal(
         torch.zeros(4), covariate[:, :, None] * covariate[:, None] + scale**2 * torch.eye(4)
     ).log_prob(data["x"])
-    estimate = pyrovae.log_likelihood(model, guide, data, 20_000)
+    estimate = pyrovae.log_likelihood((model, guide), data, 20_000)
     assert (abs(torch.from_numpy(estimate.log_p) - exact) < 5 * torch.from_numpy(estimate.standard_error)).all()

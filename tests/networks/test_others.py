@@ -56,7 +56,7 @@ def trained(case: Case, epochs: int = 2, **options) -> dict[str, Tensor]:
     """All parameters and buffers after so many epochs of two batches of four."""
     pair = pair_of(case)
     options = {"objective": IWAE(2), "optimizer": sgd, "clip_norm": 1.0, "batch_size": 4, "progress": False, **options}
-    pyrovae.fit(pair.model, pair.guide, pair.x, epochs=epochs, **options)
+    pyrovae.fit(pair, pair.x, epochs=epochs, **options)
     return tensors(pair)
 
 
@@ -128,7 +128,7 @@ def test_it_goes_on_to_the_bit(case, tmp_path):
 
 def test_log_likelihood(case, unfused):
     pair = pair_of(case)
-    estimate = partial(pyrovae.log_likelihood, pair.model, pair.guide, num_samples=50)
+    estimate = partial(pyrovae.log_likelihood, pair, num_samples=50)
     with warnings.catch_warnings():
         if case.eager:
             warnings.simplefilter("ignore", NotCompiledWarning)  # without a gradient it may be recorded
@@ -141,7 +141,7 @@ def test_log_likelihood(case, unfused):
 def test_log_likelihood_of_a_datum_is_its_own(case):
     pair = pair_of(case)
     seeds = torch.arange(len(pair.x))
-    estimate = partial(pyrovae.log_likelihood, pair.model, pair.guide, num_samples=50)
+    estimate = partial(pyrovae.log_likelihood, pair, num_samples=50)
     together, alone = estimate(pair.x, seed=seeds).log_p, estimate(pair.x[3:4], seed=seeds[3:4]).log_p
     torch.testing.assert_close(together[3:4], alone, rtol=case.tolerance, atol=case.tolerance)
 
@@ -165,8 +165,8 @@ def test_edges_are_given_in_any_way(float64, unfused):
             torch.manual_seed(1)
             losses.append(each(given.x, **more).item())
         torch.manual_seed(1)
-        weights.append(pyrovae.log_weights(model, guide, given.x, particles=5, **more).total)
+        weights.append(pyrovae.log_weights((model, guide), given.x, particles=5, **more).total)
     assert losses == pytest.approx([losses[0]] * 6, rel=1e-10)
     assert all(torch.allclose(each, weights[0], rtol=1e-10) for each in weights)
     with pytest.raises(InputError, match="edges"):
-        pyrovae.fit(given.module.model, given.module.guide, {"x": given.x, "edges": edges}, epochs=1, progress=False)
+        pyrovae.fit(given.module, {"x": given.x, "edges": edges}, epochs=1, progress=False)

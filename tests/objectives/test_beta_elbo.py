@@ -62,7 +62,7 @@ class TestBeta:
         scaled = [poutine.scale(program, scale=0.25) for program in pair]
         plain, quarter = measure(BetaELBO(2.0), *pair, x), measure(BetaELBO(2.0), *scaled, x)
         pyro.set_rng_seed(1)
-        weights = log_weights(*pair, x)
+        weights = log_weights(pair, x)
         expected = 0.25 * (plain.reconstruction - 2.0 * (weights.proposal - weights.latent).mean(0))
         torch.testing.assert_close(quarter.bound, expected)
 
@@ -130,7 +130,7 @@ class TestFreeBits:
         guide = ChainGuide(model, shift=0.3, widen=1.3)
         x = model.data(6)
         pyro.set_rng_seed(1)
-        traces = log_weights(model, guide, x, particles=3)
+        traces = log_weights((model, guide), x, particles=3)
 
         def kl(name):
             if analytic_kl:

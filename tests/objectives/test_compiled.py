@@ -346,4 +346,4 @@ class TestAFailingProgram:
                 pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
         with pytest.raises(ArithmeticError, match="too many"):
-            pyrovae.log_likelihood(model, proposal, torch.ones(4), 50, compile=True)
+            pyrovae.log_likelihood((model, proposal), torch.ones(4), 50, compile=True)

@@ -17,7 +17,7 @@ from pyrovae.training.steps import Steps
 def train(folder, **options):
     torch.manual_seed(0)
     pair, x = VAE((4,), latent_dim=2), torch.ones(8, 4)
-    pyrovae.fit(pair.model, pair.guide, x, x, run=Run(folder, resume=True), batch_size=4, progress=False, **options)
+    pyrovae.fit(pair, x, x, run=Run(folder, resume=True), batch_size=4, progress=False, **options)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def run(tmp_path) -> Path:
 def test_it_is_whole_and_loads():
     assert verify(kept) == 1 + 2
     vae = load(kept)
-    means = posterior_means(vae.model, vae.guide, torch.ones(1, 8, 8))
+    means = posterior_means(vae, torch.ones(1, 8, 8))
     torch.testing.assert_close(means, torch.tensor([[0.22638, 0.19496]]), rtol=0, atol=1e-4)
     assert len(LogLikelihood.from_netcdf(kept / "log_likelihood.nc").log_p) == 10
     assert load_training(kept / "checkpoints")["settings"]["batch_size"] == 100

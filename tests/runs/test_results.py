@@ -21,7 +21,7 @@ def run(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     pair, x = VAE((4,), latent_dim=2), torch.ones(8, 4)
     run = Run(path, config="model: {}\n", split={"train": np.arange(8)})
-    pyrovae.fit(pair.model, pair.guide, x, x, epochs=3, run=run, keep_every=1, progress=False)
+    pyrovae.fit(pair, x, x, epochs=3, run=run, keep_every=1, progress=False)
     with writing_results(path):
         (path / "summary.json").write_text('{"log p(x)": -3.0}')
         (path / "figures").mkdir()

@@ -18,7 +18,7 @@ def former(tmp_path):
 
 def train(run: Run) -> None:
     pair = VAE((4,), latent_dim=2)
-    fit(pair.model, pair.guide, torch.ones(8, 4), epochs=1, run=run, progress=False)
+    fit(pair, torch.ones(8, 4), epochs=1, run=run, progress=False)
 
 
 def test_replaces_a_former_run_and_nothing_else(former):

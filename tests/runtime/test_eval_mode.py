@@ -178,16 +178,16 @@ KINDS = [named, closures, partials, defaults, methods, slots, names_of_globals, 
 kinds = pytest.mark.parametrize("kind", KINDS)
 X = torch.linspace(-2.0, 2.0, 18, dtype=torch.float64).reshape(6, 3)
 EVALUATIONS = {
-    "log_likelihood": lambda *pair: pyrovae.log_likelihood(*pair, X, 200).log_p,
-    "a mixture": lambda *pair: pyrovae.log_likelihood(*pair, X, 200, proposal="mixture").log_p,
-    "bound_curve": lambda *pair: bound_curve(*pair, X, particles=(1, 5), num_samples=50).values,
-    "annealing": lambda *pair: annealed_importance_sampling(*pair, X, 3, 4, steps=2).log_weights,
-    "annealing from the guide": lambda *pair: annealed_importance_sampling(*pair, X, 3, 4, start="guide").log_weights,
-    "bidirectional": lambda *pair: bidirectional(*pair, X, 3, 4, steps=2).reverse,
-    "reconstructions": lambda *pair: reconstructions(*pair, X),
-    "posterior_means": lambda *pair: posterior_means(*pair, X),
+    "log_likelihood": lambda *pair: pyrovae.log_likelihood(pair, X, 200).log_p,
+    "a mixture": lambda *pair: pyrovae.log_likelihood(pair, X, 200, proposal="mixture").log_p,
+    "bound_curve": lambda *pair: bound_curve(pair, X, particles=(1, 5), num_samples=50).values,
+    "annealing": lambda *pair: annealed_importance_sampling(pair, X, 3, 4, steps=2).log_weights,
+    "annealing from the guide": lambda *pair: annealed_importance_sampling(pair, X, 3, 4, start="guide").log_weights,
+    "bidirectional": lambda *pair: bidirectional(pair, X, 3, 4, steps=2).reverse,
+    "reconstructions": lambda *pair: reconstructions(pair, X),
+    "posterior_means": lambda *pair: posterior_means(pair, X),
     "rate_distortion": lambda *pair: rate_distortion({"a": pair}, X, num_samples=8).distortions["a"],
-    "impute": lambda *pair: impute(*pair, X, X > 0.0, num_samples=2, num_particles=8),
+    "impute": lambda *pair: impute(pair, X, X > 0.0, num_samples=2, num_particles=8),
 }
 evaluations = pytest.mark.parametrize("evaluate", EVALUATIONS.values(), ids=EVALUATIONS)
 
@@ -226,32 +226,32 @@ class TestEvaluations:
     @kinds
     def test_wherever_the_networks_are(self, kind):
         networks = networks_of()
-        expected = pyrovae.log_likelihood(networks.model, networks.guide, X, 100).log_p
+        expected = pyrovae.log_likelihood(networks, X, 100).log_p
         model, guide = kind(networks)
-        assert np.array_equal(pyrovae.log_likelihood(model, guide, X, 100).log_p, expected)
+        assert np.array_equal(pyrovae.log_likelihood((model, guide), X, 100).log_p, expected)
         if kind is not out_of_sight:
             assert set(networks.modules()) - {networks} <= set(modules_reached(model, guide))
 
     @pytest.mark.parametrize("kind", [closures, out_of_sight])
     def test_recorded_programs(self, kind, unfused):
         networks = networks_of()
-        expected = pyrovae.log_likelihood(networks.model, networks.guide, X, 100, compile=False).log_p
-        found = pyrovae.log_likelihood(*kind(networks), X, 100, compile=True).log_p
+        expected = pyrovae.log_likelihood(networks, X, 100, compile=False).log_p
+        found = pyrovae.log_likelihood(kind(networks), X, 100, compile=True).log_p
         np.testing.assert_allclose(found, expected)
         assert all(modes(networks))
 
     @kinds
     def test_a_row_owes_nothing_to_its_neighbours(self, kind):
         model, guide = kind(networks_of())
-        alone = torch.cat([posterior_means(model, guide, row) for row in X.split(1)])
-        torch.testing.assert_close(posterior_means(model, guide, X), alone)
+        alone = torch.cat([posterior_means((model, guide), row) for row in X.split(1)])
+        torch.testing.assert_close(posterior_means((model, guide), X), alone)
 
     def test_modes_are_put_back_after_an_error(self):
         networks = networks_of()
         networks.encoder.eval()
         before = modes(networks)
         with pytest.raises(pyrovae.InputError, match="latent site 'z' of the model is missing in the guide"):
-            pyrovae.log_likelihood(named(networks)[0], lambda x: None, X, 10)
+            pyrovae.log_likelihood((named(networks)[0], lambda x: None), X, 10)
         assert modes(networks) == before
 
 
@@ -332,7 +332,7 @@ class TestFit:
         before, flags = state(networks), modes(networks)
         pair = (networks.model, networks.guide) if kind is Networks else named(networks)
         with pytest.warns(EvaluationModeWarning) if training else nullcontext():
-            pyrovae.fit(*pair, X, validation, epochs=2, batch_size=3, progress=False)
+            pyrovae.fit(pair, X, validation, epochs=2, batch_size=3, progress=False)
         assert modes(networks) == flags
         assert True in spy.seen[True]
         steps = networks.decoder[1].num_batches_tracked - before["decoder.1.num_batches_tracked"]
@@ -343,7 +343,7 @@ class TestFit:
         for kind in (lambda networks: (networks.model, networks.guide), named):
             pyro.clear_param_store()
             networks = networks_of().train(training)
-            pyrovae.fit(*kind(networks), X, validation, epochs=2, batch_size=3, progress=False)
+            pyrovae.fit(kind(networks), X, validation, epochs=2, batch_size=3, progress=False)
             found.append(state(networks))
         for name, value in found[0].items():
             torch.testing.assert_close(found[1][name], value)
@@ -353,7 +353,7 @@ class TestFit:
         networks = networks_of()
         fixed = nn.Sequential(network(3, 3), Spy()).requires_grad_(False).train(training)
         model, guide = named(networks)
-        pyrovae.fit(model, lambda x: guide(fixed(x)), X, validation, epochs=1, batch_size=3, progress=False)
+        pyrovae.fit((model, lambda x: guide(fixed(x))), X, validation, epochs=1, batch_size=3, progress=False)
         assert all(part.training == training for part in fixed.modules())
         assert fixed[0][1].num_batches_tracked == (2 if training else 0), "those of training alone"
         assert (True in fixed[1].seen[True]) == training
@@ -362,6 +362,6 @@ class TestFit:
         networks = networks_of().train(training)
         with pytest.raises(pyrovae.InputError, match="the loss is nan"):
             pyrovae.fit(
-                *named(networks), X, validation, optimizer=partial(torch.optim.SGD, lr=1e300), epochs=5, progress=False
+                named(networks), X, validation, optimizer=partial(torch.optim.SGD, lr=1e300), epochs=5, progress=False
             )
         assert all(flag == training for flag in modes(networks))

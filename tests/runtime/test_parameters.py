@@ -59,10 +59,10 @@ class TestTheUsersStore:
             pyro.param(name, torch.full((2, 3), 0.1))
         pyro.param("noise", torch.tensor(7.0), constraint=dist.constraints.positive)
         before = contents()
-        log_weights(model, guide, x)
+        log_weights((model, guide), x)
         assert contents() == before
         train(ELBO()(model, guide), x)
-        log_weights(model, guide, x)
+        log_weights((model, guide), x)
         assert contents() == before
 
     def test_it_is_left_alone_where_a_program_fails(self, pair, x):
@@ -74,14 +74,14 @@ class TestTheUsersStore:
             raise RuntimeError("mine")
 
         with pytest.raises(RuntimeError, match="mine"):
-            log_weights(failing, pair[1], x)
+            log_weights((failing, pair[1]), x)
         assert contents() == before
 
     def test_what_a_module_owns_is_never_taken_from_it(self, pair, x):
         pyro.param("weight", torch.full((3, 2), 7.0))
         pyro.param("noise", torch.tensor(7.0), constraint=dist.constraints.positive)
         model, guide = pair
-        weights = log_weights(model, guide, x)
+        weights = log_weights((model, guide), x)
         z = weights.guide.nodes["z"]["value"]
         torch.testing.assert_close(weights.observed, dist.Normal(model.mean(z), 0.8).log_prob(x).sum(-1))
 
@@ -90,7 +90,7 @@ class TestTheUsersStore:
         svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
         for _ in range(3):
             svi.step(x)
-        assert_seen(log_weights(model, guide, x), pyro.param("offset"), pyro.param("slope"), pyro.param("noise"), x)
+        assert_seen(log_weights((model, guide), x), pyro.param("offset"), pyro.param("slope"), pyro.param("noise"), x)
 
     def test_svi_and_torch_optimisers_take_turns_on_the_same_values(self, function_pair, x):
         model, guide = function_pair
@@ -105,7 +105,7 @@ class TestTheUsersStore:
         assert torch.equal(module.stored["param:offset"], pyro.param("offset"))
         assert contents() != before
         svi.step(x)
-        assert_seen(log_weights(model, guide, x), pyro.param("offset"), pyro.param("slope"), pyro.param("noise"), x)
+        assert_seen(log_weights((model, guide), x), pyro.param("offset"), pyro.param("slope"), pyro.param("noise"), x)
 
 
 def assert_seen(weights, offset, slope, noise, x):
@@ -129,7 +129,7 @@ class TestFunctions:
         train(module, x)
         for name, value in module.named_parameters():
             assert not torch.equal(value, before[name]), name
-        weights = log_weights(model, guide, x)
+        weights = log_weights((model, guide), x)
         assert_seen(weights, pyro.param("offset"), pyro.param("slope"), module.stored["param:noise"].exp(), x)
         z = weights.guide.nodes["z"]["value"]
         decoded = z @ module.others[0].weight.T + module.others[0].bias
@@ -149,7 +149,7 @@ class TestFunctions:
         model, guide = function_pair
         module = ELBO()(poutine.scale(model, scale=0.5), poutine.scale(guide, scale=0.5))
         train(module, x)
-        weights = log_weights(model, guide, x)
+        weights = log_weights((model, guide), x)
         assert_seen(weights, pyro.param("offset"), pyro.param("slope"), module.stored["param:noise"].exp(), x)
 
     def test_pairs_that_use_the_same_names_share_as_everywhere_in_pyro(self, pair, x):
@@ -175,7 +175,7 @@ class TestFunctions:
             with pyro.plate("data", len(x), dim=-1):
                 pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
-        first, second = (log_weights(model, guide, x).guide.nodes["z"]["fn"].mean for _ in range(2))
+        first, second = (log_weights((model, guide), x).guide.nodes["z"]["fn"].mean for _ in range(2))
         assert torch.equal(first, second)
 
     def test_the_tensor_that_a_parameter_began_with_is_not_changed(self, pair, x):
@@ -275,7 +275,7 @@ class TestModules:
         model.requires_grad_(False)
         before = [parameter.clone() for parameter in model.parameters()]
         train(ELBO()(model, guide), x)
-        log_weights(model, guide, x)
+        log_weights((model, guide), x)
         assert not any(parameter.requires_grad for parameter in model.parameters())
         assert all(map(torch.equal, before, model.parameters()))
         assert all(parameter.grad is None for parameter in model.parameters())
@@ -311,7 +311,7 @@ class TestModules:
         train(module, x)
         assert not torch.equal(model.weight, before)
         assert module.stored["param:weight"].norm() > 0.0
-        assert torch.equal(log_weights(model, guide, x).guide.nodes["z"]["fn"].mean[0, 0], module.stored["param:weight"])
+        assert torch.equal(log_weights((model, guide), x).guide.nodes["z"]["fn"].mean[0, 0], module.stored["param:weight"])
 
     def test_a_module_that_a_function_calls_is_trained(self, pair, x):
         model, _ = pair

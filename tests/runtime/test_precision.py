@@ -31,10 +31,10 @@ def test_a_layer_computes_in_bfloat16_and_answers_in_float32(layer):
 def test_log_weights_are_float32_and_off_by_little():
     vae, x = pair(), torch.rand(20, 6, 6).round()
     torch.manual_seed(1)
-    exact = log_weights(vae.model, vae.guide, x, particles=5)
+    exact = log_weights(vae, x, particles=5)
     torch.manual_seed(1)
     with computing_in("bfloat16"):
-        rounded = log_weights(vae.model, vae.guide, x, particles=5)
+        rounded = log_weights(vae, x, particles=5)
     assert all(term.dtype == torch.float32 for _, _, term in rounded.terms())
     error = (rounded.total - exact.total).abs()
     assert 0 < error.max() < 0.2  # of about 36 pixels' worth of log 2
@@ -43,8 +43,8 @@ def test_log_weights_are_float32_and_off_by_little():
 @pytest.mark.parametrize("compile", [False, True])
 def test_log_likelihood_in_bfloat16(compile):
     vae, x = pair(), torch.rand(20, 6, 6).round()
-    exact = log_likelihood(vae.model, vae.guide, x, 200)
-    rounded = log_likelihood(vae.model, vae.guide, x, 200, precision="bfloat16", compile=compile)
+    exact = log_likelihood(vae, x, 200)
+    rounded = log_likelihood(vae, x, 200, precision="bfloat16", compile=compile)
     assert 0 < np.abs(exact.log_p - rounded.log_p).max() < 0.2
 
 
@@ -53,8 +53,8 @@ def test_training_in_bfloat16_keeps_parameters_in_float32(compile):
     x = torch.rand(64, 6, 6).round()
     exact, rounded = pair(), pair()
     settings = {"epochs": 2, "batch_size": 16, "progress": False}
-    fit(exact.model, exact.guide, x, **settings)
-    history = fit(rounded.model, rounded.guide, x, precision="bfloat16", compile=compile, **settings)
+    fit(exact, x, **settings)
+    history = fit(rounded, x, precision="bfloat16", compile=compile, **settings)
     assert all(value.dtype == torch.float32 for value in rounded.parameters())
     assert np.isfinite(history.metrics[-1]["train_bound"])
     differences = [(a - b).abs().max() for a, b in zip(exact.parameters(), rounded.parameters(), strict=True)]
@@ -67,4 +67,4 @@ def test_torchs_setting_is_put_back():
         assert torch.get_float32_matmul_precision() == "medium"
     assert torch.get_float32_matmul_precision() == before
     with pytest.raises(InputError, match="precision is 'half'; expected one of 'highest', 'high', 'medium', 'bfloat16'"):
-        fit(*(lambda: None,) * 2, torch.zeros(3), precision="half")
+        fit((lambda: None,) * 2, torch.zeros(3), precision="half")

@@ -89,7 +89,7 @@ def test_one_step_is_the_gradient_of_the_mean_bound(float64):
     quiet(pair.model, pair.guide, x, epochs=1, batch_size=60, objective=ELBO(1000), optimizer=sgd)
     step = parameters(pair) - before
     copy = vae().double()
-    (-log_weights(copy.model, copy.guide, x, particles=1000).total.mean()).backward()
+    (-log_weights(copy, x, particles=1000).total.mean()).backward()
     gradient = nn.utils.parameters_to_vector([value.grad for value in copy.parameters()])
     cosine = torch.dot(step, -0.1 * gradient) / step.norm() / (0.1 * gradient.norm())
     assert cosine > 0.999
@@ -144,7 +144,7 @@ def test_an_upper_bound_is_lowered_and_its_best_epoch_the_lowest(float64):
 
 def test_the_steps_of_a_warm_up_are_in_the_training_state_and_not_in_the_weights(tmp_path):
     pair, x = vae(), binary(40)
-    fit(pair.model, pair.guide, x, epochs=3, batch_size=20, objective=BetaELBO(warmup=4), run=str(tmp_path / "run"))
+    fit(pair, x, epochs=3, batch_size=20, objective=BetaELBO(warmup=4), run=str(tmp_path / "run"))
     checkpoints = tmp_path / "run" / "checkpoints"
     assert load_training(checkpoints)["buffers"]["state.count"] == 6
     again = vae()
@@ -222,7 +222,7 @@ def test_trains_plain_functions_with_their_modules_and_parameters(float64):
     assert history.metrics[-1]["train_bound"] > history.metrics[0]["train_bound"] + 0.5
     assert {*pyro.get_param_store()} == {"scale", "width"}
     assert pyro.param("scale") != 2.0
-    trained = log_weights(model, guide, x, particles=500).total.mean().item()
+    trained = log_weights((model, guide), x, particles=500).total.mean().item()
     assert trained == pytest.approx(history.metrics[-1]["train_bound"], abs=0.5)
 
 
@@ -511,7 +511,7 @@ def test_compiled_training_is_eager_training(float64):
 
     def train(compile: bool, wrap) -> tuple[Tensor, list[dict[str, float]]]:
         pair = vae()
-        history = fit(pair.model, pair.guide, wrap(binary()), binary(35), compile=compile, progress=False, **settings)
+        history = fit(pair, wrap(binary()), binary(35), compile=compile, progress=False, **settings)
         assert math.isfinite(history.seconds_to_first_step)
         return parameters(pair), [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.metrics]
 
@@ -530,7 +530,7 @@ def test_only_runs_that_are_long_enough_are_compiled_unasked(epochs, compiles, m
         fitting, "Steps", lambda *args, compile, **rest: asked.append(compile) or steps(*args, compile=False, **rest)
     )
     pair, steps = vae(), Steps
-    fit(pair.model, pair.guide, binary(), epochs=epochs, batch_size=16, progress=False)
+    fit(pair, binary(), epochs=epochs, batch_size=16, progress=False)
     assert asked == [compiles]
 
 
@@ -559,7 +559,7 @@ def test_validation_follows_a_program_whose_python_changes(float64, monkeypatch)
 
         schedule = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=rate)
         x = torch.ones(8, 3)
-        history = fit(model, guide, x, x, epochs=3, batch_size=4, scheduler=schedule, compile=compile, progress=False)
+        history = fit((model, guide), x, x, epochs=3, batch_size=4, scheduler=schedule, compile=compile, progress=False)
         return [epoch["validation_bound"] for epoch in history.metrics]
 
     eager = train(False)

@@ -49,7 +49,7 @@ class Guide(nn.Module):
 def train(model, x, **options):
     guide = Guide()
     options = {"epochs": 3, "batch_size": 10, "compile": False, "progress": False, **options}
-    return guide, pyrovae.fit(model, guide, x, **options)
+    return guide, pyrovae.fit((model, guide), x, **options)
 
 
 class Faulty(torch.utils.data.Dataset):
@@ -177,7 +177,7 @@ def test_looking_whether_an_epoch_may_be_kept_changes_nothing():
         pyro.set_rng_seed(0)
         pair = pyrovae.VAE((3,), latent_dim=1, encoder=encoder)
         x = torch.bernoulli(torch.full((40, 3), 0.5), generator=torch.Generator().manual_seed(0))
-        pyrovae.fit(pair.model, pair.guide, x, epochs=2, batch_size=10, progress=False, **options)
+        pyrovae.fit(pair, x, epochs=2, batch_size=10, progress=False, **options)
         return pair.state_dict()
 
     torch.testing.assert_close(fitted(nonfinite="rewind"), fitted(), rtol=0, atol=0)

@@ -47,7 +47,7 @@ def train_once(folder, *, resume=False, x=None, objective=None, **options):
     random.seed(1)
     pair = VAE((4,), latent_dim=2)
     x, options = data() if x is None else x, {**settings, **options, "objective": objective and objective()}
-    pyrovae.fit(pair.model, pair.guide, x, data(20), run=str(folder), resume=resume, **options)
+    pyrovae.fit(pair, x, data(20), run=str(folder), resume=resume, **options)
     return pair
 
 
@@ -194,7 +194,7 @@ def test_other_programs_are_refused(tmp_path):
     train(tmp_path / "run", epochs=1)
     pair = VAE((4,), latent_dim=3)
     with pytest.raises(InputError, match="does not fit the programs"):
-        pyrovae.fit(pair.model, pair.guide, data(), data(20), run=str(tmp_path / "run"), resume=True, **settings)
+        pyrovae.fit(pair, data(), data(20), run=str(tmp_path / "run"), resume=True, **settings)
 
 
 def test_resuming_where_there_is_nothing_begins(tmp_path):
@@ -203,9 +203,9 @@ def test_resuming_where_there_is_nothing_begins(tmp_path):
     assert_same(tmp_path / "whole", tmp_path / "new")
     pair = VAE((4,), latent_dim=2)
     with pytest.raises(InputError, match=r"run is not one to be resumed; pass its folder, or Run\(path, resume=True\)"):
-        pyrovae.fit(pair.model, pair.guide, data(), run=Run(tmp_path / "other"), resume=True, **settings)
+        pyrovae.fit(pair, data(), run=Run(tmp_path / "other"), resume=True, **settings)
     with pytest.raises(InputError, match="resume=True"):
-        pyrovae.fit(pair.model, pair.guide, data(), resume=True, **settings)
+        pyrovae.fit(pair, data(), resume=True, **settings)
 
 
 def test_every_so_many_epochs_one_is_kept_for_ever(tmp_path):

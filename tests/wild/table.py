@@ -59,7 +59,7 @@ def _stock_bound(case: Case) -> float:
 def _weights(case: Case, particles: int = 3) -> float:
     """How far the farthest weight is from that of a single run."""
     single = stock.drawn(stock.run(case.guide, case))
-    weights = log_weights(case.model, case.guide, *case.args, particles=particles, **case.kwargs)
+    weights = log_weights(case, *case.args, particles=particles, **case.kwargs)
     draws = [stock.draws_of_particle(weights.guide, single, k, particles) for k in range(particles)]
     expected = torch.stack([stock.log_weight(case, one) for one in draws])
     return (weights.total - expected).abs().max().item()
@@ -72,7 +72,7 @@ def _likelihood(row: Row, said: list[str]) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     exact = case.exact()
     try:
-        found = log_likelihood(case.model, case.guide, case.data, row.num_samples, seed=SEED)
+        found = log_likelihood(case, case.data, row.num_samples, seed=SEED)
     except Exception as error:
         said.append(_first_line(error))
         return math.nan, exact.mean().item(), math.nan

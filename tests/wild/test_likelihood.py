@@ -25,7 +25,7 @@ def known(row):
 @pytest.mark.parametrize("row", [r for r in estimated if not (r.refused or r.no_likelihood or r.no_batches)], ids=str)
 def test_log_p_is_the_exact_one(row):
     case, exact = known(row)
-    found = log_likelihood(case.model, case.guide, case.data, row.num_samples, seed=0)
+    found = log_likelihood(case, case.data, row.num_samples, seed=0)
     error = torch.from_numpy(found.standard_error)
     assert ((torch.from_numpy(found.log_p) - exact).abs() < ERRORS * error).all(), f"{found.log_p} +- {error}, not {exact}"
     assert error.max() < 0.3
@@ -36,7 +36,7 @@ class TestWhatDoesNotComeInBatches:
     def test_log_p_of_the_weights_is_the_exact_one(self, row):
         case, exact = known(row)
         with torch.no_grad():
-            weights = log_weights(case.model, case.guide, *case.args, particles=row.num_samples, **case.kwargs).total
+            weights = log_weights(case, *case.args, particles=row.num_samples, **case.kwargs).total
         found = weights.logsumexp(0) - math.log(len(weights))
         error = (weights - found).exp().std(0) / len(weights) ** 0.5
         assert ((found - exact).abs() < ERRORS * error).all(), f"{found} +- {error}, not {exact}"
@@ -44,13 +44,13 @@ class TestWhatDoesNotComeInBatches:
     def test_it_is_refused_where_there_are_batches(self, row):
         case = row.build()
         with pytest.raises(InputError, match=row.no_batches):
-            log_likelihood(case.model, case.guide, case.data, 10)
+            log_likelihood(case, case.data, 10)
         with pytest.raises(InputError, match=row.no_batches):
-            fit(case.model, case.guide, case.data, epochs=1, batch_size=2, progress=False)
+            fit(case, case.data, epochs=1, batch_size=2, progress=False)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.no_likelihood], ids=str)
 def test_a_guide_without_a_density_has_no_likelihood(row):
     case = row.build()
     with pytest.raises(InputError, match=row.no_likelihood):
-        log_likelihood(case.model, case.guide, case.data, 10)
+        log_likelihood(case, case.data, 10)

@@ -43,7 +43,7 @@ def trained(row, objective, compile):
     pyro.set_rng_seed(0)
     case = row.build()
     settings = {"epochs": 5, "batch_size": case.size, "seed": 0, "progress": False}
-    history = fit(case.model, case.guide, case.data, objective=objective, compile=compile, **settings)
+    history = fit(case, case.data, objective=objective, compile=compile, **settings)
     return history.module.state_dict()
 
 

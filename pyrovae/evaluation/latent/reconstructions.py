@@ -68,7 +68,7 @@ def observed_site(model: Trace) -> Site:
         names = ", ".join(repr(site["name"]) for site in observed) or "none"
         raise InputError(
             f"the model has {len(observed)} observed sites ({names}); expected one, the data: "
-            "read the distributions of several from log_weights(model, guide, x).model"
+            "read the distributions of several from log_weights((model, guide), x).model"
         )
     return observed[0]
 

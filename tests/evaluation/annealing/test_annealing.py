@@ -134,7 +134,7 @@ class TestLatents:
         path = path_of(model, guide, x, 4, start)
         state = path.begin(path.start())
         fixed = {"z": path.latents.unpack(state.u)[0]["z"]}
-        weights = log_weights(model, drawing(guide, **fixed), x, particles=4, plates=find_plates(model, guide, x))
+        weights = log_weights((model, drawing(guide, **fixed)), x, particles=4, plates=find_plates((model, guide), x))
         torch.testing.assert_close(state.log_f0, weights.latent if start == "prior" else weights.proposal)
         torch.testing.assert_close(state.log_f1, weights.joint)
         moved = 1e-6 * torch.randn_like(state.u)
@@ -237,7 +237,7 @@ class TestForwards:
         """At few temperatures, where single weights are far off."""
         model, guide = pair()
         x = model.data(1).expand(1000, 3)
-        found = annealed_importance_sampling(model, guide, x, 8, 8, start=start, schedule=schedule, steps=3)
+        found = annealed_importance_sampling((model, guide), x, 8, 8, start=start, schedule=schedule, steps=3)
         assert found.log_weights.shape == (8, 1000)
         assert_mean(torch.from_numpy(np.exp(found.log_weights)) / model.log_p(x).exp(), 1.0, detects=0.3)
         assert found.log_weights.std() > 0.1
@@ -245,8 +245,8 @@ class TestForwards:
     def test_a_single_temperature_is_importance_sampling(self):
         model, guide = pair()
         x = model.data(3)
-        found = annealed_importance_sampling(model, guide, x, 500, 1, start="guide")
-        weights = log_weights(model, guide, x, particles=500).total
+        found = annealed_importance_sampling((model, guide), x, 500, 1, start="guide")
+        weights = log_weights((model, guide), x, particles=500).total
         for ours, plain in zip(found.log_weights.T, weights.T.detach().numpy(), strict=True):
             assert scipy.stats.ks_2samp(ours, plain).pvalue > 1e-5
 
@@ -255,7 +255,7 @@ class TestForwards:
         """Of 400 data, so that fewer than 93% are an interval of less than 95% with probability 0.95."""
         model, guide = pair(data_dim=latent_dim + 3, latent_dim=latent_dim)
         x = model.data(400)
-        found = annealed_importance_sampling(model, guide, x, 16, temperatures, start="guide", steps=5)
+        found = annealed_importance_sampling((model, guide), x, 16, temperatures, start="guide", steps=5)
         low, high = found.interval()
         exact = model.log_p(x).numpy()
         inside = ((low <= exact) & (exact <= high)).sum()
@@ -266,7 +266,7 @@ class TestForwards:
     def test_constrained_latents(self, start):
         programs = Scales()
         x = 2 * torch.randn(300, 2)
-        found = annealed_importance_sampling(programs.model, programs.guide, x, 16, 60, start=start, steps=3)
+        found = annealed_importance_sampling(programs, x, 16, 60, start=start, steps=3)
         difference = torch.from_numpy(found.log_p) - programs.log_p(x)
         assert_mean(difference.exp(), 1.0, detects=0.1)
         assert difference.abs().max() < 1.0
@@ -274,9 +274,9 @@ class TestForwards:
     def test_functions_and_other_structures(self):
         model, guide = pair()
         x = model.data(50)
-        seen = annealed_importance_sampling(model, guide, x, 4, 20, steps=3).log_p
+        seen = annealed_importance_sampling((model, guide), x, 4, 20, steps=3).log_p
         for programs in (functions(model, guide), (WithPixelPlate(), guide)):
-            np.testing.assert_allclose(annealed_importance_sampling(*programs, x, 4, 20, steps=3).log_p, seen)
+            np.testing.assert_allclose(annealed_importance_sampling(programs, x, 4, 20, steps=3).log_p, seen)
 
     @starts
     def test_recorded_is_eager(self, start, unfused):
@@ -288,7 +288,7 @@ class TestForwards:
     def assert_compiled_is_eager(self, start):
         model, guide = pair()
         x = model.data(5)
-        run = partial(annealed_importance_sampling, model, guide, x, 4, 10, start=start, steps=3, max_rows=12)
+        run = partial(annealed_importance_sampling, (model, guide), x, 4, 10, start=start, steps=3, max_rows=12)
         np.testing.assert_allclose(run(compile=True).log_weights, run(compile=False).log_weights, rtol=1e-6)
 
     @pytest.mark.cuda
@@ -296,7 +296,7 @@ class TestForwards:
     def test_chains_in_a_cuda_graph_are_eager_chains(self, start):
         vae = VAE((4, 4), latent_dim=2).cuda()
         x = torch.bernoulli(torch.full((6, 4, 4), 0.3)).cuda()
-        run = partial(annealed_importance_sampling, vae.model, vae.guide, x, 8, 30, start=start, steps=3)
+        run = partial(annealed_importance_sampling, vae, x, 8, 30, start=start, steps=3)
         eager, graph = run(compile=False), run(compile=True)
         np.testing.assert_allclose(graph.log_weights, eager.log_weights, rtol=1e-6)
         np.testing.assert_array_equal(graph.log_weights, run(compile=True).log_weights)
@@ -306,8 +306,8 @@ class TestForwards:
         network = partial(MLP, hidden=(8,))
         vae = VAE((3,), 2, likelihood=Normal, context_shape=(2,), encoder=network, decoder=network)
         x, c = torch.randn(6, 3), torch.randn(6, 2)
-        found = annealed_importance_sampling(vae.model, vae.guide, {"x": x, "c": c}, 16, 200, steps=4)
-        plain = pyrovae.log_likelihood(vae.model, vae.guide, {"x": x, "c": c}, 20_000, proposal="mixture")
+        found = annealed_importance_sampling(vae, {"x": x, "c": c}, 16, 200, steps=4)
+        plain = pyrovae.log_likelihood(vae, {"x": x, "c": c}, 20_000, proposal="mixture")
         error = np.hypot(found.standard_error, plain.standard_error)
         assert (abs(found.log_p - plain.log_p) < 4.42 * error + 0.02).all()
         assert error.max() < 0.3
@@ -316,17 +316,17 @@ class TestForwards:
         model, guide = pair()
         x = model.data(4)
         state = torch.get_rng_state()
-        one, other = (annealed_importance_sampling(model, guide, x, 3, 10, steps=2, max_rows=6, seed=2) for _ in range(2))
+        one, other = (annealed_importance_sampling((model, guide), x, 3, 10, steps=2, max_rows=6, seed=2) for _ in range(2))
         assert torch.equal(state, torch.get_rng_state())
         assert np.array_equal(one.log_weights, other.log_weights)
         assert not np.array_equal(
-            one.log_weights, annealed_importance_sampling(model, guide, x, 3, 10, steps=2, max_rows=6, seed=3).log_weights
+            one.log_weights, annealed_importance_sampling((model, guide), x, 3, 10, steps=2, max_rows=6, seed=3).log_weights
         )
         assert model.weight.grad is None
 
     def test_the_table(self):
         model, guide = pair()
-        said = str(annealed_importance_sampling(model, guide, model.data(4), 3, 10, steps=1))
+        said = str(annealed_importance_sampling((model, guide), model.data(4), 3, 10, steps=1))
         assert "log p(x) of 4 data by 3 annealed chains each, 10 temperatures, in nats" in said
         assert "effective sample size" in said
 
@@ -348,7 +348,7 @@ def by_quadrature(log_prior, log_likelihood, x, points=LINE):
 def require_unbiased(programs, x, log_p, start, temperatures=10, chains=8, times=250, detects=0.25, **settings):
     """Mean weights of many chains of each datum are p(x), at few temperatures, where single ones are off."""
     many = x.repeat(times, *[1] * (x.dim() - 1))
-    found = annealed_importance_sampling(*programs, many, chains, temperatures, start=start, steps=3, **settings)
+    found = annealed_importance_sampling(programs, many, chains, temperatures, start=start, steps=3, **settings)
     weights = torch.from_numpy(np.exp(found.log_weights)) / log_p.exp().repeat(times)
     assert_mean(weights.mean(0), 1.0, detects=detects)
     assert found.log_weights.std() > 0.01
@@ -487,7 +487,7 @@ class TestAnyLatent:
         log_p = ((normal.cdf(high - x) - normal.cdf(-x)) / high).log().numpy()
         data, run = (
             {"x": x, "high": high},
-            partial(annealed_importance_sampling, model, guide, start=start, steps=2, max_rows=64),
+            partial(annealed_importance_sampling, (model, guide), start=start, steps=2, max_rows=64),
         )
         eager = run(data, 64, 20, compile=False)
         np.testing.assert_allclose(eager.log_p, log_p, atol=0.15)
@@ -566,11 +566,11 @@ class TestFailedMoves:
     def test_all_ways_to_fail_are_alike(self, unfused):
         """Errors and numbers that are none end the same moves, compiled or not."""
         runs = {
-            fails: annealed_importance_sampling(*cornered(fails), self.x, 3, 8, steps=1)
+            fails: annealed_importance_sampling(cornered(fails), self.x, 3, 8, steps=1)
             for fails in (without_a_factor, validated, divided, no_number)
         }
         compiled = [
-            annealed_importance_sampling(*cornered(fails), self.x, 3, 8, steps=1, compile=True)
+            annealed_importance_sampling(cornered(fails), self.x, 3, 8, steps=1, compile=True)
             for fails in (without_a_factor, no_number)
         ]
         for found in (*runs.values(), *compiled):
@@ -578,7 +578,7 @@ class TestFailedMoves:
             assert found.failed_moves == runs[no_number].failed_moves > 0
 
     def test_both_ways(self):
-        found = bidirectional(*cornered(without_a_factor), self.x.repeat(20), 6, 20, steps=3)
+        found = bidirectional(cornered(without_a_factor), self.x.repeat(20), 6, 20, steps=3)
         assert found.failed_moves > 0
         assert "moves that failed" in str(found)
         line = torch.linspace(-12.0, 1.0, 4001)
@@ -590,7 +590,7 @@ class TestFailedMoves:
 
     def test_where_nothing_fails_nothing_is_said(self):
         model, guide = pair()
-        found = annealed_importance_sampling(model, guide, model.data(3), 3, 4, steps=1)
+        found = annealed_importance_sampling((model, guide), model.data(3), 3, 4, steps=1)
         assert found.failed_moves == 0
         assert "failed" not in str(found)
 
@@ -606,7 +606,7 @@ class TestFailedMoves:
         """Of forty draws of a prior that has a sixth of its mass beyond 1; the first few must be below."""
         model, guide = cornered(fails, dist.Normal(0.0, 1.0))
         with pytest.raises(InputError, match=message):
-            annealed_importance_sampling(model, guide, self.x, 40, 4, seed=3)
+            annealed_importance_sampling((model, guide), self.x, 40, 4, seed=3)
 
 
 def test_chains_of_which_few_count_are_warned_of():
@@ -681,7 +681,7 @@ class TestBackwards:
         x = model.data(300)
         gaps = []
         for temperatures in (5, 20, 80):
-            found = bidirectional(model, guide, x, 4, temperatures, start=start, schedule="adaptive", steps=3)
+            found = bidirectional((model, guide), x, 4, temperatures, start=start, schedule="adaptive", steps=3)
             lower, upper = found.lower, found.upper
             gap = upper - lower
             low, high = found.interval(1.0 - 1e-6)
@@ -695,7 +695,7 @@ class TestBackwards:
         """:math:`E[w] = p(x)` and :math:`E[1 / w] = 1 / p(x)`."""
         model, guide = pair()
         seen = {}
-        found = bidirectional(Recorded(model, seen), guide, model.data(1000), 4, 30, start="guide", steps=5)
+        found = bidirectional((Recorded(model, seen), guide), model.data(1000), 4, 30, start="guide", steps=5)
         log_p = model.log_p(seen["x"]).numpy()
         assert_mean(torch.from_numpy(np.exp(found.forward - log_p)), 1.0, detects=0.2)
         assert_mean(torch.from_numpy(np.exp(log_p - found.reverse)), 1.0, detects=0.2)
@@ -703,7 +703,7 @@ class TestBackwards:
 
     def test_the_table(self):
         model, guide = pair()
-        said = str(bidirectional(model, guide, model.data(4), 3, 10, steps=1))
+        said = str(bidirectional((model, guide), model.data(4), 3, 10, steps=1))
         assert "log p(x) of 4 data drawn from the model by 3 annealed chains each way, 10 temperatures, in nats" in said
 
 
@@ -731,32 +731,32 @@ class TestRefusals:
                 pyro.sample("c", dist.Bernoulli(torch.full((len(x),), 0.5)))
 
         with pytest.raises(InputError, match=r"latent site 'c' is discrete \(Bernoulli\), and Hamiltonian"):
-            annealed_importance_sampling(model, guide, torch.randn(3))
+            annealed_importance_sampling((model, guide), torch.randn(3))
 
     def test_latents_on_a_sphere(self):
         vae = VAE((3,), 3, prior=UniformSphere, guide=pyrovae.guides.VonMisesFisher, likelihood=Normal)
         with pytest.raises(InputError, match=r"latent site 'z' has the support Sphere.*, to which no map leads"):
-            annealed_importance_sampling(vae.model, vae.guide, torch.randn(2, 3))
+            annealed_importance_sampling(vae, torch.randn(2, 3))
 
     def test_points(self):
         model, _ = pair()
         with pytest.raises(InputError, match=r"site 'z' of the guide is a Delta.*; take start=\"prior\""):
-            annealed_importance_sampling(model, at_a_point, model.data(3), start="guide")
+            annealed_importance_sampling((model, at_a_point), model.data(3), start="guide")
 
     def test_sites_that_are_drawn_beside_the_latents(self):
         model, _ = pair()
         with pytest.raises(InputError, match=r"site 'a' of the guide is no latent site.*; take start=\"prior\""):
-            annealed_importance_sampling(model, partial(with_another_site, "auxiliary"), model.data(3), start="guide")
+            annealed_importance_sampling((model, partial(with_another_site, "auxiliary")), model.data(3), start="guide")
 
     def test_a_prior_that_cannot_be_drawn(self):
         for prior in (dist.ImproperUniform(dist.constraints.real, (), ()), dist.Normal(0.0, 1.0).mask(False)):
             with pytest.raises(InputError, match=r"prior of latent site 'z' is improper.*; take start=\"guide\""):
-                annealed_importance_sampling(*scalar(prior, dist.Normal(0.0, 2.0)), torch.randn(3))
+                annealed_importance_sampling(scalar(prior, dist.Normal(0.0, 2.0)), torch.randn(3))
 
     def test_a_support_that_nobody_states(self):
         nowhere = Stateless(dist.Normal(0.0, 1.0))
         with pytest.raises(InputError, match="distribution of latent site 'z', Stateless, does not state its support"):
-            annealed_importance_sampling(*scalar(nowhere, nowhere), torch.randn(3))
+            annealed_importance_sampling(scalar(nowhere, nowhere), torch.randn(3))
 
     def test_a_support_that_moves(self):
         def model(x):
@@ -772,7 +772,7 @@ class TestRefusals:
 
         for start in ("prior", "guide"):
             with pytest.raises(InputError, match=r"what latent site 'z' can be \(Uniform\) depends on other latents"):
-                annealed_importance_sampling(model, guide, torch.randn(3), start=start)
+                annealed_importance_sampling((model, guide), torch.randn(3), start=start)
 
     @pytest.mark.parametrize(
         ("settings", "message"),

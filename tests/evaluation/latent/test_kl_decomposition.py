@@ -76,7 +76,7 @@ def by_quadrature(x: Tensor, scale: float) -> tuple[float, float]:
 def test_of_scalars_it_is_that_of_quadrature():
     model, guide = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(x, 0.4))
     x = torch.randn(40)
-    found = kl_decomposition(model, guide, x, 200)
+    found = kl_decomposition((model, guide), x, 200)
     information, marginal = by_quadrature(x, 0.4)
     assert near(found.mutual_information, information)
     assert near(found.marginal_kl, marginal)
@@ -93,7 +93,7 @@ def test_without_a_formula_it_is_that_of_quadrature_too():
 
     model, guide = known(dist.Normal(0.0, 1.0), proposal)
     x = torch.randn(40)
-    found = kl_decomposition(model, guide, x, 200)
+    found = kl_decomposition((model, guide), x, 200)
     information, marginal = by_quadrature(x, 0.4)
     assert near(found.average_kl, information + marginal)
     assert near(found.mutual_information, information)
@@ -105,7 +105,7 @@ def test_a_prior_that_is_a_mixture():
     """The aggregate posterior itself: nothing is left between the two."""
     x = torch.tensor([-1.0, 0.5, 2.0])
     prior = dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), dist.Normal(x, 0.4))
-    found = kl_decomposition(*known(prior, lambda x: dist.Normal(x, 0.4)), x, 500)
+    found = kl_decomposition(known(prior, lambda x: dist.Normal(x, 0.4)), x, 500)
     np.testing.assert_allclose(found.kl, found.information, atol=1e-12)
     assert found.marginal_kl[0] == pytest.approx(0.0, abs=1e-12)
     assert near(found.mutual_information, by_quadrature(x, 0.4)[0])
@@ -117,7 +117,7 @@ def test_the_average_kl_of_gaussians(diagonal):
     x = model.data(60)
     prior = torch.zeros(1, 2), torch.eye(2)
     guide = GaussianGuide(model, shift=0.3, widen=1.2, diagonal=diagonal)
-    found = kl_decomposition(model, guide, x, 50)
+    found = kl_decomposition((model, guide), x, 50)
     expected = gaussian_kl(guide.moments(x), prior).mean()
     assert near(found.average_kl, expected)
     assert (found.average_kl[1] < 1e-12) == diagonal
@@ -125,7 +125,7 @@ def test_the_average_kl_of_gaussians(diagonal):
 
 def test_the_two_parts_add_up():
     model = LinearGaussian()
-    found = kl_decomposition(model, GaussianGuide(model), model.data(20), 5)
+    found = kl_decomposition((model, GaussianGuide(model)), model.data(20), 5)
     assert found.mutual_information[0] + found.marginal_kl[0] == pytest.approx(found.average_kl[0], abs=1e-12)
     assert found.per_dimension is None
     assert "MultivariateNormal, has no density for each coordinate" in str(found.no_dimensions)
@@ -133,7 +133,7 @@ def test_the_two_parts_add_up():
 
 
 def test_a_guide_that_is_the_prior_tells_nothing():
-    found = kl_decomposition(*known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(0 * x, 1.0)), torch.randn(12), 4)
+    found = kl_decomposition(known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(0 * x, 1.0)), torch.randn(12), 4)
     for value, error in (found.average_kl, found.mutual_information, found.marginal_kl):
         assert value == pytest.approx(0.0, abs=1e-12)
         assert error == pytest.approx(0.0, abs=1e-12)
@@ -144,13 +144,13 @@ def test_a_guide_that_is_the_prior_tells_nothing():
 def test_clusters_far_apart(clusters):
     """Each datum is told up to its cluster."""
     x = 100.0 * torch.arange(float(clusters)).repeat(3)
-    found = kl_decomposition(*known(dist.Normal(0.0, 1.0), unit), x, 10)
+    found = kl_decomposition(known(dist.Normal(0.0, 1.0), unit), x, 10)
     assert found.mutual_information[0] == pytest.approx(math.log(clusters), abs=1e-6)
     assert found.ceiling == pytest.approx(math.log(3 * clusters))
 
 
 def test_data_far_apart_are_at_the_ceiling():
-    found = kl_decomposition(*known(dist.Normal(0.0, 1.0), unit), 100.0 * torch.arange(7.0), 3)
+    found = kl_decomposition(known(dist.Normal(0.0, 1.0), unit), 100.0 * torch.arange(7.0), 3)
     assert found.mutual_information[0] == pytest.approx(math.log(7), abs=1e-6)
     assert f"ceiling ln N{math.log(7):>22.4f}" in str(found)
 
@@ -159,8 +159,8 @@ def test_a_part_of_the_data_shows_less_information():
     """I = I(half; z) + the mean over halves, and the first is from 0 to ln 2."""
     pair = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(x, 0.1))
     x = torch.randn(60)
-    whole = kl_decomposition(*pair, x, 100)
-    halves = [kl_decomposition(*pair, half, 100) for half in x.split(30)]
+    whole = kl_decomposition(pair, x, 100)
+    halves = [kl_decomposition(pair, half, 100) for half in x.split(30)]
     information = np.mean([half.mutual_information[0] for half in halves])
     assert information < whole.mutual_information[0] < information + math.log(2)
     assert np.mean([half.marginal_kl[0] for half in halves]) > whole.marginal_kl[0]
@@ -172,7 +172,7 @@ def test_error_bars_cover():
     pair = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(x, 0.4))
     x = torch.randn(10)
     information, _ = by_quadrature(x, 0.4)
-    found = [kl_decomposition(*pair, x, 20, seed=seed).mutual_information for seed in range(200)]
+    found = [kl_decomposition(pair, x, 20, seed=seed).mutual_information for seed in range(200)]
     covered = sum(abs(value - information) < 1.96 * error for value, error in found)
     assert 175 <= covered <= 199
 
@@ -181,7 +181,7 @@ def test_error_bars_cover():
 def test_the_limits_change_nothing_but_the_draws(max_rows, max_pairs):
     pair = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(x, 0.4))
     x = torch.randn(11)
-    found = kl_decomposition(*pair, x, 40, max_rows=max_rows, max_pairs=max_pairs)
+    found = kl_decomposition(pair, x, 40, max_rows=max_rows, max_pairs=max_pairs)
     assert found.kl.shape == found.information.shape == (40, 11)
     assert near(found.mutual_information, by_quadrature(x, 0.4)[0])
 
@@ -198,7 +198,7 @@ def test_no_run_of_the_programs_has_more_rows_than_the_limit():
         with pyro.plate("data", len(x)):
             rows.append(pyro.sample("z", proposal(x)).numel())
 
-    kl_decomposition(model, counting, torch.randn(70), 3, max_rows=100, max_pairs=90)
+    kl_decomposition((model, counting), torch.randn(70), 3, max_rows=100, max_pairs=90)
     assert sum(count > 100 for count in rows) <= 2, "but for the look at two particles"
     assert all(count <= 90 for count in rows[-100:])
     assert sum(rows) > 3 * 70 * 70
@@ -208,7 +208,7 @@ def test_no_run_of_the_programs_has_more_rows_than_the_limit():
 def test_the_structure_of_a_program_changes_nothing(structure):
     model = LinearGaussian()
     guide, x = GaussianGuide(model, diagonal=True), model.data(9)
-    plain, other = kl_decomposition(model, guide, x, 4), kl_decomposition(structure(), guide, x, 4)
+    plain, other = kl_decomposition((model, guide), x, 4), kl_decomposition((structure(), guide), x, 4)
     np.testing.assert_allclose(other.information, plain.information)
     np.testing.assert_allclose(other.per_dimension, plain.per_dimension)
 
@@ -227,7 +227,7 @@ def mixture_information(guide, x, draws=4000):
 def test_sites_that_depend_on_each_other(order):
     model = Chain()
     guide, x = ChainGuide(model, order, widen=0.8), model.data(15)
-    found = kl_decomposition(model, guide, x, 300, max_pairs=500)
+    found = kl_decomposition((model, guide), x, 300, max_pairs=500)
     expected, error = mixture_information(guide, x)
     assert near(found.mutual_information, expected, QUANTILE * error)
     assert near(found.average_kl, gaussian_kl(guide.moments(x), (torch.zeros(1, 2), model.covariance)).mean())
@@ -242,9 +242,9 @@ def test_sites_that_depend_on_each_other(order):
 def test_latents_in_an_inner_plate():
     model = WithLatentPlate()
     guide, x = LatentPlateGuide(model, diagonal=True), model.data(15)
-    found = kl_decomposition(model, guide, x, 300, max_pairs=500)
+    found = kl_decomposition((model, guide), x, 300, max_pairs=500)
     plain = LinearGaussian()
-    diagonal = kl_decomposition(plain, GaussianGuide(plain, diagonal=True), x, 300)
+    diagonal = kl_decomposition((plain, GaussianGuide(plain, diagonal=True)), x, 300)
     assert near(found.mutual_information, diagonal.mutual_information[0], QUANTILE * diagonal.mutual_information[1])
     np.testing.assert_allclose(found.per_dimension, diagonal.per_dimension)
 
@@ -253,7 +253,7 @@ def test_discrete_latents():
     """By enumeration."""
     model = Mixture()
     guide, x = MixtureGuide(model, 0.7), torch.randn(30)
-    found = kl_decomposition(model, guide, x, 400)
+    found = kl_decomposition((model, guide), x, 400)
     q = (0.7 * model.joint(x)).softmax(-1).detach()
     information = (q * (q.log() - q.mean(0).log())).sum(-1).mean()
     marginal = (q.mean(0) * (q.mean(0).log() - model.weights.log())).sum()
@@ -264,7 +264,7 @@ def test_discrete_latents():
 def test_the_kl_of_each_dimension():
     model = LinearGaussian()
     guide, x = GaussianGuide(model, widen=1.3, diagonal=True), model.data(40)
-    found = kl_decomposition(model, guide, x, 2, max_rows=30)
+    found = kl_decomposition((model, guide), x, 2, max_rows=30)
     q = guide.proposal(x).base_dist
     expected = torch.distributions.kl_divergence(q, dist.Normal(torch.zeros(40, 2), 1.0)).mean(0)
     np.testing.assert_allclose(found.per_dimension, expected.detach())
@@ -277,7 +277,7 @@ def test_the_kl_of_each_dimension_is_drawn_where_there_is_no_formula():
     """A Student-t prior of so many degrees of freedom that it is normal."""
     model, guide = known(dist.StudentT(1e9), lambda x: dist.Normal(x, 0.5))
     x = torch.randn(30)
-    found = kl_decomposition(model, guide, x, 500)
+    found = kl_decomposition((model, guide), x, 500)
     exact = torch.distributions.kl_divergence(dist.Normal(x, 0.5), dist.Normal(0 * x, 1.0)).mean()
     assert found.per_dimension is not None
     assert found.per_dimension.sum() == pytest.approx(found.average_kl[0])
@@ -311,14 +311,14 @@ def test_the_mixture_is_that_of_the_guide_run_at_each_datum(prior, guide):
     expected = torch.stack(log_q).logsumexp(0) - math.log(7)
     (found,) = log_aggregate_density(pair, as_data(x), [DrawsAlone.of(part.draws, part.weights)], x.device, 15)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    split = kl_decomposition(vae.model, vae.guide, x, 2, max_rows=20, max_pairs=20)
+    split = kl_decomposition(vae, x, 2, max_rows=20, max_pairs=20)
     assert split.mutual_information[0] + split.marginal_kl[0] == pytest.approx(split.average_kl[0])
 
 
 def test_a_refined_guide():
     vae = pyrovae.VAE((4,), 2)
     x = torch.rand(6, 4).round()
-    found = kl_decomposition(vae.model, refine(vae.model, vae.guide, steps=5), x, 2, max_rows=100)
+    found = kl_decomposition((vae.model, refine(vae, steps=5)), x, 2, max_rows=100)
     assert found.kl.shape == (2, 6)
 
 
@@ -326,7 +326,7 @@ def test_one_draw_has_no_error_and_the_caller_keeps_the_noise():
     pair = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(x, 0.4))
     x = torch.randn(5)
     before = torch.get_rng_state()
-    first, again, other = (kl_decomposition(*pair, x, 1, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (kl_decomposition(pair, x, 1, seed=seed) for seed in (0, 0, 1))
     assert math.isnan(first.mutual_information[1])
     np.testing.assert_array_equal(first.information, again.information)
     assert not np.array_equal(first.information, other.information)
@@ -355,9 +355,9 @@ def test_a_prior_with_a_context_is_not_one():
 
     x = torch.randn(6)
     with pytest.raises(InputError, match="the prior is not the same for all data"):
-        kl_decomposition(model, guide, {"x": x, "c": torch.arange(6.0)})
-    same = kl_decomposition(model, guide, {"x": x, "c": torch.zeros(6)}, 3)
-    plain = kl_decomposition(*known(dist.Normal(0.0, 1.0), unit), x, 3)
+        kl_decomposition((model, guide), {"x": x, "c": torch.arange(6.0)})
+    same = kl_decomposition((model, guide), {"x": x, "c": torch.zeros(6)}, 3)
+    plain = kl_decomposition(known(dist.Normal(0.0, 1.0), unit), x, 3)
     np.testing.assert_array_equal(same.information, plain.information)
 
 
@@ -365,7 +365,7 @@ def test_a_guide_with_dropout_cannot_be_scored():
     """In evaluation mode a layer drops nothing; this one always does."""
     model, guide = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(torch.dropout(x, 0.5, train=True), 0.1))
     with pytest.raises(InputError, match="random beyond its sample sites"):
-        kl_decomposition(model, guide, 10 + torch.arange(20.0))
+        kl_decomposition((model, guide), 10 + torch.arange(20.0))
 
 
 def test_an_auxiliary_site_has_no_known_density():
@@ -377,18 +377,18 @@ def test_an_auxiliary_site_has_no_known_density():
             pyro.sample("z", dist.Normal(x + aid, 1.0))
 
     with pytest.raises(InputError, match="site 'aid' of the guide is no latent site of the model"):
-        kl_decomposition(model, guide, torch.randn(4))
+        kl_decomposition((model, guide), torch.randn(4))
 
 
 def test_a_point_has_an_infinite_kl():
     with pytest.raises(InputError, match="site 'z' of the guide is a Delta, a point"):
-        kl_decomposition(*known(dist.Normal(0.0, 1.0), dist.Delta), torch.randn(4))
+        kl_decomposition(known(dist.Normal(0.0, 1.0), dist.Delta), torch.randn(4))
 
 
 @pytest.mark.parametrize("name", ["num_samples", "max_rows", "max_pairs"])
 def test_numbers_are_at_least_one(name):
     with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
-        kl_decomposition(*known(dist.Normal(0.0, 1.0), unit), torch.randn(4), **{name: 0})
+        kl_decomposition(known(dist.Normal(0.0, 1.0), unit), torch.randn(4), **{name: 0})
 
 
 def test_what_the_draws_are_off_the_formula_is_taken_out():

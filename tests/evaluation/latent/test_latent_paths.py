@@ -59,7 +59,7 @@ standard = dist.Normal(torch.zeros(2), 1.0).to_event(1)
 def test_over_the_prior_one_dimension_takes_its_quantiles():
     model, guide = gaussian()
     x = model.data(1)
-    found = traverse(model, guide, x, steps=7)
+    found = traverse((model, guide), x, steps=7)
     assert found.latents.shape == (2, 7, 2)
     mean = model.posterior(x)[0][0]
     line = torch.linspace(-3.0, 3.0, 7)
@@ -74,7 +74,7 @@ def test_over_the_prior_one_dimension_takes_its_quantiles():
 def test_over_the_posterior_it_goes_three_deviations_to_either_side():
     model, guide = gaussian()
     x = model.data(1)
-    found = traverse(model, guide, x, over="posterior", steps=3, dimensions=[1])
+    found = traverse((model, guide), x, over="posterior", steps=3, dimensions=[1])
     mean, covariance = model.posterior(x)
     line = mean[0, 1] + 3 * covariance[1, 1].sqrt() * torch.tensor([-1.0, 0.0, 1.0])
     torch.testing.assert_close(found.latents, torch.stack([mean[0, 0].expand(3), line], -1)[None])
@@ -83,7 +83,7 @@ def test_over_the_posterior_it_goes_three_deviations_to_either_side():
 
 def test_quantiles_of_a_prior_that_knows_none_are_those_of_draws():
     prior = dist.MultivariateNormal(torch.tensor([1.0, -2.0]), torch.diag(torch.tensor([4.0, 0.25])))
-    found = traverse(*vector(prior, unit), torch.zeros(1, 2), steps=3, draws=20_000)
+    found = traverse(vector(prior, unit), torch.zeros(1, 2), steps=3, draws=20_000)
     median = torch.stack([found.latents[0, 1, 0], found.latents[1, 1, 1]])
     error = math.sqrt(math.pi / 2 / 20_000) * torch.tensor([2.0, 0.5])
     assert ((median - torch.tensor([1.0, -2.0])).abs() < 5 * error).all()
@@ -94,7 +94,7 @@ def test_deviations_of_a_proposal_that_knows_none_are_those_of_draws():
         affine = torch.distributions.AffineTransform(x, torch.tensor([2.0, 0.5]), event_dim=1)
         return dist.TransformedDistribution(dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1), [affine])
 
-    found = traverse(*vector(standard, proposal), torch.zeros(1, 2), over="posterior", steps=2, draws=20_000)
+    found = traverse(vector(standard, proposal), torch.zeros(1, 2), over="posterior", steps=2, draws=20_000)
     width = torch.stack([found.latents[0, 1, 0] - found.latents[0, 0, 0], found.latents[1, 1, 1] - found.latents[1, 0, 1]])
     torch.testing.assert_close(width, 6 * torch.tensor([2.0, 0.5]), rtol=0.03, atol=0.0)
 
@@ -103,16 +103,16 @@ def test_deviations_of_a_proposal_that_knows_none_are_those_of_draws():
 def test_the_structure_of_a_program_does_not_change_what_it_decodes(structure):
     model, guide = gaussian()
     x = model.data(1)
-    torch.testing.assert_close(traverse(structure(), guide, x).means, traverse(model, guide, x).means)
+    torch.testing.assert_close(traverse((structure(), guide), x).means, traverse((model, guide), x).means)
 
 
 def test_plain_functions():
     model, guide = gaussian()
     x = model.data(4)
     pair = functions(model, guide)
-    torch.testing.assert_close(traverse(*pair, x[:1]).means, traverse(model, guide, x[:1]).means)
-    plain = interpolate(*pair, x[:2], x[2:])
-    torch.testing.assert_close(plain.means, interpolate(model, guide, x[:2], x[2:]).means)
+    torch.testing.assert_close(traverse(pair, x[:1]).means, traverse((model, guide), x[:1]).means)
+    plain = interpolate(pair, x[:2], x[2:])
+    torch.testing.assert_close(plain.means, interpolate((model, guide), x[:2], x[2:]).means)
 
 
 def test_what_is_given_beside_the_data_is_repeated():
@@ -123,26 +123,26 @@ def test_what_is_given_beside_the_data_is_repeated():
 
     guide = vector(standard, unit)[1]
     given = {"x": torch.randn(2, 2), "c": torch.tensor([[10.0], [20.0]])}
-    found = interpolate(model, guide, given, {**given, "x": torch.randn(2, 2)}, steps=3)
+    found = interpolate((model, guide), given, {**given, "x": torch.randn(2, 2)}, steps=3)
     torch.testing.assert_close(found.means, found.latents + given["c"][:, None])
     with pytest.raises(InputError, match="'c' is not the same at start and end"):
-        interpolate(model, guide, given, {**given, "c": torch.zeros(2, 1)})
+        interpolate((model, guide), given, {**given, "c": torch.zeros(2, 1)})
     with pytest.raises(InputError, match=r"start has \['c'\] beside x and end \[\]"):
-        interpolate(model, guide, given, given["x"])
+        interpolate((model, guide), given, given["x"])
 
 
 def test_parts_of_every_kind():
     vae = pyrovae.VAE((2, 3), 4, prior=priors.Flow, guide=guides.MixtureNormal)
     x = torch.rand(5, 2, 3).round()
-    assert traverse(vae.model, vae.guide, x[:1], draws=50, steps=3).means.shape == (4, 3, 2, 3)
-    found = interpolate(vae.model, vae.guide, x[:2], x[2:4], draws=50, steps=4)
+    assert traverse(vae, x[:1], draws=50, steps=3).means.shape == (4, 3, 2, 3)
+    found = interpolate(vae, x[:2], x[2:4], draws=50, steps=4)
     torch.testing.assert_close(found.means, vae.model.decode(found.latents).mean.detach())
 
 
 def test_the_straight_way():
     model, guide = gaussian()
     x = model.data(6)
-    found = interpolate(model, guide, x[:3], x[3:], steps=5)
+    found = interpolate((model, guide), x[:3], x[3:], steps=5)
     start, end = model.posterior(x)[0].split(3)
     assert found.latents.shape == (3, 5, 2)
     torch.testing.assert_close(found.latents[:, 0], start)
@@ -155,7 +155,7 @@ def test_the_straight_way():
 def test_the_great_circle_keeps_to_angles_and_norms():
     model, guide = gaussian()
     x = model.data(6)
-    found = interpolate(model, guide, x[:3], x[3:], course="great_circle", steps=5)
+    found = interpolate((model, guide), x[:3], x[3:], course="great_circle", steps=5)
     start, end = model.posterior(x)[0].split(3)
     torch.testing.assert_close(found.latents[:, 0], start)
     torch.testing.assert_close(found.latents[:, 4], end)
@@ -184,7 +184,7 @@ def test_a_great_circle_needs_a_direction():
 def test_repeats_and_leaves_the_callers_noise():
     model, guide = vector(dist.MultivariateNormal(torch.zeros(2), torch.eye(2)), unit)
     before = torch.get_rng_state()
-    first, again, other = (traverse(model, guide, torch.zeros(1, 2), draws=100, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (traverse((model, guide), torch.zeros(1, 2), draws=100, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.latents, again.latents)
     assert not torch.equal(first.latents, other.latents)
     assert torch.equal(torch.get_rng_state(), before)
@@ -193,18 +193,18 @@ def test_repeats_and_leaves_the_callers_noise():
 def test_several_latent_sites_have_no_path():
     model = Chain()
     with pytest.raises(InputError, match=r"2 latent sites \('a', 'b'\); expected one"):
-        traverse(model, ChainGuide(model), model.data(1))
+        traverse((model, ChainGuide(model)), model.data(1))
     with pytest.raises(InputError, match=r"2 latent sites \('a', 'b'\); expected one"):
-        interpolate(model, ChainGuide(model), model.data(1), model.data(1))
+        interpolate((model, ChainGuide(model)), model.data(1), model.data(1))
 
 
 def test_latents_that_are_no_vector_have_no_path():
     model = WithLatentPlate()
     with pytest.raises(InputError, match=r"latent site 'z' has event shape \(\); expected one vector a datum"):
-        traverse(model, LatentPlateGuide(model), model.data(1))
+        traverse((model, LatentPlateGuide(model)), model.data(1))
     mixture = Mixture()
     with pytest.raises(InputError, match=r"latent site 'c' has event shape \(\)"):
-        traverse(mixture, MixtureGuide(mixture), torch.zeros(1))
+        traverse((mixture, MixtureGuide(mixture)), torch.zeros(1))
 
 
 def test_a_vector_in_a_plate_of_its_own_has_no_path():
@@ -219,31 +219,31 @@ def test_a_vector_in_a_plate_of_its_own_has_no_path():
         return run
 
     with pytest.raises(InputError, match=r"event shape \(2,\), in a plate of its own"):
-        traverse(program(True), program(False), torch.zeros(1))
+        traverse((program(True), program(False)), torch.zeros(1))
 
 
 def test_discrete_latents_have_no_path():
     prior = dist.OneHotCategorical(torch.ones(3))
     pair = vector(prior, lambda x: dist.OneHotCategorical(torch.ones(len(x), 3)), dist.Normal(0.0, 1.0))
     with pytest.raises(InputError, match="latent site 'z' is discrete"):
-        traverse(*pair, torch.zeros(1))
+        traverse(pair, torch.zeros(1))
 
 
 def test_a_path_stays_within_the_support_of_the_prior():
     vae = pyrovae.VAE((4,), 3, prior=priors.UniformSphere, guide=guides.VonMisesFisher)
     x = torch.rand(2, 4).round()
     with pytest.raises(InputError, match=r"latents outside the support of the prior"):
-        interpolate(vae.model, vae.guide, x[:1], x[1:])
+        interpolate(vae, x[:1], x[1:])
 
 
 def test_what_begins_must_be_one_datum():
     with pytest.raises(InputError, match="x has 3 data; expected one"):
-        traverse(*vector(standard, unit), torch.zeros(3, 2))
+        traverse(vector(standard, unit), torch.zeros(3, 2))
 
 
 def test_ends_match():
     with pytest.raises(InputError, match=r"start has shape \(3, 2\) and end \(2, 2\)"):
-        interpolate(*vector(standard, unit), torch.zeros(3, 2), torch.zeros(2, 2))
+        interpolate(vector(standard, unit), torch.zeros(3, 2), torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_ends_match():
 )
 def test_options_of_a_traversal(options, message):
     with pytest.raises(InputError, match=message):
-        traverse(*vector(standard, unit), torch.zeros(1, 2), **options)
+        traverse(vector(standard, unit), torch.zeros(1, 2), **options)
 
 
 @pytest.mark.parametrize(
@@ -271,4 +271,4 @@ def test_options_of_a_traversal(options, message):
 )
 def test_options_of_an_interpolation(options, message):
     with pytest.raises(InputError, match=message):
-        interpolate(*vector(standard, unit), torch.zeros(1, 2), torch.zeros(1, 2), **options)
+        interpolate(vector(standard, unit), torch.zeros(1, 2), torch.zeros(1, 2), **options)

@@ -56,7 +56,7 @@ def test_means_of_a_known_proposal_are_exact(kind):
     model, guide = gaussian()
     x = model.data(11)
     data = {"tensor": x, "array": x.numpy(), "dataset": TensorDataset(x)}[kind]
-    means = posterior_means(model, guide, data, max_rows=4)
+    means = posterior_means((model, guide), data, max_rows=4)
     torch.testing.assert_close(means, model.posterior(x)[0])
 
 
@@ -67,7 +67,7 @@ def test_a_known_mean_takes_one_draw():
         with pyro.plate("data", len(x)):
             rows.append(pyro.sample("z", dist.Normal(x, 1.0)).numel())
 
-    posterior_means(standard_model("z"), guide, torch.randn(50))
+    posterior_means((standard_model("z"), guide), torch.randn(50))
     assert sum(rows) <= 12 * 50, "with the runs that show how particles run, and which are few"
 
 
@@ -85,19 +85,19 @@ def test_two_sites_are_flattened_in_order():
 
     x = torch.randn(5)
     expected = torch.cat([x[:, None] * torch.arange(6.0), -x[:, None]], 1)
-    torch.testing.assert_close(posterior_means(model, guide, x), expected)
+    torch.testing.assert_close(posterior_means((model, guide), x), expected)
 
 
 def test_an_inner_plate_is_flattened():
     model = WithLatentPlate()
     x = model.data(4)
-    torch.testing.assert_close(posterior_means(model, LatentPlateGuide(model), x), model.posterior(x)[0])
+    torch.testing.assert_close(posterior_means((model, LatentPlateGuide(model)), x), model.posterior(x)[0])
 
 
 def test_a_chain_of_sites():
     model = Chain()
     x = model.data(5)
-    means = posterior_means(model, ChainGuide(model), x, draws=4000)
+    means = posterior_means((model, ChainGuide(model)), x, draws=4000)
     loc, covariance = model.posterior(x)
     torch.testing.assert_close(means[:, 0], loc[:, 0])
     error = covariance[0, 1].abs() / covariance[0, 0].sqrt() / math.sqrt(4000)
@@ -111,7 +111,7 @@ def test_a_mean_that_depends_on_another_site_is_averaged_over_it():
             pyro.sample("z", dist.Normal(top**2, 1.0))
 
     x = torch.randn(4)
-    means = posterior_means(standard_model("top", "z"), guide, x, draws=4000)
+    means = posterior_means((standard_model("top", "z"), guide), x, draws=4000)
     torch.testing.assert_close(means[:, 0], x)
     error = (4 * x**2 + 2).sqrt() / math.sqrt(4000)
     assert ((means[:, 1] - x**2 - 1).abs() < 5 * error).all()
@@ -121,13 +121,13 @@ def test_a_seed_a_datum_alone_decides_a_mean_that_is_drawn():
     model = Chain()
     x, seeds = model.data(5), [4, 9, 2**63 - 1, 0, 9]
     pair = model, ChainGuide(model)
-    means = posterior_means(*pair, x, draws=20, seed=seeds)
+    means = posterior_means(pair, x, draws=20, seed=seeds)
     for rows in ([4, 3, 2, 1, 0], [2], [1, 1, 3]):
-        again = posterior_means(*pair, x[rows], draws=20, seed=[seeds[row] for row in rows])
+        again = posterior_means(pair, x[rows], draws=20, seed=[seeds[row] for row in rows])
         torch.testing.assert_close(again, means[rows], rtol=0.0, atol=0.0)
-    assert (posterior_means(*pair, x[:1].expand(2, -1), draws=20, seed=[1, 2]).diff(dim=0)[:, 1] != 0.0).all()
+    assert (posterior_means(pair, x[:1].expand(2, -1), draws=20, seed=[1, 2]).diff(dim=0)[:, 1] != 0.0).all()
     with pytest.raises(InputError, match="there are 4 seeds and 5 data"):
-        posterior_means(*pair, x, seed=seeds[:4])
+        posterior_means(pair, x, seed=seeds[:4])
 
 
 def test_a_proposal_without_a_mean_is_drawn():
@@ -137,7 +137,7 @@ def test_a_proposal_without_a_mean_is_drawn():
             pyro.sample("z", dist.TransformedDistribution(base, transforms.ExpTransform()))
 
     x = torch.randn(4)
-    means = posterior_means(standard_model("z"), guide, x, draws=5000)
+    means = posterior_means((standard_model("z"), guide), x, draws=5000)
     known = dist.LogNormal(x, 0.5)
     assert ((means[:, 0] - known.mean).abs() < 5 * known.stddev / math.sqrt(5000)).all()
 
@@ -149,7 +149,7 @@ def test_auxiliary_sites_are_no_latents():
             pyro.sample("z", dist.Normal(x + 0 * aid, 1.0))
 
     x = torch.randn(4)
-    torch.testing.assert_close(posterior_means(standard_model("z"), guide, x), x[:, None])
+    torch.testing.assert_close(posterior_means((standard_model("z"), guide), x), x[:, None])
 
 
 def test_means_leave_the_callers_noise_and_repeat():
@@ -159,7 +159,7 @@ def test_means_leave_the_callers_noise_and_repeat():
 
     before = torch.get_rng_state()
     x = torch.randn(3, generator=torch.Generator().manual_seed(0))
-    first, again = (posterior_means(standard_model("z"), guide, x, draws=10, seed=1) for _ in "ab")
+    first, again = (posterior_means((standard_model("z"), guide), x, draws=10, seed=1) for _ in "ab")
     assert torch.equal(first, again)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -187,7 +187,7 @@ def test_active_units_of_probabilistic_pca():
     model = LinearGaussian(3, 3)
     with torch.no_grad():
         model.weight.copy_(torch.diag(torch.tensor([1.0, 2.0, 0.0])))
-    units = active_units(posterior_means(model, GaussianGuide(model), model.data(20_000)))
+    units = active_units(posterior_means((model, GaussianGuide(model)), model.data(20_000)))
     assert units.number == 2
     expected = torch.tensor([1 / (1 + 0.64), 4 / (4 + 0.64), 0.0])
     torch.testing.assert_close(units.variances, expected, rtol=0.05, atol=1e-12)
@@ -265,7 +265,7 @@ def test_reconstructions_of_probabilistic_pca():
     model, guide = gaussian()
     x = model.data(6)
     loc, covariance = model.posterior(x)
-    found = reconstructions(model, guide, x, draws=20_000)
+    found = reconstructions((model, guide), x, draws=20_000)
     error = ((model.weight @ covariance) * model.weight).sum(1).sqrt() / math.sqrt(20_000)
     assert ((found - model.mean(loc)).abs() < 5 * error).all()
     assert not found.requires_grad
@@ -277,7 +277,7 @@ def test_the_structure_of_a_program_does_not_change_its_reconstructions(structur
     model, guide = gaussian()
     x = model.data(4)
     torch.testing.assert_close(
-        reconstructions(structure(), guide, x, draws=draws), reconstructions(model, guide, x, draws=draws)
+        reconstructions((structure(), guide), x, draws=draws), reconstructions((model, guide), x, draws=draws)
     )
 
 
@@ -285,14 +285,14 @@ def test_reconstructions_of_latents_in_an_inner_plate():
     model = WithLatentPlate()
     x = model.data(4)
     guide = LatentPlateGuide(model, widen=1e-9)
-    torch.testing.assert_close(reconstructions(model, guide, x), model.mean(model.posterior(x)[0]))
+    torch.testing.assert_close(reconstructions((model, guide), x), model.mean(model.posterior(x)[0]))
 
 
 def test_one_reconstruction_is_one_draw():
     model, guide = gaussian()
     x = model.data(6)
     before = torch.get_rng_state()
-    first, again, other = (reconstructions(model, guide, x, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (reconstructions((model, guide), x, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -311,7 +311,7 @@ def test_reconstructions_have_the_shape_of_the_data():
             pyro.sample("z", dist.Normal(x.mean((1, 2, 3)), 1e-9))
 
     x = torch.ones(4, 1, 2, 3)
-    torch.testing.assert_close(reconstructions(model, guide, x), torch.full_like(x, torch.tensor(1.0).sigmoid()))
+    torch.testing.assert_close(reconstructions((model, guide), x), torch.full_like(x, torch.tensor(1.0).sigmoid()))
 
 
 def observing(**distributions):
@@ -332,9 +332,9 @@ def normal_guide(x):
 def test_reconstruction_needs_one_observed_site():
     two = observing(first=dist.Normal(0.0, 1.0), second=dist.Normal(0.0, 1.0))
     with pytest.raises(InputError, match=r"2 observed sites \('first', 'second'\); expected one"):
-        reconstructions(two, normal_guide, torch.randn(3))
+        reconstructions((two, normal_guide), torch.randn(3))
 
 
 def test_reconstruction_needs_a_mean():
     with pytest.raises(InputError, match="observed site 'x', Cauchy, does not know its mean"):
-        reconstructions(observing(x=dist.Cauchy(0.0, 1.0)), normal_guide, torch.randn(3))
+        reconstructions((observing(x=dist.Cauchy(0.0, 1.0)), normal_guide), torch.randn(3))

@@ -77,7 +77,7 @@ def test_leaves_the_callers_noise():
     vae = pyrovae.VAE((3,), 2)
     before = torch.get_rng_state()
     found = [rate_distortion({"a": vae}, torch.zeros(5, 3), seed=seed) for seed in (0, 0, 1)]
-    aggregate_posterior(vae.model, vae.guide, torch.zeros(5, 3))
+    aggregate_posterior(vae, torch.zeros(5, 3))
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(found[0].distortions["a"], found[1].distortions["a"])
     assert not np.array_equal(found[0].distortions["a"], found[2].distortions["a"])
@@ -96,7 +96,7 @@ def test_numbers_are_at_least_one(name):
     with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
         rate_distortion({"a": vae}, torch.zeros(5, 3), **{name: 0})
     with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
-        aggregate_posterior(vae.model, vae.guide, torch.zeros(5, 3), **{name: 0})
+        aggregate_posterior(vae, torch.zeros(5, 3), **{name: 0})
 
 
 def test_a_scaled_density_is_none():
@@ -117,7 +117,7 @@ def test_a_scaled_density_is_none():
 def test_draws_of_the_aggregate_posterior():
     """With the exact posterior of data from the model both are standard normal."""
     model = LinearGaussian()
-    found = aggregate_posterior(model, GaussianGuide(model), model.data(20_000), seed=1, max_rows=3000)
+    found = aggregate_posterior((model, GaussianGuide(model)), model.data(20_000), seed=1, max_rows=3000)
     assert found.prior.shape == found.posterior.shape == (20_000, 2)
     for draws in found:
         for column in draws.T:
@@ -128,7 +128,7 @@ def test_draws_of_the_aggregate_posterior():
 @pytest.mark.parametrize(("model", "guide"), [(WithLatentPlate, LatentPlateGuide), (Chain, ChainGuide)])
 def test_draws_of_several_sites_and_of_inner_plates(model, guide):
     program = model()
-    found = aggregate_posterior(program, guide(program), program.data(2000), 3)
+    found = aggregate_posterior((program, guide(program)), program.data(2000), 3)
     assert found.prior.shape == found.posterior.shape == (6000, 2)
     expected = program.covariance[0, 1] if model is Chain else 0.0
     assert_mean(found.prior.prod(-1), expected, detects=0.15)

@@ -67,7 +67,7 @@ class TestValues:
     def test_at_the_exact_posterior_all_are_log_p(self):
         model, guide = exact()
         x = model.data(5)
-        curve = bound_curve(model, guide, x, (1, 4, 10), every)
+        curve = bound_curve((model, guide), x, (1, 4, 10), every)
         assert curve.values.shape == curve.standard_errors.shape == (len(every), 3, 5)
         np.testing.assert_allclose(curve.values, np.broadcast_to(model.log_p(x), curve.values.shape), atol=1e-10)
         np.testing.assert_allclose(curve.gap_mean, 0, atol=1e-10)
@@ -76,7 +76,7 @@ class TestValues:
     def test_of_one_group_it_is_what_the_objective_says(self, make):
         model, guide = off()
         x, objective = model.data(4), make(5)
-        curve = bound_curve(model, guide, x, (5,), {"it": make}, num_samples=objective.num_particles, seed=9)
+        curve = bound_curve((model, guide), x, (5,), {"it": make}, num_samples=objective.num_particles, seed=9)
         with torch.no_grad():
             torch.testing.assert_close(of(curve, "it", 5), measure(objective, model, guide, x, seed=seed_of(9, 0)).bound)
 
@@ -84,7 +84,7 @@ class TestValues:
         model, guide = off()
         seen, bound = Weights(23), CIWAE(0.3, 4)
         curve = bound_curve(
-            model, guide, model.data(3), (4,), {"seen": lambda _: seen, "CIWAE": partial(CIWAE, 0.3)}, num_samples=23
+            (model, guide), model.data(3), (4,), {"seen": lambda _: seen, "CIWAE": partial(CIWAE, 0.3)}, num_samples=23
         )
         (weights,) = seen.given
         groups = torch.stack([bound.of(weights[4 * g : 4 * g + 4]) for g in range(5)])
@@ -96,8 +96,8 @@ class TestValues:
     def test_the_draws_are_those_of_log_likelihood(self):
         model, guide = off()
         x = model.data(7)
-        estimate = log_likelihood(model, guide, x, 100, particles=(1, 5, 50), seed=2, max_rows=12, max_weights=400)
-        curve = bound_curve(model, guide, x, (1, 5, 50), num_samples=100, seed=2, max_rows=12, max_weights=400)
+        estimate = log_likelihood((model, guide), x, 100, particles=(1, 5, 50), seed=2, max_rows=12, max_weights=400)
+        curve = bound_curve((model, guide), x, (1, 5, 50), num_samples=100, seed=2, max_rows=12, max_weights=400)
         np.testing.assert_array_equal(curve.log_likelihood.log_p, estimate.log_p)
         np.testing.assert_array_equal(curve.log_likelihood.k_hat, estimate.k_hat)
         for count, bound in estimate.bounds.items():
@@ -106,7 +106,7 @@ class TestValues:
 
     def test_by_default_each_bound_has_two_groups(self):
         model, guide = off()
-        curve = bound_curve(model, guide, model.data(3), (1, 6), {"IWAE": IWAE, "MIWAE": every["MIWAE"]})
+        curve = bound_curve((model, guide), model.data(3), (1, 6), {"IWAE": IWAE, "MIWAE": every["MIWAE"]})
         assert curve.log_likelihood.num_samples == 2 * 3 * 6
         assert np.isfinite(curve.standard_errors).all()
 
@@ -119,7 +119,7 @@ def found():
     torch.manual_seed(0)
     model, guide = off()
     x = model.data(400)
-    curve = bound_curve(model, guide, x, (1, 5, 50, 200), every)
+    curve = bound_curve((model, guide), x, (1, 5, 50, 200), every)
     torch.set_default_dtype(dtype)
     return model, guide, x, curve
 
@@ -169,7 +169,7 @@ class TestClosedForms:
 class TestErrorsOfTheMean:
     def test_formulas(self):
         model, guide = off()
-        curve = bound_curve(model, guide, model.data(6), (2, 8), num_samples=40)
+        curve = bound_curve((model, guide), model.data(6), (2, 8), num_samples=40)
         np.testing.assert_allclose(curve.mean, curve.values.mean(-1))
         np.testing.assert_allclose(curve.data_error, stats.sem(curve.values, -1))
         np.testing.assert_allclose(curve.monte_carlo_error, np.sqrt((curve.standard_errors**2).sum(-1)) / 6)
@@ -180,19 +180,19 @@ class TestErrorsOfTheMean:
 
     def test_the_gap_is_known_better_than_the_bound(self):
         model, guide = off()
-        curve = bound_curve(model, guide, model.data(100), (50,), {"IWAE": IWAE})
+        curve = bound_curve((model, guide), model.data(100), (50,), {"IWAE": IWAE})
         assert curve.gap_error < 0.02 * curve.data_error
 
     def test_monte_carlo_errors_are_those_of_repetitions(self):
         model, guide = off()
         x = model.data(1).expand(1500, -1)
-        curve = bound_curve(model, guide, x, (5,), {"IWAE": IWAE, "EUBO": EUBO}, num_samples=100)
+        curve = bound_curve((model, guide), x, (5,), {"IWAE": IWAE, "EUBO": EUBO}, num_samples=100)
         spread = curve.values[:, 0].std(-1, ddof=1)
         np.testing.assert_allclose(np.sqrt((curve.standard_errors[:, 0] ** 2).mean(-1)), spread, rtol=0.1)
 
     def test_a_single_datum_has_no_error_over_data(self):
         model, guide = off()
-        curve = bound_curve(model, guide, model.data(1), (2,))
+        curve = bound_curve((model, guide), model.data(1), (2,))
         assert np.isnan(curve.data_error).all()
         assert np.isfinite(curve.monte_carlo_error).all()
         assert "nan" in str(curve)
@@ -204,14 +204,14 @@ class TestCall:
         model, guide = exact()
         x = model.data(7)
         data = {"tensor": x, "array": x.numpy(), "dataset": TensorDataset(x, torch.arange(7))}[kind]
-        curve = bound_curve(model, guide, data, (3,), num_samples=10, max_weights=30)
+        curve = bound_curve((model, guide), data, (3,), num_samples=10, max_weights=30)
         np.testing.assert_allclose(curve.values[0, 0], model.log_p(x), atol=1e-10)
 
     def test_plain_functions_recorded_or_not(self, monkeypatch, unfused):
         recorded = []
         monkeypatch.setattr("pyrovae.evaluation.likelihood.draws.fuse", lambda run, _: recorded.append(run) or run)
         x = LinearGaussian().data(5)
-        curve = partial(bound_curve, *functions(*off()), x, (2, 10), num_samples=30, max_rows=20, max_weights=60)
+        curve = partial(bound_curve, functions(*off()), x, (2, 10), num_samples=30, max_rows=20, max_weights=60)
         eager, fused = curve(compile=False), curve(compile=True)
         np.testing.assert_allclose(fused.values, eager.values, rtol=0, atol=1e-10)
         assert len(recorded) == 1
@@ -221,13 +221,13 @@ class TestCall:
         for num_samples in (10, 100, 1000):
             seen = Weights(10)
             makes = {"seen": lambda _, seen=seen: seen}
-            bound_curve(model, guide, model.data(40), (10,), makes, num_samples=num_samples, max_weights=2000)
+            bound_curve((model, guide), model.data(40), (10,), makes, num_samples=num_samples, max_weights=2000)
             assert max(weights.numel() for weights in seen.given) <= 2000
 
     def test_the_callers_noise_goes_on(self):
         model, guide = off()
         x, before = model.data(3), torch.get_rng_state()
-        first, again, other = (bound_curve(model, guide, x, (5,), seed=seed) for seed in (1, 1, 2))
+        first, again, other = (bound_curve((model, guide), x, (5,), seed=seed) for seed in (1, 1, 2))
         assert torch.equal(torch.get_rng_state(), before)
         np.testing.assert_array_equal(first.values, again.values)
         assert (first.values != other.values).all()
@@ -240,14 +240,14 @@ class TestCall:
         model, guide = off()
         x = model.data(3)
         dropping = Dropping()
-        curves = [bound_curve(program, guide, x, (5,)) for program in (model, dropping)]
+        curves = [bound_curve((program, guide), x, (5,)) for program in (model, dropping)]
         np.testing.assert_array_equal(curves[0].values, curves[1].values)
         assert dropping.training
 
     def test_a_warning_where_the_proposal_is_too_narrow(self):
         model = LinearGaussian()
         with pytest.warns(ImportanceSamplingWarning, match=r"k-hat exceeds 0\.7") as caught:
-            curve = bound_curve(model, GaussianGuide(model, widen=0.45), model.data(20), (2500,), {"IWAE": IWAE})
+            curve = bound_curve((model, GaussianGuide(model, widen=0.45)), model.data(20), (2500,), {"IWAE": IWAE})
         assert caught[0].filename == __file__
         assert "Warning: Pareto k-hat" in str(curve)
 
@@ -255,14 +255,14 @@ class TestCall:
         model, guide = off()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            curve = bound_curve(model, guide, model.data(20), (1000,), {"IWAE": IWAE})
+            curve = bound_curve((model, guide), model.data(20), (1000,), {"IWAE": IWAE})
         assert "Warning" not in str(curve)
 
     def test_progress_is_shown_when_asked_for(self, capsys):
         model, guide = exact()
-        bound_curve(model, guide, model.data(2), (1,))
+        bound_curve((model, guide), model.data(2), (1,))
         assert capsys.readouterr().err == ""
-        bound_curve(model, guide, model.data(2), (1,), progress=True)
+        bound_curve((model, guide), model.data(2), (1,), progress=True)
         assert "100%" in capsys.readouterr().err
 
 
@@ -303,11 +303,11 @@ class TestErrors:
     @pytest.mark.parametrize("particles", [(), (0,), (5, -1)], ids=str)
     def test_numbers_of_particles(self, particles):
         with pytest.raises(InputError, match="expected numbers of at least 1"):
-            bound_curve(*exact(), torch.randn(2, 3), particles)
+            bound_curve(exact(), torch.randn(2, 3), particles)
 
     def test_no_bound(self):
         with pytest.raises(InputError, match="bounds is empty"):
-            bound_curve(*exact(), torch.randn(2, 3), bounds={})
+            bound_curve(exact(), torch.randn(2, 3), bounds={})
 
     @pytest.mark.parametrize(
         "make", [lambda K: PIWAE(2, K), lambda _: "IWAE", lambda _: IWAE], ids=["PIWAE", "text", "class"]
@@ -316,16 +316,16 @@ class TestErrors:
         with pytest.raises(
             InputError, match=r"bound 'it' is .*no function of log weights.*pass what makes one for K particles"
         ):
-            bound_curve(*exact(), torch.randn(2, 3), (1,), {"it": make})
+            bound_curve(exact(), torch.randn(2, 3), (1,), {"it": make})
 
     def test_too_few_draws(self):
         with pytest.raises(InputError, match="bound 'MIWAE' needs 15 draws and num_samples is 10; pass at least 15"):
-            bound_curve(*exact(), torch.randn(2, 3), (1, 5), {"IWAE": IWAE, "MIWAE": every["MIWAE"]}, num_samples=10)
+            bound_curve(exact(), torch.randn(2, 3), (1, 5), {"IWAE": IWAE, "MIWAE": every["MIWAE"]}, num_samples=10)
 
     @pytest.mark.parametrize("limits", [{"max_rows": 0}, {"max_weights": -1}], ids=str)
     def test_limits_below_one(self, limits):
         with pytest.raises(InputError, match="expected at least 1"):
-            bound_curve(*exact(), torch.randn(2, 3), (1,), **limits)
+            bound_curve(exact(), torch.randn(2, 3), (1,), **limits)
 
     def test_a_bound_that_is_not_a_number(self):
         class Wrong(Weights):
@@ -333,7 +333,7 @@ class TestErrors:
                 return torch.where(torch.arange(log_weights.shape[1]) == 0, math.nan, log_weights[0])
 
         with pytest.raises(InputError, match="bound 'it' of 3 draws is not a number for 1 of 2 data"):
-            bound_curve(*exact(), torch.randn(2, 3), (3,), {"it": Wrong}, num_samples=3)
+            bound_curve(exact(), torch.randn(2, 3), (3,), {"it": Wrong}, num_samples=3)
 
 
 @pytest.mark.parametrize("make", [ELBO, partial(Renyi, 0.5), IWAE, partial(CUBO, 2.0)])
@@ -344,7 +344,7 @@ def test_a_weight_of_zero_is_a_weight(make):
             return super().observe(z, x)
 
     model = Rejecting()
-    curve = bound_curve(model, GaussianGuide(LinearGaussian()), model.data(4), (1, 20), {"it": make})
+    curve = bound_curve((model, GaussianGuide(LinearGaussian())), model.data(4), (1, 20), {"it": make})
     assert (curve.values[0, 0] == -math.inf).any()
     assert not np.isnan(curve.values).any()
     assert "inf" in str(curve)

@@ -30,7 +30,7 @@ def test_identical_models_differ_by_nothing_beyond_their_error():
     """By different draws; a z-test at 1e-5."""
     model, guide = pair(shift=0.2)
     x = model.data(2000)
-    one, other = (pyrovae.log_likelihood(model, guide, x, 500, seed=seed) for seed in (1, 2))
+    one, other = (pyrovae.log_likelihood((model, guide), x, 500, seed=seed) for seed in (1, 2))
     found = compare({"one": one, "other": other})
     difference, error = found.difference(found.names[1])
     assert 0.0 < difference < 4.42 * error
@@ -64,7 +64,7 @@ def test_the_difference_is_paired():
 def test_a_vae_a_pair_and_an_estimate_are_models():
     vae = pyrovae.VAE((3,), 2)
     x = vae.model(size=20)
-    known = pyrovae.log_likelihood(vae.model, vae.guide, x, 40)
+    known = pyrovae.log_likelihood(vae, x, 40)
     found = compare({"vae": vae, "pair": (vae.model, vae.guide), "estimate": known}, x, 40)
     for name in found.names:
         np.testing.assert_array_equal(found.estimates[name].log_p, known.log_p)

@@ -68,7 +68,7 @@ def test_the_same_estimates_fused(name):
 def assert_the_same_estimates(model, guide):
     binary = getattr(getattr(model, "likelihood", None), "filler", 0.0) == 0.0  # which every other likelihood can have
     x = torch.rand(7, 3).round() if binary else torch.rand(7, 3)
-    estimate = partial(log_likelihood, model, guide, x, 50, particles=(5,), max_rows=12, max_weights=200)
+    estimate = partial(log_likelihood, (model, guide), x, 50, particles=(5,), max_rows=12, max_weights=200)
     eager, fused = estimate(compile=False), estimate(compile=True)
     np.testing.assert_allclose(fused.log_p, eager.log_p, rtol=0, atol=1e-10)
     np.testing.assert_allclose(fused.bounds[5], eager.bounds[5], rtol=0, atol=1e-10)
@@ -78,10 +78,10 @@ def assert_the_same_estimates(model, guide):
 def test_trained_parameters_of_functions_are_those_that_are_weighed(unfused):
     model, guide = functions(*pair())
     x = torch.randn(4, 3)
-    before = log_likelihood(model, guide, x, 20, compile=True).log_p
+    before = log_likelihood((model, guide), x, 20, compile=True).log_p
     with torch.no_grad():
         pyro.get_param_store()._params["offset"].add_(0.5)
-    after, eager = (log_likelihood(model, guide, x, 20, compile=compile).log_p for compile in (True, False))
+    after, eager = (log_likelihood((model, guide), x, 20, compile=compile).log_p for compile in (True, False))
     assert (before != after).all()
     np.testing.assert_allclose(after, eager, rtol=0, atol=1e-10)
 
@@ -90,7 +90,7 @@ def test_one_recording_whatever_is_left_over(monkeypatch, unfused):
     recorded = []
     fuse = pyrovae.evaluation.likelihood.draws.fuse
     monkeypatch.setattr("pyrovae.evaluation.likelihood.draws.fuse", lambda *args: recorded.append(1) or fuse(*args))
-    estimate = log_likelihood(*pair(), torch.randn(7, 3), 50, max_rows=12, max_weights=200, compile=True)
+    estimate = log_likelihood(pair(), torch.randn(7, 3), 50, max_rows=12, max_weights=200, compile=True)
     assert len(estimate.log_p) == 7
     assert len(recorded) == 1
 
@@ -99,7 +99,7 @@ def test_data_that_are_read_as_they_go(unfused):
     x = torch.randn(7, 3)
     model, guide = pair()
     held, read = (
-        log_likelihood(model, guide, data, 50, max_weights=200, compile=True).log_p for data in (x, TensorDataset(x))
+        log_likelihood((model, guide), data, 50, max_weights=200, compile=True).log_p for data in (x, TensorDataset(x))
     )
     np.testing.assert_array_equal(held, read)
 
@@ -112,7 +112,7 @@ def test_what_cannot_be_recorded_runs_eagerly_after_a_warning():
     model = Branching()
     guide, x = GaussianGuide(model), torch.randn(4, 3)
     with pytest.warns(NotCompiledWarning, match=r"cannot be recorded: .* at .*test_compiled.py:\d+ \(return super"):
-        estimate = log_likelihood(model, guide, x, 20, compile=True)
+        estimate = log_likelihood((model, guide), x, 20, compile=True)
     np.testing.assert_allclose(estimate.log_p, model.log_p(x), atol=1e-10)
 
 
@@ -123,7 +123,7 @@ def test_a_weight_that_is_not_a_number_names_its_site():
 
     model = Wrong()
     with pytest.raises(InputError, match=r"the log density of site 'x' in the model is not a number for \d+ of"):
-        log_likelihood(model, GaussianGuide(model, widen=2.0), torch.randn(4, 3), 500, compile=True, max_rows=400)
+        log_likelihood((model, GaussianGuide(model, widen=2.0)), torch.randn(4, 3), 500, compile=True, max_rows=400)
 
 
 def test_a_scaled_density_is_refused():
@@ -138,4 +138,4 @@ def test_a_scaled_density_is_refused():
             pyro.sample("z", dist.Normal(x, 1.0))
 
     with pytest.raises(InputError, match="site 'x' carries a scale of its own"):
-        log_likelihood(model, guide, torch.randn(4), 20, compile=True)
+        log_likelihood((model, guide), torch.randn(4), 20, compile=True)

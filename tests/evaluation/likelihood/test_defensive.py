@@ -40,7 +40,7 @@ def test_the_mean_weight_is_unbiased(structure, guide):
     """Of 23 draws a datum, in pieces of 12, so that one is left out; a test at 1e-5 that would see a bias of 10%."""
     model, guide = narrow(structure, guide)
     x = model.data(1)
-    found = log_likelihood(model, guide, x.expand(4000, -1), 23, proposal="mixture", max_rows=4000 * 12)
+    found = log_likelihood((model, guide), x.expand(4000, -1), 23, proposal="mixture", max_rows=4000 * 12)
     assert_mean(torch.from_numpy(found.log_p - model.log_p(x).numpy()).exp(), 1.0, detects=0.1)
 
 
@@ -48,7 +48,7 @@ def test_chained_sites():
     model = Chain()
     guide = ChainGuide(model)
     x = model.data(1)
-    found = log_likelihood(model, guide, x.expand(4000, -1), 20, proposal="mixture")
+    found = log_likelihood((model, guide), x.expand(4000, -1), 20, proposal="mixture")
     assert_mean(torch.from_numpy(found.log_p - model.log_p(x).numpy()).exp(), 1.0, detects=0.1)
 
 
@@ -56,7 +56,7 @@ def test_a_flow_is_mixed_with_the_prior_alone():
     network = partial(MLP, hidden=(8,))
     vae = VAE((4,), latent_dim=2, guide=partial(Flow, hidden=(8,)), encoder=network, decoder=network)
     x = torch.bernoulli(torch.full((20, 4), 0.4))
-    exact, mixed = (log_likelihood(vae.model, vae.guide, x, 20_000, proposal=proposal) for proposal in ("guide", "mixture"))
+    exact, mixed = (log_likelihood(vae, x, 20_000, proposal=proposal) for proposal in ("guide", "mixture"))
     z = (mixed.log_p - exact.log_p) / np.hypot(mixed.standard_error, exact.standard_error)
     assert np.abs(z).max() < 4.9
 
@@ -76,7 +76,7 @@ def test_auto_mends_what_k_hat_flags_and_leaves_the_rest():
         return x @ own.slope.T + own.offset, own.factor.diagonal().expand(len(x), 2).abs()
 
     x = model.data(100)
-    alone, mended = (log_likelihood(model, guide, x, 4000, proposal=proposal) for proposal in ("guide", "auto"))
+    alone, mended = (log_likelihood((model, guide), x, 4000, proposal=proposal) for proposal in ("guide", "auto"))
     flagged = alone.k_hat > alone.threshold
     assert 20 < flagged.sum() < 60
     np.testing.assert_array_equal(mended.defensive, flagged)
@@ -104,7 +104,7 @@ def test_weights_are_bounded():
 def test_compiled_is_eager(unfused):
     model, guide = narrow()
     x = model.data(5)
-    run = partial(log_likelihood, model, guide, x, 60, proposal="mixture", max_rows=100)
+    run = partial(log_likelihood, (model, guide), x, 60, proposal="mixture", max_rows=100)
     np.testing.assert_allclose(run(compile=True).log_p, run(compile=False).log_p, rtol=1e-9)
 
 
@@ -146,12 +146,12 @@ def test_refusals():
     model, guide = narrow()
     x = model.data(3)
     with pytest.raises(InputError, match=r"proposal is 'prior'; expected one of 'guide', 'mixture', 'auto'"):
-        log_likelihood(model, guide, x, 100, proposal="prior")
+        log_likelihood((model, guide), x, 100, proposal="prior")
     with pytest.raises(InputError, match=r"num_samples is 5; expected at least 10 with proposal='auto'"):
-        log_likelihood(model, guide, x, 5, proposal="auto")
+        log_likelihood((model, guide), x, 5, proposal="auto")
     programs = Auxiliary()
     with pytest.raises(InputError, match=r"site 'a' of the guide is drawn and is no latent of the model"):
-        log_likelihood(programs.model, programs.guide, torch.zeros(3), 100, proposal="mixture")
+        log_likelihood(programs, torch.zeros(3), 100, proposal="mixture")
 
 
 @pytest.mark.parametrize("prior", [dist.ImproperUniform(dist.constraints.real, (), ()), dist.Normal(0.0, 1.0).mask(False)])
@@ -165,5 +165,5 @@ def test_an_improper_prior_is_no_part(prior):
             pyro.sample("z", dist.Normal(x, 1.0))
 
     with pytest.raises(InputError, match=r"prior of latent site 'z' is improper.*; pass proposal=\"guide\""):
-        log_likelihood(model, guide, torch.randn(3), 20, proposal="mixture")
-    assert abs(log_likelihood(model, guide, torch.randn(3), 20).log_p).max() < 1e-5
+        log_likelihood((model, guide), torch.randn(3), 20, proposal="mixture")
+    assert abs(log_likelihood((model, guide), torch.randn(3), 20).log_p).max() < 1e-5

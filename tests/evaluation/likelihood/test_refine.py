@@ -52,7 +52,7 @@ def test_the_best_proposal_of_the_family_is_found(guide, falls_short):
     vae = linear_vae(guide)
     x = vae.model(size=20).detach()
     log_p, shortfall = exact(x)
-    gaps = inference_gaps(vae.model, vae.guide, x, 4000, steps=500, num_particles=32)
+    gaps = inference_gaps(vae, x, 4000, steps=500, num_particles=32)
     expected = shortfall if falls_short else 0.0
     assert shortfall > 0.1
     assert gaps.amortization.min() > 1.0
@@ -70,7 +70,7 @@ def test_nothing_of_the_pair_is_changed_and_no_gradient_is_handed_on():
     x = vae.model(size=5).detach()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     random = torch.get_rng_state()
-    guide = refine(vae.model, vae.guide, steps=3)
+    guide = refine(vae, steps=3)
     guide.params(x)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
@@ -81,11 +81,11 @@ def test_nothing_of_the_pair_is_changed_and_no_gradient_is_handed_on():
 
 def test_one_batch_is_refined_once(monkeypatch):
     vae = linear_vae()
-    guide = refine(vae.model, vae.guide, steps=3)
+    guide = refine(vae, steps=3)
     refined = []
     monkeypatch.setattr(guide, "_refined", lambda x, given: refined.append(len(x)) or vae.guide.encode(x).detach())
     x = vae.model(size=6).detach()
-    pyrovae.log_likelihood(vae.model, guide, x, 200, max_rows=600, compile=False)
+    pyrovae.log_likelihood((vae.model, guide), x, 200, max_rows=600, compile=False)
     assert refined == [6, 6]  # the batch that the pair is looked at with, and the one that is weighed
     guide(x)
     guide(x)
@@ -99,7 +99,7 @@ def test_data_that_are_given_a_context_and_a_mask():
     vae = VAE((4,), 2, likelihood=Normal, encoder=network, decoder=network, context_shape=(3,))
     x, c, mask = torch.randn(8, 4), torch.randn(8, 3), torch.rand(8, 4) < 0.7
     data = {"x": torch.where(mask, x, torch.nan), "c": c, "mask": mask}
-    gaps = inference_gaps(vae.model, vae.guide, data, 500, steps=200)
+    gaps = inference_gaps(vae, data, 500, steps=200)
     assert gaps.amortization.mean() > 0.0
     assert (gaps.approximation > -0.2).all()
 
@@ -107,15 +107,15 @@ def test_data_that_are_given_a_context_and_a_mask():
 def test_several_layers():
     prior = pyrovae.priors.Hierarchical
     vae = VAE((4,), 2, prior=prior, guide=Hierarchical, likelihood=Normal, encoder=network, decoder=network)
-    gaps = inference_gaps(vae.model, vae.guide, vae.model(size=5).detach(), 500, steps=100)
+    gaps = inference_gaps(vae, vae.model(size=5).detach(), 500, steps=100)
     assert gaps.amortization.mean() > 0.0
 
 
 def test_it_runs_eagerly_where_it_is_asked_to_be_recorded():
     vae = linear_vae()
-    guide = refine(vae.model, vae.guide, steps=3)
+    guide = refine(vae, steps=3)
     with pytest.warns(NotCompiledWarning, match="a refined proposal is found by a loop over gradients"):
-        estimate = pyrovae.log_likelihood(vae.model, guide, vae.model(size=5).detach(), 100, compile=True)
+        estimate = pyrovae.log_likelihood((vae.model, guide), vae.model(size=5).detach(), 100, compile=True)
     assert np.isfinite(estimate.log_p).all()
 
 
@@ -130,7 +130,7 @@ def test_it_runs_eagerly_where_it_is_asked_to_be_recorded():
 def test_what_cannot_be_is_refused(options, message):
     vae = linear_vae()
     with pytest.raises(InputError, match=message):
-        refine(vae.model, vae.guide, **options)
+        refine(vae, **options)
 
 
 def test_a_guide_that_does_not_tell_its_parameters_is_refused():
@@ -141,4 +141,4 @@ def test_a_guide_that_does_not_tell_its_parameters_is_refused():
             pyro.sample("z", pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
 
     with pytest.raises(InputError, match="guide is function, which does not tell its parameters for a datum"):
-        refine(vae.model, guide)
+        refine((vae.model, guide))
