@@ -72,7 +72,7 @@ def weights(vae: pyrovae.VAE, x: Tensor, noise: Tensor) -> Tensor:
         return noise if shape == noise.shape else torch.randn(shape, dtype=dtype, device=device)
 
     with mock.patch("torch.distributions.normal._standard_normal", given):
-        return pyrovae.log_weights(vae, x, particles=len(noise)).total
+        return pyrovae.log_weights(vae, x, num_samples=len(noise)).total
 
 
 def timed(settings: Settings, vae: pyrovae.VAE, x: Tensor, samples: int) -> dict[str, Measurement]:

@@ -268,7 +268,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             (self.vae_.model, self.vae_.guide),
             x,
             self.num_samples,
-            particles=(),
+            num_particles=(),
             seed=seeds_of_rows(x.numpy(), self._seed),
             device=self._parameter.device,
             compile=False,

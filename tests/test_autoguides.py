@@ -42,7 +42,7 @@ def test_a_joint_guide_in_a_list_is_named_too():
 @pytest.mark.parametrize("name", messengers)
 def test_a_guide_that_runs_the_model_is_not_charged_with_what_that_observes(name):
     guide = getattr(autoguide, f"Auto{name}")(model)
-    weights = log_weights((model, guide), x, particles=3)
+    weights = log_weights((model, guide), x, num_samples=3)
     site = weights.guide.nodes["z"]
     z, q = site["value"], site["fn"]
     expected = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(x) - q.log_prob(z)

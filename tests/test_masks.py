@@ -58,7 +58,7 @@ class TestEveryLikelihood:
     def test_the_density_is_that_of_the_observed_numbers(self, likelihood):
         vae = VAE((2, 3), 2, likelihood=likelihood, encoder=network, decoder=network)
         x, mask = vae.model(size=6).detach(), masks(6, 2, 3)
-        weights = pyrovae.log_weights(vae, x, particles=3, mask=mask)
+        weights = pyrovae.log_weights(vae, x, num_samples=3, mask=mask)
         p = vae.model.decode(weights.guide.nodes["z"]["value"])
         each = p.base_dist.log_prob(x)
         torch.testing.assert_close(weights.observed, torch.where(mask, each, 0.0).sum((-1, -2)))
@@ -168,6 +168,19 @@ class TestImpute:
         drawn = impute((model, guide), {"x": x, "mean": mean}, mask, 2, num_particles=4, max_rows=8)
         expected = torch.where(mask, x, mean[:, None].expand(5, 3))
         torch.testing.assert_close(drawn, expected.expand(2, 5, 3), atol=0.1, rtol=0)
+
+    def test_a_mask_may_be_an_array_or_lie_in_the_mapping(self, pair):
+        x, mask = torch.randn(6, 4), masks(6, 4)
+        draw = partial(impute, pair, num_samples=2, num_particles=5)
+        expected = draw(x, mask)
+        for found in (draw(x, mask.numpy()), draw({"x": x, "mask": mask}), draw({"x": x, "mask": mask.numpy()})):
+            assert torch.equal(found, expected)
+
+    @pytest.mark.parametrize(("x", "found"), [(torch.zeros(6, 4), "no mask"), ({"mask": masks(6, 4)}, "two masks")])
+    def test_one_mask_is_expected(self, pair, x, found):
+        given = () if found == "no mask" else (masks(6, 4),)
+        with pytest.raises(InputError, match=f"{found}; expected one"):
+            impute(pair, x if not given else {"x": torch.zeros(6, 4), **x}, *given)
 
     @pytest.mark.parametrize(
         ("change", "message"),

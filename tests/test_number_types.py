@@ -69,9 +69,9 @@ def test_the_weights_of_the_numbers_or_a_refusal(name, kind):
             log_weights((model, guide), x.to(kind))
         return
     pyro.set_rng_seed(1)
-    ours = log_weights((model, guide), x.to(kind), particles=3).total
+    ours = log_weights((model, guide), x.to(kind), num_samples=3).total
     pyro.set_rng_seed(1)
-    torch.testing.assert_close(ours, log_weights((model, guide), x.double(), particles=3).total, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ours, log_weights((model, guide), x.double(), num_samples=3).total, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_our_likelihoods_take_all_of_them(name, kind, masked):
     found = []
     for numbers in (x.to(kind), x.double()):
         pyro.set_rng_seed(1)
-        found.append(log_weights(vae, numbers, particles=3, **given).total)
+        found.append(log_weights(vae, numbers, num_samples=3, **given).total)
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-10)
 
 

@@ -62,7 +62,7 @@ def test_a_swap(prior, guide, likelihood):
             built_loss(prior, guide, likelihood)
         return
     vae, x, loss = built_loss(prior, guide, likelihood)
-    assert log_weights(vae, x, particles=3).total.isfinite().all()
+    assert log_weights(vae, x, num_samples=3).total.isfinite().all()
     assert_recorded_is_eager(loss, x)
     before = {name: value.detach().clone() for name, value in vae.named_parameters()}
     optimizer = torch.optim.Adam(vae.parameters(), lr=0.01)

@@ -291,7 +291,7 @@ def test_particles_are_runs_of_stock_pyro(float64):
         pyro.clear_param_store()
         pyro.set_rng_seed(1)
         try:
-            weights = log_weights(sentence.programs(), sentence.x(), particles=sentence.particles)
+            weights = log_weights(sentence.programs(), sentence.x(), num_samples=sentence.particles)
         except InputError as error:
             refused.append(str(error))
             return

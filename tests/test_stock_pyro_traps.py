@@ -59,7 +59,7 @@ class TestDeterministicOutsideThePlate:
         guide = GaussianGuide(model, shift=0.5, widen=1.5)
         stock, ours = values(model, guide, x)
         pyro.set_rng_seed(1)
-        log_w = log_weights((model, guide), x, particles=K).total
+        log_w = log_weights((model, guide), x, num_samples=K).total
         assert stock == pytest.approx(log_mean_exp(log_w.sum(1)).item(), abs=1e-8)
         assert stock < ours - 30.0
         assert ours == pytest.approx(log_mean_exp(log_w).sum().item(), abs=1e-8)
@@ -73,7 +73,7 @@ class TestSubsampledPlate:
         pair = Subsampled(model, guide, 100)
         stock, ours = values(pair.model, pair.guide, x)
         pyro.set_rng_seed(1)
-        weights = log_weights(pair, x, particles=K)
+        weights = log_weights(pair, x, num_samples=K)
         rows = weights.model.nodes["x"]["value"]
         log_p = 2.0 * model.log_p(rows).sum().item()
         assert stock == pytest.approx(log_mean_exp(2.0 * weights.total).sum().item(), abs=1e-8)
@@ -89,7 +89,7 @@ class TestJointImportanceWeights:
         pyro.set_rng_seed(1)
         stock, _, _ = vectorized_importance_weights(model, guide, x, num_samples=K, max_plate_nesting=1, normalized=False)
         pyro.set_rng_seed(1)
-        log_w = log_weights((model, guide), x, particles=K).total
+        log_w = log_weights((model, guide), x, num_samples=K).total
         assert stock.shape == (K,)
         torch.testing.assert_close(stock, log_w.sum(1))
         assert log_mean_exp(stock) < log_mean_exp(log_w).sum() - 30.0
@@ -259,7 +259,7 @@ class TestTailAdaptive:
 def drawn(model, guide, x, stopped=False):
     """The weights of the draws of one seed; with the density's parameters stopped, if asked for."""
     pyro.set_rng_seed(1)
-    weights = log_weights((model, guide), x, particles=K, plates=PLATES)
+    weights = log_weights((model, guide), x, num_samples=K, plates=PLATES)
     if not stopped:
         return weights
     q = guide.proposal(x)

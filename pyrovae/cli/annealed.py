@@ -44,7 +44,7 @@ def _summary(found: AnnealedLikelihood, bounds: Bidirectional) -> dict[str, floa
         "mean": found.mean,
         "error": found.monte_carlo_error,
         "standard error over data": found.data_error,
-        "chains": found.chains,
+        "chains": found.num_chains,
         "temperatures": found.temperatures,
         "start": found.start,
         "share_unmet": found.share_unmet,

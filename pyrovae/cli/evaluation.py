@@ -104,7 +104,7 @@ def _estimates(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
         gaps = None if refine is None else inference_gaps(*work, steps=refine, **common)
-        return gaps, log_likelihood(*work, particles=bounds, proposal=proposal, **common)
+        return gaps, log_likelihood(*work, num_particles=bounds, proposal=proposal, **common)
 
 
 def _list_files(run: Path, omitted: dict[str, str]) -> None:
@@ -228,7 +228,7 @@ def labels_in_turn(vae: VAE, number: int) -> Tensor | None:
 
 def decoded(vae: VAE, shown: Batch) -> Tensor:
     """What the model makes of the latents of a batch, on the CPU."""
-    return reconstructions(vae, shown.plain(), draws=10).cpu()
+    return reconstructions(vae, shown.plain(), num_samples=10).cpu()
 
 
 def generated(vae: VAE) -> Tensor:

@@ -176,14 +176,14 @@ class LogWeights:
 
 
 @takes_pair
-def log_weights(pair: PairLike, *args: Any, particles: int = 1, plates: Plates | None = None, **kwargs: Any) -> LogWeights:
+def log_weights(pair: PairLike, *args: Any, num_samples: int = 1, plates: Plates | None = None, **kwargs: Any) -> LogWeights:
     r"""Draw ``particles`` latents a datum from the guide and weigh them by the model.
 
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, modules or functions: the model observes the
             data within a plate, and the guide, which has the same latent sites, is the proposal.
         args: what both are called with, usually one batch ``x``.
-        particles: the number of draws :math:`K` a datum.
+        num_samples: the number of draws :math:`K` a datum.
         plates: what :func:`find_plates` found for this pair, to spare one run of it. Where several plates enclose
             everything, and none is named ``data``, say here which of them counts the data.
         kwargs: what both are called with, by name.
@@ -198,11 +198,11 @@ def log_weights(pair: PairLike, *args: Any, particles: int = 1, plates: Plates |
             outside the support of their distribution, and for a weight that is not a number, each of which names the
             site; where several plates could be the data plate, which names them.
     """
-    if particles < 1:
-        raise InputError(f"particles is {particles}; expected at least 1")
+    if num_samples < 1:
+        raise InputError(f"num_samples is {num_samples}; expected at least 1")
     with parameter_store(*programs(pair)) as (model, guide):
         plates = plates or find_plates((model, guide), *args, **kwargs)
-        weights = weigh(model, guide, args, kwargs, particles, plates)
+        weights = weigh(model, guide, args, kwargs, num_samples, plates)
     weights.require_numbers()
     return weights.of_proposal()
 

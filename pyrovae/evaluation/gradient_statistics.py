@@ -60,12 +60,12 @@ class GradientStatistics:
             the parameter is used in: ``model.``, ``guide.``, ``shared.`` for both, ``unused.`` for neither.
         variance: the unbiased :math:`\hat\sigma^2(g)`, by the same names.
         objective: what is to be differentiated, such as ``IWAE(64, "dreg")``.
-        repeats: the number R of gradients drawn.
+        num_samples: the number R of gradients drawn.
     """
 
     mean: dict[str, Tensor]
     variance: dict[str, Tensor]
-    repeats: int
+    num_samples: int
 
     @property
     def snr(self) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class GradientStatistics:
     @property
     def floor(self) -> float:
         r"""The ratio that noise alone shows, :math:`E|\bar g| / \sigma(g) = \sqrt{2 / (\pi R)}` of normal g with mean 0."""
-        return math.sqrt(2 / (math.pi * self.repeats))
+        return math.sqrt(2 / (math.pi * self.num_samples))
 
     @property
     def parameters(self) -> dict[str, GradientSummary]:
@@ -109,7 +109,7 @@ class GradientStatistics:
             for name, row in rows
         ]
         split = len(self.programs)
-        title = f"gradient of the loss by {self.repeats:,} draws; noise alone would show an SNR of {self.floor:.4f}"
+        title = f"gradient of the loss by {self.num_samples:,} draws; noise alone would show an SNR of {self.floor:.4f}"
         return "\n".join([title, "", header, *lines[:split], "", *lines[split:]])
 
 
@@ -118,7 +118,7 @@ def gradient_statistics(
     pair: PairLike,
     x: DataLike,
     objective: Objective,
-    repeats: int = 100,
+    num_samples: int = 100,
     *,
     seed: int = 0,
     progress: bool = False,
@@ -140,7 +140,7 @@ def gradient_statistics(
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs with a plate over data, each called with ``x``.
         x: one batch, shape ``(B, *event_shape)``, where the programs are, or a mapping as :func:`pyrovae.fit` takes.
-        repeats: the number R of draws, at least 2.
+        num_samples: the number R of draws, at least 2.
         seed: where the noise starts; the caller's random generators stay as they were.
         progress: whether to show a progress bar over draws.
 
@@ -157,8 +157,8 @@ def gradient_statistics(
     model, guide = programs(pair)
     if not isinstance(objective, Objective):
         raise InputError(f"objective is {objective!r}; expected an objective, such as pyrovae.IWAE(50)")
-    if repeats < 2:
-        raise InputError(f"repeats is {repeats}; a variance needs at least 2")
+    if num_samples < 2:
+        raise InputError(f"num_samples is {num_samples}; a variance needs at least 2")
     module, batch = objective(model, guide), as_batch(x)
     with torch.enable_grad(), seeded(seed, batch.x.device):
         with _same_buffers(module):
@@ -166,10 +166,10 @@ def gradient_statistics(
         parameters = _trainable(module)
         names = _names(module, parameters, batch)
         moments = _Moments(sum(value.numel() for value in parameters), batch.x.device)
-        for _ in tqdm(range(repeats), disable=not progress):
+        for _ in tqdm(range(num_samples), disable=not progress):
             moments.add(_gradient(module, parameters, batch))
     statistics = GradientStatistics(
-        _split(moments.mean, names, parameters), _split(moments.variance, names, parameters), repeats
+        _split(moments.mean, names, parameters), _split(moments.variance, names, parameters), num_samples
     )
     _require_finite(statistics.mean)
     return statistics

@@ -26,7 +26,7 @@ def bound_against_particles(log_likelihood: LogLikelihood, ax: Axes | None = Non
         InputError: for an estimate without a bound, or whose mean is not finite.
     """
     if not log_likelihood.bounds:
-        raise InputError("the estimate has no bound; expected some: pass particles=(1, 5, 50, 500) to log_likelihood")
+        raise InputError("the estimate has no bound; expected some: pass num_particles=(1, 5, 50, 500) to log_likelihood")
     require_finite(log_likelihood)
     ax = quiet(given_or_new(ax))
     particles = sorted(log_likelihood.bounds)

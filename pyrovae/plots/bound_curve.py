@@ -30,9 +30,9 @@ def bound_curve(curve: BoundCurve, ax: Axes | None = None) -> Axes:
     """
     require_finite(curve.log_likelihood)
     ax = quiet(given_or_new(ax))
-    order = np.argsort(curve.particles)
+    order = np.argsort(curve.num_particles)
     gaps, errors = curve.gap_mean[:, order], curve.gap_error[:, order]
-    particles, level = np.array(curve.particles)[order].tolist(), curve.log_likelihood.mean
+    particles, level = np.array(curve.num_particles)[order].tolist(), curve.log_likelihood.mean
     drawn: list[Any] = []
     for name, upper, colour, *row in zip(curve.names, curve.is_upper, cycle(CLASSES), gaps, errors, strict=False):
         broken = {"linestyle": "--", "markerfacecolor": "white"} if upper else {}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +12,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.errors import InputError
 
-type_names = "a tensor, a NumPy array, a torch.utils.data.Dataset, or a mapping of 'x' and what goes with it"
+type_names = "a tensor, a NumPy array, a torch.utils.data.Dataset, a Split, or a mapping of 'x' and what goes with it"
 X = TypeVar("X", bound=Tensor | Dataset)
-DataLike = Tensor | np.ndarray | Dataset | Mapping[str, Any]
+
+
+class HasFixedDraw(Protocol):
+    """A part of a data set with a binarisation, a ``Split`` of :mod:`pyrovae.data` say."""
+
+    def fixed_draw(self, seed: int = 0) -> Any:
+        """The data as they are evaluated: a tensor, a ``Dataset``, or a mapping."""
+        ...
+
+
+DataLike = Tensor | np.ndarray | Dataset | Mapping[str, Any] | HasFixedDraw
 """What :func:`as_data` takes for data."""
 
 
@@ -64,7 +74,7 @@ def _there(index: slice | Tensor, value: Tensor) -> slice | Tensor:
 
 
 def as_data(data: Any) -> Columns[Tensor | Dataset]:
-    """Data as columns: a tensor or a ``Dataset`` as it is, a NumPy array as a tensor.
+    """Data as columns: a tensor or a ``Dataset`` as it is, a NumPy array as a tensor, a ``Split`` by its fixed draw.
 
     NumPy's floats become numbers of torch's default precision, and so do booleans that are data. A mapping has the data
     under ``x``, and under other names what the programs are given beside them.
@@ -74,6 +84,8 @@ def as_data(data: Any) -> Columns[Tensor | Dataset]:
     """
     if isinstance(data, Columns):
         return data
+    if callable(fixed_draw := getattr(data, "fixed_draw", None)):
+        data = fixed_draw()
     if not isinstance(data, Mapping):
         return Columns(_numbers(_column(data, "data"), data))
     if "x" not in data:
@@ -84,15 +96,13 @@ def as_data(data: Any) -> Columns[Tensor | Dataset]:
 
 
 def as_batch(x: Any) -> Batch:
-    """One batch as columns.
+    """One batch as columns; a ``Dataset`` is read as a whole.
 
     Raises:
-        InputError: for what :func:`as_data` refuses, and for data that are not in memory.
+        InputError: for what :func:`as_data` refuses.
     """
-    batch = as_data(x)
-    if not isinstance(batch.x, Tensor):
-        raise InputError(f"x is a {type(batch.x).__name__}; expected one batch in memory, a tensor")
-    return batch  # pyright: ignore[reportReturnType]
+    data = as_data(x)
+    return next(batches(data, len(data)))
 
 
 def _numbers(x: Tensor | Dataset, source: Any) -> Tensor | Dataset:

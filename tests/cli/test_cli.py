@@ -99,7 +99,7 @@ def test_load_rebuilds_the_pair(run):
     weights = checkpoint.load_weights(run / "checkpoints")
     assert not vae.training
     assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
-    assert log_weights(vae, torch.rand(5, 8, 8), particles=3).total.shape == (3, 5)
+    assert log_weights(vae, torch.rand(5, 8, 8), num_samples=3).total.shape == (3, 5)
 
 
 def test_evaluate_again(run, capsys, undrawn):

@@ -109,13 +109,13 @@ class TestTheChoice:
         model, guide = looking(Pairs(broadcasts=True))
         assert find_plates((model, guide), x).particles == "in turn"
         with pytest.warns(ParticlesInTurnWarning, match="3 particles run one after another, .* 3 times as long .*mapped: "):
-            log_weights((model, guide), x, particles=3)
+            log_weights((model, guide), x, num_samples=3)
 
     def test_one_particle_needs_no_warning(self, x):
         model, guide = looking(Pairs(broadcasts=True))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            log_weights((model, guide), x, particles=1)
+            log_weights((model, guide), x, num_samples=1)
 
 
 def looking(pair):
@@ -172,18 +172,18 @@ def test_every_objective_is_that_of_the_broadcasting_style(cls, x):
 
 
 estimates = {
-    "log_likelihood": lambda pair, x: log_likelihood(pair, x, 60, particles=(1, 5)).log_p,
-    "log_likelihood, compiled": lambda pair, x: log_likelihood(pair, x, 60, compile=True, particles=(1, 5)).log_p,
+    "log_likelihood": lambda pair, x: log_likelihood(pair, x, 60, num_particles=(1, 5)).log_p,
+    "log_likelihood, compiled": lambda pair, x: log_likelihood(pair, x, 60, compile=True, num_particles=(1, 5)).log_p,
     "log_likelihood, mixture": lambda pair, x: log_likelihood(pair, x, 60, proposal="mixture").log_p,
     "bound_curve": lambda pair, x: bound_curve(pair, x, (1, 5), num_samples=20).log_likelihood.log_p,
     "annealing": lambda pair, x: annealed_importance_sampling(pair, x, 3, 4, steps=2).log_weights,
     "annealing from the guide": lambda pair, x: (
         annealed_importance_sampling(pair, x, 3, 4, start="guide", steps=2).log_weights
     ),
-    "reconstructions": lambda pair, x: reconstructions(pair, x, draws=3),
+    "reconstructions": lambda pair, x: reconstructions(pair, x, num_samples=3),
     "posterior_means": lambda pair, x: posterior_means(pair, x),
     "kl_decomposition": lambda pair, x: kl_decomposition(pair, x, 3).kl,
-    "gradient_statistics": lambda pair, x: next(iter(gradient_statistics(IWAE(3), *pair, x, repeats=4).mean.values())),
+    "gradient_statistics": lambda pair, x: next(iter(gradient_statistics(pair, x, IWAE(3), num_samples=4).mean.values())),
 }
 
 
@@ -204,14 +204,14 @@ def weights_in_turn(pair, x, particles, seed=1):
     """The log weights of single runs, one after another."""
     plates = Plates("data", 1, particles="in turn")
     pyro.set_rng_seed(seed)
-    return log_weights(pair, x, particles=particles, plates=plates)
+    return log_weights(pair, x, num_samples=particles, plates=plates)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
 def test_estimates_agree_whatever_the_way(particles, x):
     """Means over many draws of the log mean weight: a z-test at level 1e-5 of two ways."""
     pair = Pairs(broadcasts=False)
-    mapped = torch.stack([log_weights(pair, x, particles=particles).total for _ in range(300)])
+    mapped = torch.stack([log_weights(pair, x, num_samples=particles).total for _ in range(300)])
     in_turn = torch.stack([weights_in_turn(pair, x, particles, seed=k).total for k in range(300)])
     difference = mapped.mean((0, 1)) - in_turn.mean((0, 1))
     error = ((mapped.var((0, 1)) + in_turn.var((0, 1))) / (300 * particles)).sqrt()
@@ -221,10 +221,10 @@ def test_estimates_agree_whatever_the_way(particles, x):
 def test_dropout_differs_from_particle_to_particle(x):
     """Each run has a mask of its own, as each has a draw."""
     pair = Pairs(broadcasts=False, dropout=0.5)
-    proposals = log_weights(pair, x, particles=50).guide.nodes["z"]["fn"].mean
+    proposals = log_weights(pair, x, num_samples=50).guide.nodes["z"]["fn"].mean
     assert (proposals.std(0) > 0).all()
     pair.eval()
-    proposals = log_weights(pair, x, particles=50).guide.nodes["z"]["fn"].mean
+    proposals = log_weights(pair, x, num_samples=50).guide.nodes["z"]["fn"].mean
     torch.testing.assert_close(proposals, proposals[:1].expand_as(proposals))
 
 
@@ -234,7 +234,7 @@ def test_batch_normalisation_counts_every_run(x):
     fresh = Pairs(broadcasts=False, norm=True)
     plates = find_plates(pair, x)
     assert plates.particles == "mapped"
-    weights = log_weights(pair, x, particles=3, plates=plates)
+    weights = log_weights(pair, x, num_samples=3, plates=plates)
     norm = pair.decoder[1]
     for k in range(3):
         values = {"z": weights.guide.nodes["z"]["value"][k]}
@@ -250,7 +250,7 @@ def test_batch_normalisation_that_weighs_all_batches_alike_counts_every_run(x):
     pair, fresh = (Pairs(broadcasts=False, norm=True) for _ in range(2))
     for each in (pair, fresh):
         each.decoder[1].momentum = None
-    weights = log_weights(pair, x, particles=3)
+    weights = log_weights(pair, x, num_samples=3)
     for k in range(3):
         poutine.condition(fresh.model, data={"z": weights.guide.nodes["z"]["value"][k]})(x)
     assert pair.decoder[1].num_batches_tracked == 3
@@ -304,7 +304,7 @@ def test_a_subsample_is_that_of_all_particles():
 
     x = model.data(9)
     with pytest.warns(ParticlesInTurnWarning, match="Python reads a number that depends on the draws"):
-        weights = log_weights((subsampled, proposal), x, particles=4)
+        weights = log_weights((subsampled, proposal), x, num_samples=4)
     assert weights.scale == 3.0
     assert weights.total.shape == (4, 3)
     locs = weights.guide.nodes["z"]["fn"].mean
@@ -450,7 +450,7 @@ class TestInTurn:
 
     @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
     def test_a_likelihood_is_the_same(self, x):
-        found = [log_likelihood(sealed(x), x, 40, compile=record, particles=(1,)).log_p for record in (False, True)]
+        found = [log_likelihood(sealed(x), x, 40, compile=record, num_particles=(1,)).log_p for record in (False, True)]
         torch.testing.assert_close(*map(torch.from_numpy, found), rtol=1e-9, atol=1e-9)
 
     def test_an_analytic_divergence_is_that_of_the_runs(self, x):

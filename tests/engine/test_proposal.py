@@ -74,7 +74,7 @@ class TestTheDensityOfTheDraws:
     """At the posterior every weight is p(x), whatever else the guide has."""
 
     def test_of_weights(self, guide, x):
-        weights = log_weights((model, guide), x, particles=3)
+        weights = log_weights((model, guide), x, num_samples=3)
         torch.testing.assert_close(weights.total, exact(x).expand(3, 6), rtol=0, atol=1e-10)
 
     def test_of_likelihoods(self, guide, x):
@@ -287,7 +287,7 @@ class TestTheDataPlate:
         routes = {
             "fit": lambda: fit(pair, x, epochs=1, batch_size=8, progress=False, compile=False),
             "log_likelihood": lambda: log_likelihood(pair, x, num_samples=10),
-            "annealing": lambda: annealed_importance_sampling(pair, x, chains=2, temperatures=2),
+            "annealing": lambda: annealed_importance_sampling(pair, x, num_chains=2, temperatures=2),
             "bound_curve": lambda: bound_curve(pair, x, (1,), num_samples=10),
             "rate_distortion": lambda: rate_distortion({"pair": pair}, x, num_samples=2),
             "kl": lambda: kl_decomposition(pair, x, num_samples=2),
@@ -312,7 +312,7 @@ class TestTheDataPlate:
 
         pair = sizeless(inner), sizeless(guide)
         assert check_pair(*pair, x).size == len(x)
-        torch.testing.assert_close(log_weights(pair, x, particles=3).total, exact(x).expand(3, 6), rtol=0, atol=1e-10)
+        torch.testing.assert_close(log_weights(pair, x, num_samples=3).total, exact(x).expand(3, 6), rtol=0, atol=1e-10)
         log_p = log_likelihood(pair, x, num_samples=20).log_p
         torch.testing.assert_close(torch.from_numpy(log_p), exact(x), rtol=0, atol=1e-10)
 
@@ -360,4 +360,4 @@ def test_values_of_several_particles_are_no_run(particles):
     held = Trace()
     held.add_node("z", name="z", type="sample", value=torch.randn(7, 4), is_observed=False, infer={})
     with pytest.raises(InputError, match=r"site 'z' has densities of shape .*7, 4\); expected .*the values of one run"):
-        log_weights((model, poutine.replay(posterior, trace=held)), torch.randn(4), particles=particles)
+        log_weights((model, poutine.replay(posterior, trace=held)), torch.randn(4), num_samples=particles)

@@ -106,7 +106,7 @@ class TestValues:
     def test_the_exact_posterior_weighs_every_draw_alike(self, pair, particles):
         model, guide = pair()
         x, log_p = data_and_log_p(model, 5)
-        weights = log_weights((model, guide), x, particles=particles)
+        weights = log_weights((model, guide), x, num_samples=particles)
         assert weights.total.shape == (particles, 5)
         torch.testing.assert_close(weights.total, log_p.expand(particles, 5), rtol=0, atol=1e-10)
         assert weights.scale == 1.0
@@ -116,7 +116,7 @@ class TestValues:
         model = Chain()
         guide = ChainGuide(model, shift=0.3, widen=1.4)
         x = model.data(4)
-        weights = log_weights((model, guide), x, particles=3)
+        weights = log_weights((model, guide), x, num_samples=3)
         assert [*weights.latent_terms] == [*weights.proposal_terms] == ["a", "b"]
         assert [*weights.observed_terms] == ["x"]
         a, b = weights.guide.nodes["a"]["value"], weights.guide.nodes["b"]["value"]
@@ -134,7 +134,7 @@ class TestValues:
         model = LinearGaussian()
         guide = GaussianGuide(model, shift=0.2, widen=1.3)
         x = model.data(1)
-        weights = log_weights((model, guide), x, particles=100_000)
+        weights = log_weights((model, guide), x, num_samples=100_000)
         gap = gaussian_kl(guide.moments(x), model.posterior(x))
         assert gap > 0.2
         assert_mean(weights.total, model.log_p(x) - gap, detects=0.025)
@@ -145,31 +145,31 @@ class TestValues:
         model = structure()
         guide = GaussianGuide(model, shift=0.3, widen=1.5)
         x = model.data(2)
-        both = log_weights((model, guide), x, particles=6)
+        both = log_weights((model, guide), x, num_samples=6)
         z = both.guide.nodes["z"]["value"]
         assert both.total.std(0).min() > 0.1
         for row in range(2):
             alone = drawing(guide, z=z[..., row : row + 1, :])
             plates = find_plates((model, guide), x[:1])
-            weights = log_weights((model, alone), x[row : row + 1], particles=6, plates=plates)
+            weights = log_weights((model, alone), x[row : row + 1], num_samples=6, plates=plates)
             torch.testing.assert_close(weights.total[:, 0], both.total[:, row], rtol=0, atol=1e-12)
 
     def test_a_batch_of_two_inner_plates_is_two_batches_of_one(self):
         model, _ = latent_plate()
         guide = LatentPlateGuide(model, shift=0.3, widen=1.5)
         x = model.data(2)
-        both = log_weights((model, guide), x, particles=6)
+        both = log_weights((model, guide), x, num_samples=6)
         z = both.guide.nodes["z"]["value"]
         assert z.shape == (6, 2, 2)
         for row in range(2):
             alone = drawing(guide, z=z[..., row : row + 1])
-            weights = log_weights((model, alone), x[row : row + 1], particles=6, plates=Plates("data", 2))
+            weights = log_weights((model, alone), x[row : row + 1], num_samples=6, plates=Plates("data", 2))
             torch.testing.assert_close(weights.total[:, 0], both.total[:, row], rtol=0, atol=1e-12)
 
     def test_a_subsampled_plate_leaves_the_weights_of_its_data(self):
         model, guide = subsampled(4)
         x = model.__self__.generator.data(12)
-        weights = log_weights((model, guide), x, particles=3)
+        weights = log_weights((model, guide), x, num_samples=3)
         assert weights.total.shape == (3, 4)
         assert weights.scale == 3.0
         assert weights.rescaled == ()
@@ -189,7 +189,7 @@ class TestValues:
             with pyro.plate("data", 12, subsample=torch.arange(4), dim=-1):
                 return model.__self__.generator.observe(model.__self__.generator.latent(), x)
 
-        weights = log_weights((part, guide), x[:4], particles=2)
+        weights = log_weights((part, guide), x[:4], num_samples=2)
         log_p = model.__self__.generator.log_p(x[:4])
         assert weights.scale == 3.0
         torch.testing.assert_close(weights.total, log_p.expand(2, 4), rtol=0, atol=1e-10)
@@ -198,16 +198,16 @@ class TestValues:
         model, guide = two_plates("rows")
         x = torch.randn(3, 2)
         log_p = dist.Normal(0.0, 2**0.5).log_prob(x)
-        by_row = log_weights((model, guide), x, particles=2, plates=Plates("rows", 2))
+        by_row = log_weights((model, guide), x, num_samples=2, plates=Plates("rows", 2))
         torch.testing.assert_close(by_row.total, log_p.sum(1).expand(2, 3))
-        by_column = log_weights((model, guide), x, particles=2, plates=Plates("columns", 2))
+        by_column = log_weights((model, guide), x, num_samples=2, plates=Plates("columns", 2))
         torch.testing.assert_close(by_column.total, log_p.sum(0).expand(2, 2))
 
     @pytest.mark.parametrize("outermost", ["rows", "columns"])
     def test_of_several_plates_around_everything_the_one_named_data_counts_the_data(self, outermost):
         model, guide = two_plates("data", outermost)
         x = torch.randn(3, 2)
-        weights = log_weights((model, guide), x, particles=2)
+        weights = log_weights((model, guide), x, num_samples=2)
         assert weights.plates == Plates("data", 2)
         torch.testing.assert_close(weights.total, dist.Normal(0.0, 2**0.5).log_prob(x).sum(1).expand(2, 3))
 
@@ -236,7 +236,7 @@ class TestValues:
 
         pair = (deeper(model), guide) if program == "model" else (model, deeper(guide))
         x = model.data(3)
-        weights = log_weights(pair, x, particles=4)
+        weights = log_weights(pair, x, num_samples=4)
         torch.testing.assert_close(weights.total, model.log_p(x).expand(4, 3))
 
     def test_event_dimensions_are_summed(self):
@@ -251,7 +251,7 @@ class TestValues:
 
         x = torch.randn(4, 2, 3)
         log_p = dist.Normal(0.0, 2**0.5).log_prob(x).sum((1, 2))
-        torch.testing.assert_close(log_weights((model, guide), x, particles=2).total, log_p.expand(2, 4))
+        torch.testing.assert_close(log_weights((model, guide), x, num_samples=2).total, log_p.expand(2, 4))
 
     def test_a_factor_counts_as_an_observed_term(self):
         model, guide = gaussian(LinearGaussian)
@@ -263,7 +263,7 @@ class TestValues:
                 return model.observe(z, x)
 
         x = model.data(3)
-        weights = log_weights((tilted, guide), x, particles=4)
+        weights = log_weights((tilted, guide), x, num_samples=4)
         z = weights.guide.nodes["z"]["value"]
         torch.testing.assert_close(weights.observed_terms["tilt"], z.sum(-1))
         torch.testing.assert_close(weights.total, model.log_p(x) + z.sum(-1))
@@ -272,7 +272,7 @@ class TestValues:
         model, guide = gaussian(LinearGaussian)
         keep = torch.tensor([True, False, True])
         x = model.data(3)
-        weights = log_weights((poutine.mask(model, mask=keep), poutine.mask(guide, mask=keep)), x, particles=2)
+        weights = log_weights((poutine.mask(model, mask=keep), poutine.mask(guide, mask=keep)), x, num_samples=2)
         torch.testing.assert_close(weights.total, torch.where(keep, model.log_p(x), 0.0).expand(2, 3))
 
     def test_a_partly_observed_site_integrates_the_rest_out(self):
@@ -289,7 +289,7 @@ class TestValues:
 
         x = torch.randn(3)
         expected = torch.where(seen, dist.Normal(0.0, 2**0.5).log_prob(x), 0.0)
-        torch.testing.assert_close(log_weights((model, guide), x, particles=2).total, expected.expand(2, 3))
+        torch.testing.assert_close(log_weights((model, guide), x, num_samples=2).total, expected.expand(2, 3))
 
     def test_a_guide_may_propose_what_a_partly_observed_site_lacks(self):
         seen = torch.tensor([True, False, True])
@@ -307,7 +307,7 @@ class TestValues:
                     pyro.sample("x_unobserved", dist.Normal(z, 1.0))
 
         x = torch.randn(3)
-        weights = log_weights((model, guide), x, particles=2)
+        weights = log_weights((model, guide), x, num_samples=2)
         expected = torch.where(seen, dist.Normal(0.0, 2**0.5).log_prob(x), 0.0)
         assert "x_unobserved" in weights.latent_terms
         torch.testing.assert_close(weights.total, expected.expand(2, 3))
@@ -322,7 +322,7 @@ class TestValues:
                 return model.observe(z, x)
 
         x = model.data(3)
-        weights = log_weights((tempered, guide), x, particles=2)
+        weights = log_weights((tempered, guide), x, num_samples=2)
         assert weights.rescaled == ("z",)
         z = weights.guide.nodes["z"]["value"]
         torch.testing.assert_close(weights.latent, 0.25 * dist.Normal(0.0, 1.0).log_prob(z).sum(-1))
@@ -339,7 +339,7 @@ class TestValues:
                     pyro.sample("x", dist.Normal(mean[..., [0, 2], :], model.noise), obs=x.T[[0, 2]])
 
         x = model.data(4)
-        weights = log_weights((model_of_two_pixels, guide), x, particles=2)
+        weights = log_weights((model_of_two_pixels, guide), x, num_samples=2)
         assert weights.rescaled == ("x",)
         z = weights.guide.nodes["z"]["value"][:, 0]
         terms = dist.Normal(model.mean(z), model.noise).log_prob(x)
@@ -359,7 +359,7 @@ class TestValues:
                 pyro.sample("z", dist.Delta(z, -root.logdet(), event_dim=1))
 
         x = model.data(3)
-        weights = log_weights((model, by_noise), x, particles=4)
+        weights = log_weights((model, by_noise), x, num_samples=4)
         assert [*weights.proposal_terms] == ["noise", "z"]
         torch.testing.assert_close(weights.total, model.log_p(x).expand(4, 3))
 
@@ -374,7 +374,7 @@ class TestValues:
                 pyro.sample("z", dist.Normal((x + loc) / 2, 0.5**0.5))
 
         x = torch.randn(3)
-        weights = log_weights((model, guide), x, loc=2.0, particles=2)
+        weights = log_weights((model, guide), x, loc=2.0, num_samples=2)
         torch.testing.assert_close(weights.total, dist.Normal(2.0, 2**0.5).log_prob(x).expand(2, 3))
 
     def test_conditioning_observes_a_latent_site(self):
@@ -391,7 +391,7 @@ class TestValues:
             with pyro.plate("data", len(x), dim=-1):
                 pyro.sample("b", dist.Normal(0.6 * a, 0.8))
 
-        weights = log_weights((poutine.condition(model, data={"a": a}), guide), x, particles=2)
+        weights = log_weights((poutine.condition(model, data={"a": a}), guide), x, num_samples=2)
         assert [*weights.latent_terms] == ["b"]
         assert [*weights.observed_terms] == ["a", "x"]
         torch.testing.assert_close(weights.observed_terms["a"], dist.Normal(0.0, 1.0).log_prob(a).expand(2, 3))
@@ -405,14 +405,14 @@ class TestValues:
             pass
 
         x = torch.randn(3)
-        weights = log_weights((model, guide), x, particles=2)
+        weights = log_weights((model, guide), x, num_samples=2)
         torch.testing.assert_close(weights.total, dist.Normal(0.0, 1.0).log_prob(x).expand(2, 3))
 
     def test_a_stock_automatic_guide_with_a_site_for_each_latent_works(self):
         model = LinearGaussian()
         x = model.data(3)
         guide = AutoNormal(model, init_scale=0.3)
-        weights = log_weights((model, guide), x, particles=2)
+        weights = log_weights((model, guide), x, num_samples=2)
         assert weights.total.shape == (2, 3)
         z = weights.guide.nodes["z"]["value"]
         q = dist.Normal(guide.locs.z, guide.scales.z).log_prob(z).sum(-1)
@@ -423,7 +423,7 @@ class TestValues:
         guide = GaussianGuide(model, shift=0.3)
         x = model.data(2)
         parameters = [*model.parameters(), *guide.parameters()]
-        weights = log_weights((model, guide), x, particles=3)
+        weights = log_weights((model, guide), x, num_samples=3)
         z = weights.guide.nodes["z"]["value"]
         noise = torch.linalg.solve_triangular(guide.factor.detach(), (z - guide.moments(x)[0])[..., None], upper=False)
         z = guide.proposal(x).loc + (guide.factor.tril() @ noise.detach())[..., 0]
@@ -455,7 +455,7 @@ class TestCost:
         for name, seen in rows.items():
             network = getattr(pair, name)
             network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0].shape[:-1].numel()))
-        log_weights((pair, pair.guide), torch.randn(5, 3), particles=7, plates=PLATES)
+        log_weights((pair, pair.guide), torch.randn(5, 3), num_samples=7, plates=PLATES)
         assert rows == {"encoder": [5], "decoder": [35]}
 
     def test_told_plates_spare_the_run_that_finds_them(self):
@@ -486,7 +486,7 @@ class TestRandomNumbers:
 
         def total(seed, **options):
             pyro.set_rng_seed(seed)
-            return log_weights((model, guide), x, particles=4, **options).total
+            return log_weights((model, guide), x, num_samples=4, **options).total
 
         assert torch.equal(total(1), total(1))
         assert torch.equal(total(1), total(1, plates=PLATES))
@@ -494,7 +494,7 @@ class TestRandomNumbers:
 
     def test_particles_and_data_have_noise_of_their_own(self):
         model, guide = gaussian(LinearGaussian)
-        z = log_weights((model, guide), model.data(1).expand(3, -1), particles=4).guide.nodes["z"]["value"]
+        z = log_weights((model, guide), model.data(1).expand(3, -1), num_samples=4).guide.nodes["z"]["value"]
         assert len(z.flatten().unique()) == z.numel() == 24
 
 
@@ -595,11 +595,11 @@ class TestRefusals:
     @pytest.mark.parametrize(("model", "guide", "message"), refusals.values(), ids=refusals.keys())
     def test_programs(self, model, guide, message):
         with pytest.raises(InputError, match=message):
-            log_weights((model, guide), torch.randn(3), particles=2)
+            log_weights((model, guide), torch.randn(3), num_samples=2)
         with pytest.raises(InputError, match=message):
             find_plates((model, guide), torch.randn(3))
         with pytest.raises(InputError, match=message):
-            log_weights((model, guide), torch.randn(3), particles=2, plates=PLATES)
+            log_weights((model, guide), torch.randn(3), num_samples=2, plates=PLATES)
 
     @pytest.mark.parametrize("guide", [AutoDiagonalNormal, AutoMultivariateNormal, AutoIAFNormal])
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
@@ -626,7 +626,7 @@ class TestRefusals:
 
     def test_no_particles(self):
         with pytest.raises(InputError, match="particles is 0; expected at least 1"):
-            log_weights((plain_model, plain_guide), torch.randn(3), particles=0)
+            log_weights((plain_model, plain_guide), torch.randn(3), num_samples=0)
 
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
     def test_a_proposal_that_is_not_a_number(self, told):
@@ -636,7 +636,7 @@ class TestRefusals:
 
         message = r"site 'z' in the guide is not a number for \d of \d+ weights \(the first at datum 1\)"
         with pytest.raises(InputError, match=message):
-            log_weights((plain_model, guide), torch.randn(3), particles=2, plates=told)
+            log_weights((plain_model, guide), torch.randn(3), num_samples=2, plates=told)
 
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
     def test_a_likelihood_that_is_not_a_number(self, told):
@@ -646,7 +646,7 @@ class TestRefusals:
 
         message = r"site 'x' in the model is not a number for \d of \d+ weights \(the first at datum 2\)"
         with pytest.raises(InputError, match=message):
-            log_weights((model, plain_guide), torch.randn(3), particles=2, plates=told)
+            log_weights((model, plain_guide), torch.randn(3), num_samples=2, plates=told)
 
     def test_a_scale_below_zero(self):
         def guide(x):

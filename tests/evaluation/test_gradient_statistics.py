@@ -69,7 +69,7 @@ def test_one_by_one_is_all_at_once(objective):
     x = model.data(6)
     found = gradient_statistics((model, guide), x, objective, 7, seed=3)
     draws = stacked(objective, model, guide, x, 7, seed=3)
-    assert found.repeats == 7
+    assert found.num_samples == 7
     assert list(found.mean) == list(found.variance) == list(draws)
     for name, gradients in draws.items():
         assert found.mean[name].dtype == torch.float64
@@ -110,7 +110,7 @@ class TestPrograms:
         model, guide = pair()
         x = model.data(5)
         modules = gradient_statistics((model, guide), x, IWAE(4), 6)
-        plain = gradient_statistics(IWAE(4), *functions(model, guide), x, 6)
+        plain = gradient_statistics(functions(model, guide), x, IWAE(4), 6)
         names = {
             "model.decoder.weight": "model.weight",
             "model.decoder.bias": "model.bias",
@@ -280,7 +280,7 @@ class TestSummary:
     made = GradientStatistics(
         mean={"model.a": torch.tensor([3.0, 4.0]), "guide.b": torch.tensor([[1.0, 0.0], [2.0, -6.0]])},
         variance={"model.a": torch.tensor([9.0, 1.0]), "guide.b": torch.tensor([[0.0, 0.0], [4.0, 4.0]])},
-        repeats=50,
+        num_samples=50,
     )
 
     def test_a_group_is_the_mean_of_its_ratios(self):
@@ -333,13 +333,13 @@ def test_more_particles_drown_the_guides_gradient_unless_it_is_doubly_reparamete
 class TestErrors:
     @pytest.mark.parametrize("repeats", [1, 0, -3])
     def test_a_variance_needs_two(self, repeats):
-        with pytest.raises(InputError, match=f"repeats is {repeats}; a variance needs at least 2"):
-            gradient_statistics(IWAE(2), *pair(), torch.randn(2, 3), repeats)
+        with pytest.raises(InputError, match=f"num_samples is {repeats}; a variance needs at least 2"):
+            gradient_statistics(pair(), torch.randn(2, 3), IWAE(2), repeats)
 
     @pytest.mark.parametrize("objective", [IWAE, "IWAE"], ids=str)
     def test_an_objective_is_expected(self, objective):
         with pytest.raises(InputError, match=r"expected an objective, such as pyrovae.IWAE\(50\)"):
-            gradient_statistics(objective, *pair(), torch.randn(2, 3))
+            gradient_statistics(pair(), torch.randn(2, 3), objective)
 
     def test_nothing_to_train(self):
         model, guide = (program.requires_grad_(False) for program in pair())

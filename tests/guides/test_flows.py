@@ -62,7 +62,7 @@ def test_a_draw_and_its_density_take_one_pass(guide):
     networks = [part for part in vae.guide.modules() if isinstance(part, zuko.nn.MLP | zuko.nn.MaskedMLP)]
     for network in networks:
         network.register_forward_hook(lambda module, *_: calls.append(module))
-    log_weights(vae, x, particles=2, plates=Plates("data", 1))
+    log_weights(vae, x, num_samples=2, plates=Plates("data", 1))
     assert len(networks) >= 2
     assert len(calls) == len(networks)
 

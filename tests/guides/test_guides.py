@@ -112,7 +112,7 @@ class TestEvery:
         vae = VAE((4,), 3, prior=prior_for(cls), guide=cls, encoder=network, decoder=network)
         x = vae.model(size=5)
         with torch.no_grad():
-            weights = log_weights(vae, x, particles=7)
+            weights = log_weights(vae, x, num_samples=7)
             drawn = sites(weights.guide)
             one_by_one = [log_q(vae.guide, x, **{name: value[k] for name, value in drawn.items()}) for k in range(7)]
         assert drawn["z"].shape == (7, 5, 3)
@@ -122,7 +122,7 @@ class TestEvery:
         torch.set_default_dtype(torch.float32)
         vae = VAE((4,), 3, prior=prior_for(cls), guide=cls, encoder=network, decoder=network)
         x = vae.model(size=5)
-        single = log_weights(vae, x, particles=7)
+        single = log_weights(vae, x, num_samples=7)
         vae.double()
         draws = {name: value.double() for name, value in sites(single.guide).items()}
         double = poutine.trace(poutine.condition(vae.guide, data={name: value[0] for name, value in draws.items()}))

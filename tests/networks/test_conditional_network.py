@@ -167,7 +167,7 @@ def test_posterior_means_and_reconstructions_are_those_of_the_contexts(x):
 
 def test_gradient_statistics_are_those_of_the_contexts(x):
     vae = conditional()
-    options = {"repeats": 3, "seed": 1}
+    options = {"num_samples": 3, "seed": 1}
     found = pyrovae.gradient_statistics(vae, {"x": x, "c": contexts()}, IWAE(2), **options)
     other = pyrovae.gradient_statistics(vae, {"x": x, "c": contexts().roll(1, 1)}, IWAE(2), **options)
     assert found.mean.keys() == other.mean.keys()

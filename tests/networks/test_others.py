@@ -165,7 +165,7 @@ def test_edges_are_given_in_any_way(float64, unfused):
             torch.manual_seed(1)
             losses.append(each(given.x, **more).item())
         torch.manual_seed(1)
-        weights.append(pyrovae.log_weights((model, guide), given.x, particles=5, **more).total)
+        weights.append(pyrovae.log_weights((model, guide), given.x, num_samples=5, **more).total)
     assert losses == pytest.approx([losses[0]] * 6, rel=1e-10)
     assert all(torch.allclose(each, weights[0], rtol=1e-10) for each in weights)
     with pytest.raises(InputError, match="edges"):

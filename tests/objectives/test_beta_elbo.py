@@ -130,7 +130,7 @@ class TestFreeBits:
         guide = ChainGuide(model, shift=0.3, widen=1.3)
         x = model.data(6)
         pyro.set_rng_seed(1)
-        traces = log_weights((model, guide), x, particles=3)
+        traces = log_weights((model, guide), x, num_samples=3)
 
         def kl(name):
             if analytic_kl:

@@ -114,7 +114,7 @@ class TestAnalyticKL:
         x = model.data(4)
         kl = measure(ELBO(3, analytic_kl=True), model, guide, x).kl
         pyro.set_rng_seed(1)
-        traces = log_weights((model, guide), x, particles=3)
+        traces = log_weights((model, guide), x, num_samples=3)
         expected = sum(
             torch.distributions.kl_divergence(traces.guide.nodes[name]["fn"], traces.model.nodes[name]["fn"])
             for name in ("a", "b")
@@ -214,7 +214,7 @@ class TestScale:
         proposal = tempered(lambda z, x: z, lambda x: pyro.sample("z", guide.proposal(x)))
         measured = measure(ELBO(2), annealed, proposal, x)
         pyro.set_rng_seed(1)
-        weights = log_weights((model, guide), x, particles=2)
+        weights = log_weights((model, guide), x, num_samples=2)
         expected = (weights.observed + 0.25 * (weights.latent - weights.proposal)).mean(0)
         torch.testing.assert_close(measured.bound, expected)
         pyro.set_rng_seed(1)

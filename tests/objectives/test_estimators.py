@@ -176,7 +176,7 @@ def test_the_resampled_particle_is_drawn_with_its_weight():
 
     x = torch.full((number,), 0.7)
     fixed = drawing(guide, z=values.expand(4, number))
-    weights = log_weights((model, fixed), x, particles=4, plates=PLATES).total[:, :1].detach().softmax(0)
+    weights = log_weights((model, fixed), x, num_samples=4, plates=PLATES).total[:, :1].detach().softmax(0)
     assert weights.max() > 1.5 * weights.min()
     pyro.set_rng_seed(1)
     loss = IWAE(4, "resampled").measure(model, fixed, x, plates=PLATES).loss

@@ -81,7 +81,7 @@ class TestValue:
         x = pair[0].data(4)
         measured = measure(objective, *pair, x)
         pyro.set_rng_seed(1)
-        weights = log_weights(pair, x, particles=objective.num_particles)
+        weights = log_weights(pair, x, num_samples=objective.num_particles)
         torch.testing.assert_close(measured.reconstruction, weights.observed.mean(0).detach())
         torch.testing.assert_close(measured.kl, objective.kl(weights).detach())
 
@@ -94,7 +94,7 @@ class TestValue:
         single = [drawing(pair[1], z=z[[k]]) for k in range(objective.num_particles)]
         looped = [log_weights((pair[0], guide), x, plates=PLATES).total for guide in single]
         alike = drawing(pair[1], z=z)
-        weights = log_weights((pair[0], alike), x, particles=objective.num_particles, plates=PLATES)
+        weights = log_weights((pair[0], alike), x, num_samples=objective.num_particles, plates=PLATES)
         torch.testing.assert_close(torch.cat(looped), weights.total, rtol=0, atol=1e-10)
         again = objective.measure(pair[0], alike, x, plates=PLATES)
         if not objective.parts:

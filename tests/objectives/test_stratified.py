@@ -165,7 +165,7 @@ class TestLabels:
         measured = measure(SELBO(3), programs.model, programs.guide, x)
         pyro.set_rng_seed(1)
         labels = torch.arange(3)[:, None].expand(3, 2)
-        weights = log_weights((programs.model, drawing(programs.guide, y=labels)), x, particles=3, plates=PLATES)
+        weights = log_weights((programs.model, drawing(programs.guide, y=labels)), x, num_samples=3, plates=PLATES)
         torch.testing.assert_close(measured.bound, weights.total[1].detach())
         assert all(value.isfinite().all() for value in measured[:4])
         gradients = torch.autograd.grad(measured.loss, [programs.loc, programs.centres])
@@ -184,7 +184,7 @@ def test_reconstruction_and_kl_are_the_means_over_the_mixture(objective, pair):
     model, guide, x = pair
     guide.requires_grad_(False)
     measured = measure(objective(2), model, guide, x.expand(40_000, -1))
-    weights = log_weights((model, guide), x, particles=40_000)
+    weights = log_weights((model, guide), x, num_samples=40_000)
     for found, expected in (
         (measured.reconstruction, weights.observed),
         (measured.kl, weights.proposal - weights.latent),

@@ -60,7 +60,10 @@ def test_an_array_becomes_a_tensor_of_its_type():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([[1.0]], "data is a list; expected a tensor, a NumPy array, a torch.utils.data.Dataset, or a mapping of 'x'"),
+        (
+            [[1.0]],
+            "data is a list; expected a tensor, a NumPy array, a torch.utils.data.Dataset, a Split, or a mapping of 'x'",
+        ),
         (torch.tensor(1.0), "data is a single number; expected .* whose first axis counts the data"),
         (np.array(1.0), "data is a single number"),
         (torch.zeros(0, 2), "data is empty; expected at least one datum"),
@@ -135,6 +138,8 @@ def test_items_that_are_no_tensors_are_refused():
         next(batches(as_data(Worded()), 3))
 
 
-def test_one_batch_is_in_memory():
-    with pytest.raises(InputError, match="x is a Unlabelled; expected one batch in memory, a tensor"):
-        as_batch(Unlabelled())
+def test_one_batch_of_a_data_set_is_all_of_it():
+    assert torch.equal(as_batch(Unlabelled()).x, x)
+    batch = as_batch(Named())
+    assert torch.equal(batch.x, x)
+    assert batch.given.keys() == {name for name in Named()[0] if name != "x"}

@@ -180,7 +180,7 @@ X = torch.linspace(-2.0, 2.0, 18, dtype=torch.float64).reshape(6, 3)
 EVALUATIONS = {
     "log_likelihood": lambda *pair: pyrovae.log_likelihood(pair, X, 200).log_p,
     "a mixture": lambda *pair: pyrovae.log_likelihood(pair, X, 200, proposal="mixture").log_p,
-    "bound_curve": lambda *pair: bound_curve(pair, X, particles=(1, 5), num_samples=50).values,
+    "bound_curve": lambda *pair: bound_curve(pair, X, num_particles=(1, 5), num_samples=50).values,
     "annealing": lambda *pair: annealed_importance_sampling(pair, X, 3, 4, steps=2).log_weights,
     "annealing from the guide": lambda *pair: annealed_importance_sampling(pair, X, 3, 4, start="guide").log_weights,
     "bidirectional": lambda *pair: bidirectional(pair, X, 3, 4, steps=2).reverse,

@@ -31,10 +31,10 @@ def test_a_layer_computes_in_bfloat16_and_answers_in_float32(layer):
 def test_log_weights_are_float32_and_off_by_little():
     vae, x = pair(), torch.rand(20, 6, 6).round()
     torch.manual_seed(1)
-    exact = log_weights(vae, x, particles=5)
+    exact = log_weights(vae, x, num_samples=5)
     torch.manual_seed(1)
     with computing_in("bfloat16"):
-        rounded = log_weights(vae, x, particles=5)
+        rounded = log_weights(vae, x, num_samples=5)
     assert all(term.dtype == torch.float32 for _, _, term in rounded.terms())
     error = (rounded.total - exact.total).abs()
     assert 0 < error.max() < 0.2  # of about 36 pixels' worth of log 2

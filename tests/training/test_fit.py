@@ -89,7 +89,7 @@ def test_one_step_is_the_gradient_of_the_mean_bound(float64):
     quiet(pair.model, pair.guide, x, epochs=1, batch_size=60, objective=ELBO(1000), optimizer=sgd)
     step = parameters(pair) - before
     copy = vae().double()
-    (-log_weights(copy, x, particles=1000).total.mean()).backward()
+    (-log_weights(copy, x, num_samples=1000).total.mean()).backward()
     gradient = nn.utils.parameters_to_vector([value.grad for value in copy.parameters()])
     cosine = torch.dot(step, -0.1 * gradient) / step.norm() / (0.1 * gradient.norm())
     assert cosine > 0.999
@@ -222,7 +222,7 @@ def test_trains_plain_functions_with_their_modules_and_parameters(float64):
     assert history.metrics[-1]["train_bound"] > history.metrics[0]["train_bound"] + 0.5
     assert {*pyro.get_param_store()} == {"scale", "width"}
     assert pyro.param("scale") != 2.0
-    trained = log_weights((model, guide), x, particles=500).total.mean().item()
+    trained = log_weights((model, guide), x, num_samples=500).total.mean().item()
     assert trained == pytest.approx(history.metrics[-1]["train_bound"], abs=0.5)
 
 

@@ -59,7 +59,7 @@ def _stock_bound(case: Case) -> float:
 def _weights(case: Case, particles: int = 3) -> float:
     """How far the farthest weight is from that of a single run."""
     single = stock.drawn(stock.run(case.guide, case))
-    weights = log_weights(case, *case.args, particles=particles, **case.kwargs)
+    weights = log_weights(case, *case.args, num_samples=particles, **case.kwargs)
     draws = [stock.draws_of_particle(weights.guide, single, k, particles) for k in range(particles)]
     expected = torch.stack([stock.log_weight(case, one) for one in draws])
     return (weights.total - expected).abs().max().item()

@@ -36,7 +36,7 @@ class TestWhatDoesNotComeInBatches:
     def test_log_p_of_the_weights_is_the_exact_one(self, row):
         case, exact = known(row)
         with torch.no_grad():
-            weights = log_weights(case, *case.args, particles=row.num_samples, **case.kwargs).total
+            weights = log_weights(case, *case.args, num_samples=row.num_samples, **case.kwargs).total
         found = weights.logsumexp(0) - math.log(len(weights))
         error = (weights - found).exp().std(0) / len(weights) ** 0.5
         assert ((found - exact).abs() < ERRORS * error).all(), f"{found} +- {error}, not {exact}"

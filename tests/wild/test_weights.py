@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 def test_a_weight_is_that_of_a_run_of_its_own(row, particles):
     case = row.build()
     single = stock.drawn(stock.run(case.guide, case))
-    weights = log_weights(case, *case.args, particles=particles, **case.kwargs)
+    weights = log_weights(case, *case.args, num_samples=particles, **case.kwargs)
     expected = [
         stock.log_weight(case, stock.draws_of_particle(weights.guide, single, k, particles)) for k in range(particles)
     ]
@@ -27,7 +27,7 @@ def test_a_weight_is_that_of_a_run_of_its_own(row, particles):
 @pytest.mark.parametrize("row", [row for row in ROWS if not (row.refused or row.no_likelihood)], ids=str)
 def test_particles_have_draws_of_their_own(row):
     case = row.build()
-    weights = log_weights(case, *case.args, particles=3, **case.kwargs).total
+    weights = log_weights(case, *case.args, num_samples=3, **case.kwargs).total
     assert (weights[0] != weights[1]).all()
     assert (weights[1] != weights[2]).all()
 
@@ -40,7 +40,7 @@ def test_the_random_numbers_alone_decide(row):
             log_weights(case, *case.args, **case.kwargs)
         return
     pyro.set_rng_seed(1)
-    first = log_weights(case, *case.args, particles=2, **case.kwargs).total
+    first = log_weights(case, *case.args, num_samples=2, **case.kwargs).total
     pyro.set_rng_seed(1)
-    again = log_weights(case, *case.args, particles=2, **case.kwargs).total
+    again = log_weights(case, *case.args, num_samples=2, **case.kwargs).total
     assert torch.equal(first, again)

@@ -81,7 +81,7 @@ class AnnealedLikelihood:
         return importance.effective_sample_size(torch.from_numpy(self.log_weights)).numpy()
 
     @property
-    def chains(self) -> int:
+    def num_chains(self) -> int:
         """The number of chains a datum."""
         return len(self.log_weights)
 
@@ -102,12 +102,12 @@ class AnnealedLikelihood:
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Of each datum's log p(x), two arrays ``(N,)``: :func:`~.importance.interval`."""
-        return importance.interval(self.log_p, self.standard_error, self.chains, level)
+        return importance.interval(self.log_p, self.standard_error, self.num_chains, level)
 
     @property
     def share_unmet(self) -> float:
         """The share of the data of whose chains fewer than half count."""
-        return float((self.effective_sample_size < MET * self.chains).mean())
+        return float((self.effective_sample_size < MET * self.num_chains).mean())
 
     @property
     def warning(self) -> str | None:
@@ -151,7 +151,7 @@ def unmet_warning(share: float) -> str | None:
 def annealed_importance_sampling(
     pair: PairLike,
     data: DataLike,
-    chains: int = 16,
+    num_chains: int = 16,
     temperatures: int = 1000,
     *,
     start: Start = "prior",
@@ -182,7 +182,7 @@ def annealed_importance_sampling(
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, whose latents are continuous. From the prior,
             only the names and shapes of the guide's sites matter.
         data: as :func:`pyrovae.log_likelihood` takes them.
-        chains: the number of chains a datum.
+        num_chains: the number of chains a datum.
         temperatures: the number T of temperatures after the first.
         start: what :math:`f_0` is, ``prior`` or ``guide``.
         schedule: ``sigmoid``, ``linear``, or ``adaptive``: each temperature costs as much of the effective sample size, for
@@ -209,7 +209,7 @@ def annealed_importance_sampling(
         | https://arxiv.org/abs/1611.04273
     """
     model, guide = programs(pair)
-    settings = Annealing(chains, temperatures, start, schedule, steps, max_rows)
+    settings = Annealing(num_chains, temperatures, start, schedule, steps, max_rows)
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 
         def work(index: int, item: tuple[Path, int]) -> Leg:
@@ -250,7 +250,7 @@ class Annealing:
         InputError: for what cannot be run.
     """
 
-    chains: int
+    num_chains: int
     temperatures: int
     start: Start
     schedule: Schedule
@@ -259,7 +259,8 @@ class Annealing:
     legs: int = 1
 
     def __post_init__(self) -> None:
-        require_positive(chains=self.chains, temperatures=self.temperatures, steps=self.steps, max_rows=self.max_rows)
+        require_positive(num_chains=self.num_chains, temperatures=self.temperatures, steps=self.steps)
+        require_positive(max_rows=self.max_rows)
         for name, words in (("start", Start), ("schedule", Schedule)):
             if getattr(self, name) not in get_args(words):
                 expected = ", ".join(map(repr, get_args(words)))
@@ -279,9 +280,9 @@ class Annealing:
         """Paths of the data in batches of one shape, each with its number of data; and a bar that counts temperatures."""
         columns = as_data(data)
         device = home(columns, device)
-        work = self.legs * len(columns) * self.chains * self.temperatures * self.steps
+        work = self.legs * len(columns) * self.num_chains * self.temperatures * self.steps
         compile = work >= WORTHWHILE if compile is None else compile
-        number = math.ceil(len(columns) / max(1, self.max_rows // self.chains))
+        number = math.ceil(len(columns) / max(1, self.max_rows // self.num_chains))
         batch_size = math.ceil(len(columns) / number)
         total = self.legs * math.ceil(len(columns) / batch_size) * self.temperatures
         with evaluating(model, guide), seeded(seed, device), tqdm(total=total, disable=not progress) as bar:
@@ -295,7 +296,7 @@ class Annealing:
             full = batch.with_tensors(*(filled_up(column, batch_size) for column in batch.tensors))
             if path is None:
                 pair.meet(full)
-                path = Path(pair, full, self.chains, self.start)
+                path = Path(pair, full, self.num_chains, self.start)
                 if compile:
                     path.compile()
             else:

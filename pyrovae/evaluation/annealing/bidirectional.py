@@ -88,7 +88,7 @@ class Bidirectional:
 def bidirectional(
     pair: PairLike,
     data: DataLike,
-    chains: int = 16,
+    num_chains: int = 16,
     temperatures: int = 1000,
     *,
     start: Start = "prior",
@@ -115,7 +115,7 @@ def bidirectional(
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model observes what it is
             called with, and its latents are continuous.
         data: as many data as are to be drawn, and their contexts; their values do not matter.
-        chains: the number of chains a datum, each way.
+        num_chains: the number of chains a datum, each way.
         temperatures: the number T of temperatures after the first.
         start: what :math:`f_0` is, ``prior`` or ``guide``.
         schedule: ``sigmoid``, ``linear`` or ``adaptive``.
@@ -140,7 +140,7 @@ def bidirectional(
         | https://arxiv.org/abs/1611.04273
     """
     model, guide = programs(pair)
-    settings = Annealing(chains, temperatures, start, schedule, steps, max_rows, legs=2)
+    settings = Annealing(num_chains, temperatures, start, schedule, steps, max_rows, legs=2)
     with settings.paths(model, guide, data, seed, device, compile, progress) as (paths, bar):
 
         def work(index: int, item: tuple[Path, int]) -> tuple[Tensor, ...]:

@@ -85,7 +85,7 @@ class LogLikelihood:
     rounding: tuple[float, float] | None = None
 
     @classmethod
-    def from_log_weights(cls, log_weights: Tensor, particles: Sequence[int] = ()) -> Self:
+    def from_log_weights(cls, log_weights: Tensor, num_particles: Sequence[int] = ()) -> Self:
         """The estimates that log weights of shape ``(K, N)`` hold, with the bounds of each of ``particles``."""
         log_weights = log_weights.detach().double()
         smoothed, k_hat = pareto_smoothed(log_weights)
@@ -103,7 +103,9 @@ class LogLikelihood:
         return cls(
             **arrays,
             num_samples=len(log_weights),
-            bounds={count: importance.importance_weighted_bound(log_weights, count).cpu().numpy() for count in particles},
+            bounds={
+                count: importance.importance_weighted_bound(log_weights, count).cpu().numpy() for count in num_particles
+            },
         )
 
     @classmethod
@@ -184,7 +186,7 @@ class LogLikelihood:
         if particles not in self.bounds:
             raise InputError(
                 f"there is no bound at {particles} particles, only at {sorted(self.bounds)}; "
-                f"pass particles=({particles}, ...) to log_likelihood"
+                f"pass num_particles=({particles}, ...) to log_likelihood"
             )
         with np.errstate(invalid="ignore"):
             return self.log_p - self.bounds[particles]

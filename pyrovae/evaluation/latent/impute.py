@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -9,10 +10,10 @@ from tqdm.auto import tqdm
 from pyrovae.distributions.observed_part import require_mask
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.errors import require_positive
+from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.latent.means import draws_first
 from pyrovae.evaluation.latent.reconstructions import observed_site
-from pyrovae.runtime.batches import DataLike, as_batch, batches
+from pyrovae.runtime.batches import Batch, DataLike, as_batch, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_ROWS
@@ -23,7 +24,7 @@ from pyrovae.runtime.seeds import seeded
 def impute(
     pair: PairLike,
     x: DataLike,
-    mask: Tensor,
+    mask: Tensor | np.ndarray | None = None,
     num_samples: int = 10,
     *,
     num_particles: int = 1000,
@@ -47,7 +48,7 @@ def impute(
             model has one observed site, the data, and leaves out what the mask hides.
         x: the data, shape ``(N, *event_shape)``, with any numbers, NaN too, where nothing was observed; or a mapping that
             has them under ``x`` and beside them what the programs are given by name.
-        mask: bool, of the shape of x, true where a number was observed.
+        mask: bool, of the shape of x, true where a number was observed; by default ``x["mask"]``.
         num_samples: the number S of completed copies of each datum.
         num_particles: the number K of latents that these are chosen from.
         seed: where the noise starts; the caller's random generators stay as they were.
@@ -59,7 +60,8 @@ def impute(
         Shape ``(S, N, *event_shape)``, on the CPU, with the observed numbers as they were.
 
     Raises:
-        InputError: for numbers below one, a mask of another type or shape, and a model without exactly one observed site;
+        InputError: for numbers below one, no mask or two, a mask of another type or shape, and a model without one
+            observed site;
             and for a pair and data that cannot be weighed (see :func:`pyrovae.engine.weights.log_weights`).
 
     Source: Mattei and Frellsen, MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets
@@ -67,9 +69,7 @@ def impute(
     """
     model, guide = programs(pair)
     require_positive(num_samples=num_samples, num_particles=num_particles, max_rows=max_rows)
-    data = as_batch(x)
-    require_mask(mask, data.x)
-    data = as_batch({"x": data.x, **data.given, "mask": mask})
+    data = _masked(as_batch(x), mask)
     device, at_once = home(data, device), max(1, max_rows // num_particles)
     module = Pair(model, guide)
     completed = []
@@ -85,3 +85,13 @@ def impute(
             drawn = drawn[chosen, torch.arange(len(batch), device=drawn.device)]
             completed.append(torch.where(batch.given["mask"], batch.x, drawn).cpu())
     return torch.cat(completed, 1)
+
+
+def _masked(data: Batch, mask: Tensor | np.ndarray | None) -> Batch:
+    """The data with the one mask that says what of them was observed."""
+    if (mask is None) != ("mask" in data.given):
+        found = "there is no mask" if mask is None else "there are two masks"
+        raise InputError(f"{found}; expected one: impute(pair, x, mask), or impute(pair, {{'x': x, 'mask': mask}})")
+    data = data if mask is None else as_batch({"x": data.x, **data.given, "mask": mask})
+    require_mask(data.given["mask"], data.x)
+    return data

@@ -42,7 +42,7 @@ def interpolate(
     *,
     course: Course = "straight",
     steps: int = 9,
-    draws: int = 1000,
+    num_samples: int = 1000,
     seed: int = 0,
 ) -> Interpolation:
     r"""Go from the posterior mean of each datum to that of another, and look at what the model makes of the way.
@@ -63,7 +63,7 @@ def interpolate(
         end: where they end, as many; what is given beside the data is to be the same as at the start.
         course: ``straight`` or ``great_circle``.
         steps: the number of points on a path, with both ends.
-        draws: the number of draws to average where the posterior mean is not exact.
+        num_samples: the number of draws to average where the posterior mean is not exact.
         seed: where the noise starts; the caller's random generators stay as they were.
 
     Returns:
@@ -82,13 +82,13 @@ def interpolate(
     _require_match(first, last)
     if course not in ("straight", "great_circle"):
         raise InputError(f"course is {course!r}; expected 'straight' or 'great_circle'")
-    require_points(steps, draws)
+    require_points(steps, num_samples)
     module = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, first.x.device):
         module.meet(first)
         latent_site(module.weigh(1, first.x, **first.given))
         ends = [
-            posterior_means((model, guide), batch.plain(), draws=draws, seed=seed).to(first.x.device)
+            posterior_means((model, guide), batch.plain(), num_samples=num_samples, seed=seed).to(first.x.device)
             for batch in (first, last)
         ]
         shares = torch.linspace(0.0, 1.0, steps, dtype=ends[0].dtype, device=ends[0].device)

@@ -20,7 +20,7 @@ def posterior_means(
     pair: PairLike,
     data: DataLike,
     *,
-    draws: int = 1000,
+    num_samples: int = 1000,
     seed: Seed = 0,
     device: torch.device | str | None = None,
     max_rows: int = MAX_ROWS,
@@ -34,7 +34,7 @@ def posterior_means(
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model tells where the data
             plate is.
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset``, or a mapping as :func:`pyrovae.fit` takes.
-        draws: the number of draws to average where the mean is not exact; they leave a variance of at most
+        num_samples: the number of draws to average where the mean is not exact; they leave a variance of at most
             :math:`\mathrm{Var}_q(z) / \mathrm{draws}`.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum: data are then taken one at a time, where the mean is not exact.
@@ -54,12 +54,12 @@ def posterior_means(
     with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
         module = Pair(model, guide)
         exact = _is_exact(_run(module, next(batches(columns, 1, device=device)), 1)[0])
-        draws, alone = 1 if exact else draws, seeds.alone and not exact
+        num_samples, alone = 1 if exact else num_samples, seeds.alone and not exact
         means = []
-        for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // draws), device=device)):
+        for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // num_samples), device=device)):
             if alone:
                 set_seed(seeds.of(index), device)
-            means.append(_means(*_run(module, batch, draws)).cpu())
+            means.append(_means(*_run(module, batch, num_samples)).cpu())
         return torch.cat(means)
 
 

@@ -14,7 +14,7 @@ from pyrovae.runtime.seeds import seeded
 
 
 @takes_pair
-def reconstructions(pair: PairLike, x: DataLike, *, draws: int = 1, seed: int = 0) -> Tensor:
+def reconstructions(pair: PairLike, x: DataLike, *, num_samples: int = 1, seed: int = 0) -> Tensor:
     r"""The mean of :math:`p(x \mid z)` for :math:`z \sim q(z \mid x)`, averaged over ``draws`` of z.
 
     Args:
@@ -23,7 +23,7 @@ def reconstructions(pair: PairLike, x: DataLike, *, draws: int = 1, seed: int = 
         x: one batch, shape ``(B, *event_shape)``, where the programs are, or a mapping that has it under ``x`` and beside it
             what the programs are given by name. Where the model puts these dimensions into
             plates, they are taken in the order of the plates' dimensions, the leftmost first.
-        draws: the number of latents to average over: one shows what the decoder draws, many are blurred as far as the
+        num_samples: the number of latents to average over: one shows what the decoder draws, many are blurred as far as the
             posterior is uncertain.
         seed: where the noise starts; the caller's random generators stay as they were.
 
@@ -36,7 +36,7 @@ def reconstructions(pair: PairLike, x: DataLike, *, draws: int = 1, seed: int = 
     model, guide = programs(pair)
     batch = as_batch(x)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
-        weights = log_weights((model, guide), batch.x, particles=draws, **batch.given)  # pyright: ignore
+        weights = log_weights((model, guide), batch.x, num_samples=num_samples, **batch.given)  # pyright: ignore
         return observed_mean(weights.model, weights.plates).reshape(batch.x.shape)
 
 

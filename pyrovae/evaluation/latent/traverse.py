@@ -53,7 +53,7 @@ def traverse(
     over: Over = "prior",
     steps: int = 9,
     dimensions: Sequence[int] | None = None,
-    draws: int = 10_000,
+    num_samples: int = 10_000,
     seed: int = 0,
 ) -> Traversal:
     r"""Move one dimension of a datum's latent at a time, and look at what the model makes of it.
@@ -73,7 +73,7 @@ def traverse(
         over: ``prior``, over all values that the prior has; ``posterior``, over those that this datum leaves.
         steps: the number of values; of an odd number, the middle is the median, or the posterior mean.
         dimensions: which dimensions to move, counted from 0; by default all.
-        draws: the number of draws, where quantiles, or the posterior's mean and standard deviation, are those of draws.
+        num_samples: the number of draws, where quantiles, or the posterior's mean and standard deviation, are theirs.
         seed: where the noise starts; the caller's random generators stay as they were.
 
     Returns:
@@ -90,16 +90,16 @@ def traverse(
         raise InputError(f"x has {len(batch)} data; expected one, to begin from: pass x[:1]")
     if over not in ("prior", "posterior"):
         raise InputError(f"over is {over!r}; expected 'prior' or 'posterior'")
-    require_points(steps, draws)
+    require_points(steps, num_samples)
     module = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, batch.x.device):
         module.meet(batch)
         name = latent_site(module.weigh(1, batch.x, **batch.given))["name"]
-        mean = posterior_means((model, guide), batch.plain(), draws=draws, seed=seed).to(batch.x.device)[0]
+        mean = posterior_means((model, guide), batch.plain(), num_samples=num_samples, seed=seed).to(batch.x.device)[0]
         deviations = torch.linspace(-DEVIATIONS, DEVIATIONS, steps, dtype=mean.dtype, device=mean.device)
         levels = deviations if over == "posterior" else torch.special.ndtr(deviations)
         with module.opened() as opened:
-            call = Call(*opened, (batch.x,), batch.given, draws, module.plates)
+            call = Call(*opened, (batch.x,), batch.given, num_samples, module.plates)
             values = _of_posterior(call, name, mean, levels) if over == "posterior" else _quantiles(call, name, levels)
         moved = _require_dimensions(dimensions, len(mean))
         latents = mean.repeat(len(moved), steps, 1)
@@ -109,9 +109,9 @@ def traverse(
     return Traversal(latents, means.unflatten(0, (len(moved), steps)), moved, levels, over)
 
 
-def require_points(steps: int, draws: int) -> None:
+def require_points(steps: int, num_samples: int) -> None:
     """Raise an InputError where a path of so many points has no two ends, or there is nothing to average."""
-    require_positive(draws=draws)
+    require_positive(num_samples=num_samples)
     if steps < 2:
         raise InputError(f"steps is {steps}; expected at least 2")
 

@@ -61,7 +61,7 @@ class BoundCurve:
 
     Attributes:
         names: of the bounds.
-        particles: the numbers K.
+        num_particles: the numbers K.
         values: each bound at each K, for each datum, shape ``(bounds, K, N)``: the mean over groups of the draws that one
             value needs.
         standard_errors: their Monte Carlo standard errors, of the same shape; NaN where the draws make a single group.
@@ -70,7 +70,7 @@ class BoundCurve:
     """
 
     names: tuple[str, ...]
-    particles: tuple[int, ...]
+    num_particles: tuple[int, ...]
     values: Array
     standard_errors: Array
     is_upper: tuple[bool, ...]
@@ -114,7 +114,7 @@ class BoundCurve:
         return [
             {"bound": name, "particles": count, "is_upper": upper, **{c: float(found[c][i, j]) for c in columns}}
             for i, (name, upper) in enumerate(zip(self.names, self.is_upper, strict=True))
-            for j, count in enumerate(self.particles)
+            for j, count in enumerate(self.num_particles)
         ]
 
     def __str__(self) -> str:
@@ -125,7 +125,7 @@ class BoundCurve:
 def bound_curve(
     pair: PairLike,
     data: DataLike,
-    particles: Sequence[int] = (1, 5, 50, 500, 5000),
+    num_particles: Sequence[int] = (1, 5, 50, 500, 5000),
     bounds: Mapping[str, MakesBound] = BOUNDS,
     *,
     num_samples: int | None = None,
@@ -153,7 +153,7 @@ def bound_curve(
             of shape ``(B, *event_shape)``, within a plate over data.
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset`` of ``x`` or of tuples that begin with it,
             or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
-        particles: the numbers K.
+        num_particles: the numbers K.
         bounds: by name, what makes a bound for K particles: a class as it is, ``partial(CIWAE, 0.5)``, or ``lambda K:
             MIWAE(8, K)``. Any object will do that has ``num_particles`` (the draws that one value needs), ``sign``
             (false for an upper bound) and ``of`` (log weights of shape ``(num_particles, B)`` to values ``(B,)``).
@@ -183,7 +183,7 @@ def bound_curve(
     Carlo (arXiv:1511.02543), for reading it between two.
     """
     model, guide = programs(pair)
-    made = _made(particles, bounds)
+    made = _made(num_particles, bounds)
     num_samples = _number(made, num_samples)
     require_positive(max_rows=max_rows, max_weights=max_weights)
     columns = as_data(data)
@@ -196,7 +196,7 @@ def bound_curve(
         for index, batch in enumerate(xs):
             set_seed(seed_of(seed, index), device)
             parts.append(_measured(draws.of(batch), made))
-    curve = _joined(parts, tuple(particles), made)
+    curve = _joined(parts, tuple(num_particles), made)
     if curve.log_likelihood.warning:
         warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=3)
     return curve
@@ -270,7 +270,7 @@ def _require_numbers(name: str, bound: Bound, values: Tensor) -> None:
 def _joined(parts: Sequence[_Part], particles: tuple[int, ...], made: Mapping[str, Sequence[Bound]]) -> BoundCurve:
     return BoundCurve(
         names=tuple(made),
-        particles=particles,
+        num_particles=particles,
         values=torch.cat([part.values for part in parts], -1).numpy(),
         standard_errors=torch.cat([part.errors for part in parts], -1).numpy(),
         is_upper=tuple(those[0].sign < 0 for those in made.values()),
@@ -303,7 +303,7 @@ def _table(curve: BoundCurve, title: str, values: Array, errors: Array, digits: 
     cells = [
         [f"{v:.{digits}f} ± {e:.{digits}f}" for v, e in zip(*row, strict=True)] for row in zip(values, errors, strict=True)
     ]
-    header = [f"K = {count:,}" for count in curve.particles]
+    header = [f"K = {count:,}" for count in curve.num_particles]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     width = max(map(len, (title, *curve.names)))
     rows = zip((title, *curve.names), (header, *cells), strict=True)

@@ -35,7 +35,7 @@ def log_likelihood(
     data: DataLike,
     num_samples: int = 5000,
     *,
-    particles: Sequence[int] = (1, 5, 50, 500),
+    num_particles: Sequence[int] = (1, 5, 50, 500),
     seed: Seed = 0,
     device: torch.device | str | None = None,
     compile: bool | None = None,
@@ -64,7 +64,7 @@ def log_likelihood(
         data: a tensor or array of shape ``(N, *event_shape)``, a ``Dataset`` of ``x`` or of tuples that begin with it,
             or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
         num_samples: the number of draws :math:`K` a datum.
-        particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
+        num_particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
             those above ``num_samples`` are left out.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
@@ -97,7 +97,7 @@ def log_likelihood(
     """
     model, guide = programs(pair)
     require_positive(num_samples=num_samples, max_rows=max_rows, max_weights=max_weights)
-    require_positive(particles=min(particles, default=1))
+    require_positive(num_particles=min(num_particles, default=1))
     if proposal not in get_args(Proposal):
         raise InputError(f"proposal is {proposal!r}; expected one of {', '.join(map(repr, get_args(Proposal)))}")
     if proposal != "guide" and num_samples < FEWEST:
@@ -107,7 +107,7 @@ def log_likelihood(
     seeds = Seeds.parse(seed, len(columns))
     max_weights = num_samples if seeds.alone else max_weights
     options = _Options(num_samples, device, compile, precision, progress, max_rows, max_weights)
-    counts = [count for count in particles if count <= num_samples]
+    counts = [count for count in num_particles if count <= num_samples]
     with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
         if proposal == "mixture":
             estimate = options.estimate(model, guide, columns, (), seeds, defensive=True)

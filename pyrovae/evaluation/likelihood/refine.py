@@ -206,7 +206,7 @@ def inference_gaps(
     better = refine(pair, steps, seed=seed, **options)
     settings: dict[str, Any] = {"seed": seed, "device": device, "compile": False, "progress": progress}
     pairs = (model, guide), (model, better)
-    found = [log_likelihood(each, data, num_samples, particles=(1,), **settings) for each in pairs]
+    found = [log_likelihood(each, data, num_samples, num_particles=(1,), **settings) for each in pairs]
     return InferenceGaps(*found)
 
 

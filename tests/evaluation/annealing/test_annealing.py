@@ -134,7 +134,7 @@ class TestLatents:
         path = path_of(model, guide, x, 4, start)
         state = path.begin(path.start())
         fixed = {"z": path.latents.unpack(state.u)[0]["z"]}
-        weights = log_weights((model, drawing(guide, **fixed)), x, particles=4, plates=find_plates((model, guide), x))
+        weights = log_weights((model, drawing(guide, **fixed)), x, num_samples=4, plates=find_plates((model, guide), x))
         torch.testing.assert_close(state.log_f0, weights.latent if start == "prior" else weights.proposal)
         torch.testing.assert_close(state.log_f1, weights.joint)
         moved = 1e-6 * torch.randn_like(state.u)
@@ -246,7 +246,7 @@ class TestForwards:
         model, guide = pair()
         x = model.data(3)
         found = annealed_importance_sampling((model, guide), x, 500, 1, start="guide")
-        weights = log_weights((model, guide), x, particles=500).total
+        weights = log_weights((model, guide), x, num_samples=500).total
         for ours, plain in zip(found.log_weights.T, weights.T.detach().numpy(), strict=True):
             assert scipy.stats.ks_2samp(ours, plain).pvalue > 1e-5
 
@@ -465,7 +465,7 @@ class TestAnyLatent:
     def test_from_the_guide_only_the_density_of_its_draws_matters(self, beside):
         model, _ = pair()
         x = model.data(4)
-        run = partial(annealed_importance_sampling, temperatures=6, chains=3, steps=2, start="guide")
+        run = partial(annealed_importance_sampling, temperatures=6, num_chains=3, steps=2, start="guide")
         expected, found = (run(model, partial(with_another_site, kind), x).log_weights for kind in ("nothing", beside))
         np.testing.assert_array_equal(found, expected)
 
@@ -777,7 +777,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"chains": 0}, "chains is 0; expected at least 1"),
+            ({"num_chains": 0}, "num_chains is 0; expected at least 1"),
             ({"temperatures": 0}, "temperatures is 0; expected at least 1"),
             ({"steps": 0}, "steps is 0; expected at least 1"),
             ({"max_rows": 0}, "max_rows is 0; expected at least 1"),

@@ -83,7 +83,7 @@ def test_over_the_posterior_it_goes_three_deviations_to_either_side():
 
 def test_quantiles_of_a_prior_that_knows_none_are_those_of_draws():
     prior = dist.MultivariateNormal(torch.tensor([1.0, -2.0]), torch.diag(torch.tensor([4.0, 0.25])))
-    found = traverse(vector(prior, unit), torch.zeros(1, 2), steps=3, draws=20_000)
+    found = traverse(vector(prior, unit), torch.zeros(1, 2), steps=3, num_samples=20_000)
     median = torch.stack([found.latents[0, 1, 0], found.latents[1, 1, 1]])
     error = math.sqrt(math.pi / 2 / 20_000) * torch.tensor([2.0, 0.5])
     assert ((median - torch.tensor([1.0, -2.0])).abs() < 5 * error).all()
@@ -94,7 +94,7 @@ def test_deviations_of_a_proposal_that_knows_none_are_those_of_draws():
         affine = torch.distributions.AffineTransform(x, torch.tensor([2.0, 0.5]), event_dim=1)
         return dist.TransformedDistribution(dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1), [affine])
 
-    found = traverse(vector(standard, proposal), torch.zeros(1, 2), over="posterior", steps=2, draws=20_000)
+    found = traverse(vector(standard, proposal), torch.zeros(1, 2), over="posterior", steps=2, num_samples=20_000)
     width = torch.stack([found.latents[0, 1, 0] - found.latents[0, 0, 0], found.latents[1, 1, 1] - found.latents[1, 0, 1]])
     torch.testing.assert_close(width, 6 * torch.tensor([2.0, 0.5]), rtol=0.03, atol=0.0)
 
@@ -134,8 +134,8 @@ def test_what_is_given_beside_the_data_is_repeated():
 def test_parts_of_every_kind():
     vae = pyrovae.VAE((2, 3), 4, prior=priors.Flow, guide=guides.MixtureNormal)
     x = torch.rand(5, 2, 3).round()
-    assert traverse(vae, x[:1], draws=50, steps=3).means.shape == (4, 3, 2, 3)
-    found = interpolate(vae, x[:2], x[2:4], draws=50, steps=4)
+    assert traverse(vae, x[:1], num_samples=50, steps=3).means.shape == (4, 3, 2, 3)
+    found = interpolate(vae, x[:2], x[2:4], num_samples=50, steps=4)
     torch.testing.assert_close(found.means, vae.model.decode(found.latents).mean.detach())
 
 
@@ -184,7 +184,7 @@ def test_a_great_circle_needs_a_direction():
 def test_repeats_and_leaves_the_callers_noise():
     model, guide = vector(dist.MultivariateNormal(torch.zeros(2), torch.eye(2)), unit)
     before = torch.get_rng_state()
-    first, again, other = (traverse((model, guide), torch.zeros(1, 2), draws=100, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (traverse((model, guide), torch.zeros(1, 2), num_samples=100, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.latents, again.latents)
     assert not torch.equal(first.latents, other.latents)
     assert torch.equal(torch.get_rng_state(), before)
@@ -253,7 +253,7 @@ def test_ends_match():
         ({"steps": 1}, "steps is 1; expected at least 2"),
         ({"dimensions": [2]}, "dimension 2 does not exist; expected 0 to 1"),
         ({"dimensions": []}, "dimensions is empty"),
-        ({"draws": 0}, "draws is 0; expected at least 1"),
+        ({"num_samples": 0}, "num_samples is 0; expected at least 1"),
     ],
 )
 def test_options_of_a_traversal(options, message):
@@ -266,7 +266,7 @@ def test_options_of_a_traversal(options, message):
     [
         ({"course": "round"}, "course is 'round'; expected 'straight' or 'great_circle'"),
         ({"steps": 1}, "steps is 1; expected at least 2"),
-        ({"draws": 0}, "draws is 0; expected at least 1"),
+        ({"num_samples": 0}, "num_samples is 0; expected at least 1"),
     ],
 )
 def test_options_of_an_interpolation(options, message):

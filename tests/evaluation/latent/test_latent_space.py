@@ -97,7 +97,7 @@ def test_an_inner_plate_is_flattened():
 def test_a_chain_of_sites():
     model = Chain()
     x = model.data(5)
-    means = posterior_means((model, ChainGuide(model)), x, draws=4000)
+    means = posterior_means((model, ChainGuide(model)), x, num_samples=4000)
     loc, covariance = model.posterior(x)
     torch.testing.assert_close(means[:, 0], loc[:, 0])
     error = covariance[0, 1].abs() / covariance[0, 0].sqrt() / math.sqrt(4000)
@@ -111,7 +111,7 @@ def test_a_mean_that_depends_on_another_site_is_averaged_over_it():
             pyro.sample("z", dist.Normal(top**2, 1.0))
 
     x = torch.randn(4)
-    means = posterior_means((standard_model("top", "z"), guide), x, draws=4000)
+    means = posterior_means((standard_model("top", "z"), guide), x, num_samples=4000)
     torch.testing.assert_close(means[:, 0], x)
     error = (4 * x**2 + 2).sqrt() / math.sqrt(4000)
     assert ((means[:, 1] - x**2 - 1).abs() < 5 * error).all()
@@ -121,11 +121,11 @@ def test_a_seed_a_datum_alone_decides_a_mean_that_is_drawn():
     model = Chain()
     x, seeds = model.data(5), [4, 9, 2**63 - 1, 0, 9]
     pair = model, ChainGuide(model)
-    means = posterior_means(pair, x, draws=20, seed=seeds)
+    means = posterior_means(pair, x, num_samples=20, seed=seeds)
     for rows in ([4, 3, 2, 1, 0], [2], [1, 1, 3]):
-        again = posterior_means(pair, x[rows], draws=20, seed=[seeds[row] for row in rows])
+        again = posterior_means(pair, x[rows], num_samples=20, seed=[seeds[row] for row in rows])
         torch.testing.assert_close(again, means[rows], rtol=0.0, atol=0.0)
-    assert (posterior_means(pair, x[:1].expand(2, -1), draws=20, seed=[1, 2]).diff(dim=0)[:, 1] != 0.0).all()
+    assert (posterior_means(pair, x[:1].expand(2, -1), num_samples=20, seed=[1, 2]).diff(dim=0)[:, 1] != 0.0).all()
     with pytest.raises(InputError, match="there are 4 seeds and 5 data"):
         posterior_means(pair, x, seed=seeds[:4])
 
@@ -137,7 +137,7 @@ def test_a_proposal_without_a_mean_is_drawn():
             pyro.sample("z", dist.TransformedDistribution(base, transforms.ExpTransform()))
 
     x = torch.randn(4)
-    means = posterior_means((standard_model("z"), guide), x, draws=5000)
+    means = posterior_means((standard_model("z"), guide), x, num_samples=5000)
     known = dist.LogNormal(x, 0.5)
     assert ((means[:, 0] - known.mean).abs() < 5 * known.stddev / math.sqrt(5000)).all()
 
@@ -159,7 +159,7 @@ def test_means_leave_the_callers_noise_and_repeat():
 
     before = torch.get_rng_state()
     x = torch.randn(3, generator=torch.Generator().manual_seed(0))
-    first, again = (posterior_means((standard_model("z"), guide), x, draws=10, seed=1) for _ in "ab")
+    first, again = (posterior_means((standard_model("z"), guide), x, num_samples=10, seed=1) for _ in "ab")
     assert torch.equal(first, again)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -265,7 +265,7 @@ def test_reconstructions_of_probabilistic_pca():
     model, guide = gaussian()
     x = model.data(6)
     loc, covariance = model.posterior(x)
-    found = reconstructions((model, guide), x, draws=20_000)
+    found = reconstructions((model, guide), x, num_samples=20_000)
     error = ((model.weight @ covariance) * model.weight).sum(1).sqrt() / math.sqrt(20_000)
     assert ((found - model.mean(loc)).abs() < 5 * error).all()
     assert not found.requires_grad
@@ -277,7 +277,7 @@ def test_the_structure_of_a_program_does_not_change_its_reconstructions(structur
     model, guide = gaussian()
     x = model.data(4)
     torch.testing.assert_close(
-        reconstructions((structure(), guide), x, draws=draws), reconstructions((model, guide), x, draws=draws)
+        reconstructions((structure(), guide), x, num_samples=draws), reconstructions((model, guide), x, num_samples=draws)
     )
 
 

@@ -38,7 +38,7 @@ def off():
 
 def of(curve, name, particles):
     """The values of a bound, shape ``(N,)``."""
-    return torch.from_numpy(curve.values[curve.names.index(name), curve.particles.index(particles)])
+    return torch.from_numpy(curve.values[curve.names.index(name), curve.num_particles.index(particles)])
 
 
 every = {
@@ -96,7 +96,7 @@ class TestValues:
     def test_the_draws_are_those_of_log_likelihood(self):
         model, guide = off()
         x = model.data(7)
-        estimate = log_likelihood((model, guide), x, 100, particles=(1, 5, 50), seed=2, max_rows=12, max_weights=400)
+        estimate = log_likelihood((model, guide), x, 100, num_particles=(1, 5, 50), seed=2, max_rows=12, max_weights=400)
         curve = bound_curve((model, guide), x, (1, 5, 50), num_samples=100, seed=2, max_rows=12, max_weights=400)
         np.testing.assert_array_equal(curve.log_likelihood.log_p, estimate.log_p)
         np.testing.assert_array_equal(curve.log_likelihood.k_hat, estimate.k_hat)
@@ -130,7 +130,7 @@ class TestClosedForms:
     def test_elbo_is_below_by_the_divergence_from_the_guide(self, found):
         model, guide, x, curve = found
         divergence = gaussian_kl(guide.moments(x), model.posterior(x))
-        for particles in curve.particles:
+        for particles in curve.num_particles:
             gaps = of(curve, "ELBO", particles) - model.log_p(x) + divergence
             assert_mean(gaps, 0.0, detects=0.05 * divergence.mean().item())
 

@@ -68,7 +68,7 @@ def test_the_same_estimates_fused(name):
 def assert_the_same_estimates(model, guide):
     binary = getattr(getattr(model, "likelihood", None), "filler", 0.0) == 0.0  # which every other likelihood can have
     x = torch.rand(7, 3).round() if binary else torch.rand(7, 3)
-    estimate = partial(log_likelihood, (model, guide), x, 50, particles=(5,), max_rows=12, max_weights=200)
+    estimate = partial(log_likelihood, (model, guide), x, 50, num_particles=(5,), max_rows=12, max_weights=200)
     eager, fused = estimate(compile=False), estimate(compile=True)
     np.testing.assert_allclose(fused.log_p, eager.log_p, rtol=0, atol=1e-10)
     np.testing.assert_allclose(fused.bounds[5], eager.bounds[5], rtol=0, atol=1e-10)

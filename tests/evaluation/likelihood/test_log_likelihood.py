@@ -81,7 +81,7 @@ def largest(z, trials: int) -> None:
 def test_exact_proposal_gives_log_p_with_every_weight(num_samples):
     model, guide = exact()
     x = model.data(9)
-    estimate = log_likelihood((model, guide), x, num_samples, particles=(1, 3, 20))
+    estimate = log_likelihood((model, guide), x, num_samples, num_particles=(1, 3, 20))
     log_p = model.log_p(x).numpy()
     np.testing.assert_allclose(estimate.log_p, log_p, rtol=0, atol=1e-10)
     np.testing.assert_allclose(estimate.effective_sample_size, num_samples, rtol=1e-10)
@@ -147,7 +147,7 @@ def test_a_vae_of_parts():
 def test_elbo_is_below_log_p_by_the_divergence():
     model, guide = off()
     x = model.data(4000)
-    elbo = log_likelihood((model, guide), x, 20, particles=(1,)).bounds[1]
+    elbo = log_likelihood((model, guide), x, 20, num_particles=(1,)).bounds[1]
     divergence = gaussian_kl(guide.moments(x), model.posterior(x))
     assert divergence.min() > 0.05
     assert_mean(torch.from_numpy(elbo) - model.log_p(x) + divergence, 0.0, detects=0.1 * divergence.mean().item())
@@ -157,7 +157,7 @@ def test_iwae_gap_approaches_half_the_relative_variance():
     """K (log p - IWAE_K) is Var(w/p)/2 + O(1/K); the known mean of the weights serves as control variate."""
     model, guide = off()
     x, particles = model.data(1000), 100
-    estimate = log_likelihood((model, guide), x, 15 * particles, particles=(particles,))
+    estimate = log_likelihood((model, guide), x, 15 * particles, num_particles=(particles,))
     log_p = model.log_p(x).numpy()
     gap = np.expm1(estimate.log_p - log_p) - (estimate.bounds[particles] - log_p)
     expected = weight_variance(guide.moments(x), model.posterior(x)).mean().item() / 2
@@ -176,7 +176,7 @@ def test_bounds_rise_with_particles_to_log_p():
 
 def test_bound_of_all_samples_is_log_p():
     model, guide = off()
-    estimate = log_likelihood((model, guide), model.data(3), 60, particles=(60, 61))
+    estimate = log_likelihood((model, guide), model.data(3), 60, num_particles=(60, 61))
     assert list(estimate.bounds) == [60]
     np.testing.assert_allclose(estimate.bounds[60], estimate.log_p, rtol=1e-14)
 
@@ -185,7 +185,7 @@ def test_intervals_from_the_standard_error_cover_at_their_level():
     model, guide = off()
     repeats, level = 2000, 0.95
     x = model.data(1).expand(repeats, -1)
-    estimate = log_likelihood((model, guide), x, 300, particles=())
+    estimate = log_likelihood((model, guide), x, 300, num_particles=())
     z = (estimate.log_p - model.log_p(x).numpy()) / estimate.standard_error
     covered = int((np.abs(z) < stats.norm.isf((1 - level) / 2)).sum())
     assert stats.binomtest(covered, repeats, level).pvalue > LEVEL
@@ -464,7 +464,7 @@ def test_scaled_densities_are_refused():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"num_samples": 0}, {"max_rows": 0}, {"max_weights": -1}, {"particles": (1, 0)}], ids=str
+    "arguments", [{"num_samples": 0}, {"max_rows": 0}, {"max_weights": -1}, {"num_particles": (1, 0)}], ids=str
 )
 def test_numbers_below_one_are_refused(arguments):
     model, guide = exact()
