@@ -25,13 +25,13 @@ from pyrovae.runs.checkpoint import (
     read_manifest,
     save_checkpoint,
 )
-from pyrovae.runs.lock import Lock
+from pyrovae.runs.lock import HOLDER, LOCKED, Lock
 from pyrovae.untrusted.bounded_files import opened
 
 _marks = ("metrics.jsonl", "checkpoints")
 """What every run has, from its beginning on."""
 _names = (
-    *("config.yaml", "split.npz", "manifest.json", "metrics.jsonl", "checkpoints", "lock.json", ".*.partial"),
+    *("config.yaml", "split.npz", "manifest.json", "metrics.jsonl", "checkpoints", HOLDER, LOCKED, ".*.partial"),
     *("results.json", "summary.json", "log_likelihood.nc", "annealed.json", "annealed.npz", "figures"),
     *("rate_distortion.npz", "samples.npz", "samples.png", "report.html"),
 )
@@ -64,7 +64,7 @@ class Run:
 
     It holds ``config.yaml`` (every setting, defaults too), ``split.npz`` (which datum was in which part), ``metrics.jsonl``
     (one line an epoch), ``checkpoints/``, ``manifest.json`` (SHA-256 of the first two), and what evaluation adds. While a
-    training writes it there is a ``lock.json``.
+    training writes it ``lock.json`` says which process does.
 
     Args:
         path: the folder; it must not exist, or be empty, unless ``overwrite`` or ``resume``.
@@ -281,10 +281,8 @@ def _objection(path: Path) -> str | None:
     for entry in sorted(path.rglob("*")):
         if entry.is_symlink() or not _is_ours(entry.relative_to(path).as_posix()):
             return f"holds {entry.relative_to(path)}, which no run writes"
-    begun = {entry.name for entry in path.iterdir() if not fnmatchcase(entry.name, ".*.partial")} - {
-        "lock.json",
-        "checkpoints",
-    }
+    begun = {entry.name for entry in path.iterdir() if not fnmatchcase(entry.name, ".*.partial")}
+    begun -= {HOLDER, LOCKED, "checkpoints"}
     missing = [mark for mark in _marks if not (path / mark).exists()]
     return f"has no {missing[0]}" if begun and missing else None
 
@@ -296,7 +294,7 @@ def _is_ours(name: str) -> bool:
 def _clear(path: Path) -> None:
     """Remove what a run writes but its lock, last of all what it is known by, and leave the folder, which may be a link."""
     for entry in sorted(path.iterdir(), key=lambda entry: entry.name in _marks):
-        if entry.name == "lock.json" or not _is_ours(entry.name):
+        if entry.name in (HOLDER, LOCKED) or not _is_ours(entry.name):
             continue
         if entry.is_dir():
             shutil.rmtree(entry)

@@ -25,7 +25,8 @@ def test_replaces_a_former_run_and_nothing_else(former):
     run = Run(former, overwrite=True, config="new")
     assert (former / "config.yaml").read_text() == "former"
     train(run)
-    assert {path.name for path in former.iterdir()} == {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints"}
+    written = {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints", ".lock"}
+    assert {path.name for path in former.iterdir()} == written
     assert (former / "config.yaml").read_text() == "new"
 
 
