@@ -109,6 +109,6 @@ def test_who_lost_the_folder_finds_out_and_gives_back_nothing_of_another(replace
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / ".lock").mkdir()
     with pytest.raises(InputError, match=r"\.lock cannot be written \(.*; let this folder be written"):
-        (tmp_path / ".lock").mkdir()
         Lock(tmp_path).acquire()
