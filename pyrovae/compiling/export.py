@@ -29,8 +29,9 @@ from torch.utils._pytree import tree_leaves
 
 from pyrovae.compiling.cpu_kernels import biased, onednn_products, product, rewrite, tanh
 from pyrovae.runtime.equivalence import difference
+from pyrovae.runtime.fixed_randomness import READINGS
+from pyrovae.runtime.module_state import attributes, reached
 from pyrovae.runtime.parameters import same_random_numbers
-from pyrovae.runtime.probing import READINGS, attributes, reached
 
 Made = TypeVar("Made")
 Function = Callable[..., Any]

@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from pyrovae.engine.weights import Plates, find_plates, look_again
 from pyrovae.errors import InputError
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program
-from pyrovae.runtime.probing import reached
 
 
 @contextmanager

@@ -50,9 +50,12 @@ from pyrovae.engine.supports import Site, is_discrete, is_improper, is_masked, r
 from pyrovae.errors import InputError
 from pyrovae.runtime.arguments import devices
 from pyrovae.runtime.equivalence import GRADIENT, difference
+from pyrovae.runtime.fixed_randomness import Still
+from pyrovae.runtime.module_state import Kept, reached
 from pyrovae.runtime.parameters import Program, owner, parameter_store, same_random_numbers
+from pyrovae.runtime.perturbation import perturbed
 from pyrovae.runtime.precision import computing_in
-from pyrovae.runtime.probing import Kept, Still, is_close, perturbed, reached
+from pyrovae.runtime.rounding import is_close
 
 
 @dataclass(frozen=True)

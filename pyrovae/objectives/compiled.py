@@ -12,8 +12,8 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.runtime.arguments import Arguments
 from pyrovae.runtime.equivalence import BUFFER, GRADIENT, VALUE, Outcome, difference
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
-from pyrovae.runtime.probing import reached
 
 Graph = Callable[..., Measurement]
 """What an objective measures, of the tensors among the arguments."""

@@ -20,8 +20,10 @@ from pyrovae.engine.looks import Looks
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.weights import Call, LogWeights, Plates, Site
 from pyrovae.errors import InputError
+from pyrovae.runtime.fixed_randomness import Still
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program, same_random_numbers
-from pyrovae.runtime.probing import Still, perturbed, reached
+from pyrovae.runtime.perturbation import perturbed
 
 
 class Measurement(NamedTuple):

@@ -16,8 +16,8 @@ from pyrovae.objectives.compiled import as_tensors, detached, record
 from pyrovae.runtime.arguments import Arguments
 from pyrovae.runtime.batches import Batch, Columns
 from pyrovae.runtime.equivalence import BUFFER, GRADIENT, VALUE, Outcome, difference
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
-from pyrovae.runtime.probing import reached
 from pyrovae.training.checks import Copies
 from pyrovae.training.epoch_sums import Tally
 
