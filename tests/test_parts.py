@@ -15,7 +15,7 @@ from torch import nn
 import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.priors
-from pyrovae.compiling.export import Recording
+from pyrovae.compiling.recording import Recording
 from pyrovae.engine.weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.guides import Guide

@@ -20,7 +20,8 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from pyrovae.compiling.export import decompositions, is_recording
+from pyrovae.compiling.fusion import decompositions
+from pyrovae.compiling.recording_context import is_recording
 from pyrovae.engine.particles import with_values
 from pyrovae.engine.weights import Call, LogWeights, Scope, Site, density_sites, per_datum, spread
 from pyrovae.errors import InputError

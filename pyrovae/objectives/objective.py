@@ -14,7 +14,7 @@ from pyro.infer.enum import get_importance_trace
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from pyrovae.compiling.export import is_recording
+from pyrovae.compiling.recording_context import is_recording
 from pyrovae.engine.gradients import RunTwiceError, observe_apart
 from pyrovae.engine.looks import Looks
 from pyrovae.engine.pair import Pair

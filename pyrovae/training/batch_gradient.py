@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from pyrovae.compiling.export import Recording, fuse, recorded, require_agreement, warn_of_eager
+from pyrovae.compiling.fallback import recorded, require_agreement, warn_of_eager
+from pyrovae.compiling.fusion import fuse
+from pyrovae.compiling.recording import Recording
 from pyrovae.engine.gradients import derivatives
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule

@@ -17,7 +17,7 @@ from torch.nn.utils import spectral_norm
 import pyrovae
 import pyrovae.objectives
 from pyrovae import annealed_importance_sampling, bound_curve, log_likelihood
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.particles import ParticlesInTurnWarning
 from pyrovae.engine.weights import Plates, find_plates, log_weights

@@ -19,7 +19,9 @@ from pyro.distributions import Delta, ImproperUniform, constraints
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from pyrovae.compiling.export import Recording, fuse, recorded, require_agreement
+from pyrovae.compiling.fallback import recorded, require_agreement
+from pyrovae.compiling.fusion import fuse
+from pyrovae.compiling.recording import Recording
 from pyrovae.engine.gradients import dream
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.particles import with_values
