@@ -9,8 +9,13 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrovae.engine.looks import Looks
-from pyrovae.engine.weights import Call, LogWeights, Plates, check_pair, require_uncoupled, weigh
+from pyrovae.engine.call import Call
+from pyrovae.engine.coupling import require_uncoupled
+from pyrovae.engine.log_weights import weigh
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.plates_cache import PlatesCache
+from pyrovae.engine.validation import check_pair
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.parameters import Program, as_parameters, owner, parameter_store, seeing
@@ -34,7 +39,7 @@ class Pair(nn.Module):
         self._constraints: dict[str, Any] = {}
         self.others = nn.ModuleList()
         self.unknown: list[str] = []
-        self._looks = Looks()
+        self._looks = PlatesCache()
         self._adopt(owner(program) for program in (model, guide))
 
     def weigh(self, particles: int, *args: Any, **kwargs: Any) -> LogWeights:
@@ -43,7 +48,7 @@ class Pair(nn.Module):
             return weigh(model, guide, args, kwargs, particles, self.plates)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
-        """Run the pair once with validation on: every error of :func:`pyrovae.engine.weights.find_plates`."""
+        """Run the pair once with validation on: every error of :func:`pyrovae.engine.validation.find_plates`."""
         with self.opened() as (model, guide):
             check_pair(model, guide, *args, **kwargs)
 
@@ -99,7 +104,7 @@ class Pair(nn.Module):
 
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
-        self._looks = Looks()
+        self._looks = PlatesCache()
         store = parameter_store(self.model, self.guide)
         with _modules_called() as called, _Entered() as entered, store as (model, guide):
             self.plates = self._looks.at(model, guide, args, kwargs)

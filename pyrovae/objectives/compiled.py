@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyrovae.compiling.fallback import recorded, require_agreement, warn_of_eager
 from pyrovae.compiling.fusion import fuse
 from pyrovae.compiling.recording import Recording
-from pyrovae.engine.gradients import derivatives
+from pyrovae.engine.derivatives import derivatives
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.runtime.arguments import Arguments

@@ -15,10 +15,13 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from pyrovae.compiling.recording_context import is_recording
-from pyrovae.engine.gradients import RunTwiceError, observe_apart
-from pyrovae.engine.looks import Looks
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.weights import Call, LogWeights, Plates, Site
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.plates_cache import PlatesCache
+from pyrovae.engine.sites import Site
+from pyrovae.engine.stopped_densities import RunTwiceError, observe_apart
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.runtime.fixed_randomness import Still
 from pyrovae.runtime.module_state import reached
@@ -84,7 +87,7 @@ class Objective(PyroELBO):
         if num_particles < 1:
             raise InputError(f"num_particles is {num_particles}; {type(self).__name__} needs at least 1")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._looked: tuple[tuple[Program, Program] | None, Looks] = None, Looks()
+        self._looked: tuple[tuple[Program, Program] | None, PlatesCache] = None, PlatesCache()
         self._examined: set[tuple[bool, ...]] = set()
 
     @abstractmethod
@@ -137,7 +140,7 @@ class Objective(PyroELBO):
         """The loss as a scalar tensor, with Pyro's parameter store as it is."""
         pair, looks = self._looked
         if new := pair != (model, guide):
-            self._looked = _, looks = (model, guide), Looks()
+            self._looked = _, looks = (model, guide), PlatesCache()
             self._examined = set()
         plates = looks.at(model, guide, args, kwargs)
         call = Call(model, guide, args, kwargs, self.num_particles, plates)
@@ -174,7 +177,7 @@ class Objective(PyroELBO):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the pair that it was last called on."""
-        return {**vars(self), "_looked": (None, Looks()), "_examined": set()}
+        return {**vars(self), "_looked": (None, PlatesCache()), "_examined": set()}
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; what ``SVI.evaluate_loss`` calls."""
@@ -239,7 +242,7 @@ class ObjectiveModule(Pair):
 
 
 def weigh_apart(objective: Objective, call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draws, and what :func:`~pyrovae.engine.gradients.observe_apart` makes of them, if this objective may be made of it."""
+    """Draws with the result of :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
     weights.require_densities(type(objective).__name__)

@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from pyrovae.compiling.fallback import recorded, require_agreement, warn_of_eager
 from pyrovae.compiling.fusion import fuse
 from pyrovae.compiling.recording import Recording
-from pyrovae.engine.gradients import derivatives
+from pyrovae.engine.derivatives import derivatives
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.objectives.compiled import as_tensors, detached, record

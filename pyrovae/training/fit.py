@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
-from pyrovae.engine.gradients import derivatives
+from pyrovae.engine.derivatives import derivatives
 from pyrovae.errors import InputError, require_positive
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
 from pyrovae.runs.run import Former, Run
