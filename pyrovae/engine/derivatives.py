@@ -1,4 +1,4 @@
-"""Derivatives of a loss."""
+"""Derivatives of a loss by autograd, with an error that says what to do about reentrant checkpoints."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Data that a model dreams: drawn from it, with the latents that made them."""
+"""Dreams, as in wake-sleep: data drawn from the model, with the latents that made them."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,14 +11,13 @@ from torch import Tensor
 
 from pyrovae.compiling.recording_context import is_recording
 from pyrovae.engine.call import Call
-from pyrovae.engine.sites import density_sites
+from pyrovae.engine.sites import Site, density_sites
 from pyrovae.engine.stopped_programs import Stopped, keeping_buffers
-from pyrovae.engine.weights import Site
 from pyrovae.errors import InputError
 
 
 def dream(call: Call) -> tuple[Call, Trace]:
-    """One datum drawn from the model in the place of each of the batch, and the guide's trace at the latents that made it.
+    """Replace each datum of a batch by one drawn from the model, and trace the guide at the latents that made it.
 
     Raises:
         InputError: where the model does not observe just what it is called with, where it adds a ``pyro.factor``, and where

@@ -20,7 +20,7 @@ def _tap_fake(z: Tensor, event_dim: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.custom_op("pyrovae::tap", mutates_args=())
 def _tap(z: Tensor, event_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """z, and two zeros a draw; the gradient of z is multiplied by the quotient of theirs."""
+    """Return z, and two zeros per draw; the gradient of z is multiplied by the quotient of theirs."""
     return _tap_fake(z, event_dim)
 
 
@@ -59,7 +59,7 @@ class Tapped:
         self.trace = with_values(draws, values)
 
     def scaled(self, factors: Tensor, weights: LogWeights) -> Tensor:
-        """Zero for each datum; added to what is differentiated, it multiplies the draws' gradients by ``(K, B)`` factors."""
+        """A zero per datum that, added to the loss, multiplies the draws' gradients by ``(K, B)`` factors."""
         terms = torch.zeros_like(factors)
         for site, numerator, denominator in self._zeros:
             terms = terms + per_datum(

@@ -1,4 +1,4 @@
-"""One particle chosen for each datum."""
+"""Resampling: one particle chosen for each datum."""
 
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
@@ -10,7 +10,7 @@ from pyrovae.engine.weights import LogWeights
 
 
 def choose(draws: Trace, index: Tensor, weights: LogWeights) -> Trace:
-    """The draws of one particle a datum, ``index`` of shape ``(B,)``, as the trace of a single particle."""
+    """Choose one particle per datum, ``index`` of shape ``(B,)``, and return its draws as the trace of a single particle."""
     values = {}
     for site in density_sites(prune_subsample_sites(draws)):
         if not site["is_observed"]:

@@ -17,7 +17,7 @@ RANK = "_rank"
 
 
 def ranked(draws: Trace, ranks: Mapping[str, int], particles: int) -> Trace:
-    """Draws of particles that ran together, told how many dimensions each value has in a single run."""
+    """Note, in draws of particles that ran together, how many dimensions each value has in a single run."""
     changed = draws.copy()
     for name, site in sample_sites(draws):
         if name in ranks and not site["is_observed"]:
@@ -27,7 +27,7 @@ def ranked(draws: Trace, ranks: Mapping[str, int], particles: int) -> Trace:
 
 
 def is_of_each(site: Site) -> bool:
-    """Whether the value of a site is one of each particle, and not shared by all."""
+    """Whether each particle has a value of its own at a site, rather than one that all share."""
     return RANK in site and _rank(site) > site[RANK]
 
 
@@ -36,20 +36,20 @@ def _rank(site: Site) -> int:
 
 
 def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
-    """The sample sites, but for those that choose a subsample."""
+    """The sample sites of a trace, except those that choose a subsample."""
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
             yield name, site
 
 
 def names_per_particle(trace: Trace | None) -> Iterator[str]:
-    """The names of the sites whose values are one a particle."""
+    """The names of the sites that have one value per particle."""
     if trace is not None:
         yield from (name for name, site in sample_sites(trace) if RANK in site and not site["is_observed"])
 
 
 def single_draws(draws: Trace | None, k: int) -> Trace | None:
-    """The draws of one particle, of the shapes that they have in a single run."""
+    """The draws of particle ``k``, in the shapes that they have in a single run."""
     if draws is None:
         return None
     return with_values(draws, {name: rows_of_runs(draws.nodes[name])[k] for name in names_per_particle(draws)})
@@ -62,7 +62,7 @@ def rows_of_runs(site: Site) -> Tensor:
 
 
 def with_subsamples(draws: Trace | None, first: Trace | None) -> Trace | None:
-    """The draws, with the subsamples of the first particle, which all share."""
+    """Add to the draws the subsamples of the first particle, which all share."""
     if first is None:
         return draws
     changed = Trace() if draws is None else draws.copy()
@@ -73,6 +73,7 @@ def with_subsamples(draws: Trace | None, first: Trace | None) -> Trace | None:
 
 
 def require_same_sites(traces: Sequence[Trace]) -> None:
+    """Raise an InputError that names a site which only some of the runs have."""
     first = [name for name, _ in sample_sites(traces[0])]
     for trace in traces[1:]:
         if differing := set(first) ^ {name for name, _ in sample_sites(trace)}:
@@ -83,6 +84,7 @@ def require_same_sites(traces: Sequence[Trace]) -> None:
 
 
 def stacked_trace(traces: Sequence[Trace], nesting: int) -> Trace:
+    """Stack the traces of single runs; ``nesting`` is how deep plates nest."""
     lifted = traces[0].copy()
     for name, first in sample_sites(traces[0]):
         sites = [trace.nodes[name] for trace in traces]
@@ -93,7 +95,7 @@ def stacked_trace(traces: Sequence[Trace], nesting: int) -> Trace:
 
 
 def tensor_parts(site: Site) -> list[str]:
-    """What a site has in tensors, beside its distribution."""
+    """The entries of a site that are tensors, beside its distribution."""
     return [part for part in ("value", "scale", "mask", DENSITY) if isinstance(site.get(part), Tensor)]
 
 
@@ -104,7 +106,7 @@ def _are_shared(site: Site, part: str, values: Sequence[Tensor]) -> bool:
 
 
 def site_of_all_runs(site: Site, fn: Any, parts: dict[str, Tensor], nesting: int) -> Site:
-    """A site of one run with what all runs have there, shapes ``(K, *shape)``."""
+    """The site of one run with the values of all runs, shapes ``(K, *shape)``."""
     aligned = {
         part: _with_plate_dims(values, nesting + (site["fn"].event_dim if part == "value" else 0))
         for part, values in parts.items()
