@@ -10,7 +10,8 @@ import pyro
 import torch
 
 _packages = [Path(str(package.__file__)).parent for package in (torch, pyro)]
-_not_the_users = tuple(map(str, [*_packages, Path(__file__).parent]))
+_not_the_users = tuple(map(str, [*_packages, Path(__file__).parents[1]]))
+"""Folders of torch, Pyro and this library."""
 
 
 class NotRecordedError(Exception):
