@@ -25,7 +25,7 @@ from benchmarks.peers import Stepper
 from benchmarks.programs.contenders import batch_size, draw, steps_of
 from benchmarks.programs.pair import NormalNetwork, latent, pixels
 from benchmarks.task import pixels as images
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 
 context, topics = pixels // 2, 20
 TUTORIAL, BROADCASTING = "mapped", "together"

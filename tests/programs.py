@@ -20,7 +20,7 @@ from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
-from pyrovae.engine.weights import Plates
+from pyrovae.engine.plates import Plates
 
 PLATES = Plates("data", 1)
 """Of every program here that has one plate."""

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, autoguide
 
 from pyrovae import ELBO, IWAE, InputError, fit, log_likelihood
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 x = torch.tensor([-0.4, 0.1, 1.3, 2.0], dtype=torch.float64)

@@ -10,7 +10,7 @@ from torch import nn
 
 import pyrovae
 from pyrovae import ELBO, VAE, InputError, likelihoods
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 bits = torch.tensor([0, 1, 1, 0])

@@ -15,8 +15,8 @@ from torch import nn
 import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.priors
-from pyrovae.compiling.export import Recording
-from pyrovae.engine.weights import log_weights
+from pyrovae.compiling.recording import Recording
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood, Normal

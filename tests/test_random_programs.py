@@ -27,7 +27,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.errors import InputError
 
 Step = Callable[[Tensor, Tensor, bool], Tensor]

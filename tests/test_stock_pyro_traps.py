@@ -16,7 +16,7 @@ from pyro.infer.importance import vectorized_importance_weights
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO, IWAE, Objective, ReweightedWakeSleep, TailAdaptive
 

@@ -21,7 +21,7 @@ from benchmarks.programs.pair import Pair
 from benchmarks.programs.vamp import vamp
 from benchmarks.step import agreed
 from benchmarks.task import pixels
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 
 programs: tuple[Callable[[], Pair], ...] = (functions, hierarchical, flow, vamp)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 
 RUNS_A_REPLAY = 8
 """Runs of the function in the larger of its two graphs."""

@@ -1,4 +1,4 @@
-"""What ``torch.func.vmap`` has no rule for, and a program may do all the same: draws and statistics in place."""
+"""Out-of-place substitutes for draws and statistics in place, for which ``torch.func.vmap`` has no rule."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Statistics:
-    """What one call of batch normalisation in training counts of its batch."""
+    """Mean and variance of the batch in one call of batch normalisation in training."""
 
     def __init__(self, x: Tensor, running: tuple[Tensor, Tensor], momentum: float) -> None:
         dims = [dim for dim in range(x.dim()) if dim != 1]
@@ -27,7 +27,7 @@ class Statistics:
 
 
 class Mappable(TorchFunctionMode):
-    """What a program does in place that ``vmap`` has no rule for, done out of place.
+    """A mode that does out of place what a program does in place and ``vmap`` has no rule for.
 
     Draws in place (``torch.empty(3).normal_()``) become draws; the tensor that they were to fill is filled with NaN, so
     that code which reads it, instead of what was returned, sees NaN. Batch normalisation in training

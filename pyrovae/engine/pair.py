@@ -9,8 +9,13 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrovae.engine.looks import Looks
-from pyrovae.engine.weights import Call, LogWeights, Plates, check_pair, require_uncoupled, weigh
+from pyrovae.engine.call import Call
+from pyrovae.engine.coupling import require_uncoupled
+from pyrovae.engine.log_weights import weigh
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.plates_cache import PlatesCache
+from pyrovae.engine.validation import check_pair
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.parameters import Program, as_parameters, owner, parameter_store, seeing
@@ -34,7 +39,7 @@ class Pair(nn.Module):
         self._constraints: dict[str, Any] = {}
         self.others = nn.ModuleList()
         self.unknown: list[str] = []
-        self._looks = Looks()
+        self._plates_cache = PlatesCache()
         self._adopt(owner(program) for program in (model, guide))
 
     def weigh(self, particles: int, *args: Any, **kwargs: Any) -> LogWeights:
@@ -43,7 +48,7 @@ class Pair(nn.Module):
             return weigh(model, guide, args, kwargs, particles, self.plates)
 
     def check(self, *args: Any, **kwargs: Any) -> None:
-        """Run the pair once with validation on: every error of :func:`pyrovae.engine.weights.find_plates`."""
+        """Run the pair once with validation on: every error of :func:`pyrovae.engine.validation.find_plates`."""
         with self.opened() as (model, guide):
             check_pair(model, guide, *args, **kwargs)
 
@@ -63,13 +68,13 @@ class Pair(nn.Module):
             if len(batch) > 1 and len(batch) in batch.x.shape[1:]:
                 self._require_first_axis(batch.rows(slice(1, None)))
             mixed |= getattr(owner(self.guide), "each_by_itself", False)
-            if not mixed and len(batch) > 1 and not any(part.training for part in self._looks.modules):
+            if not mixed and len(batch) > 1 and not any(part.training for part in self._plates_cache.modules):
                 with self.opened() as (model, guide):
                     others = torch.tensor([1, *range(1, len(batch))], device=batch.x.device)
                     call = Call(model, guide, (batch.x,), batch.given, 1, self.plates)
                     changed = batch.rows(others)
                     other = replace(call, args=(changed.x,), kwargs=changed.given)
-                    require_uncoupled(call, other, self._looks.modules)
+                    require_uncoupled(call, other, self._plates_cache.modules)
 
     def _require_first_axis(self, fewer: Batch) -> None:
         """Raise an InputError where the data plate does not shrink with the batch, being over another axis."""
@@ -89,20 +94,20 @@ class Pair(nn.Module):
         if self.plates is None:
             self.start(*args, **kwargs)
             return True
-        known = self._looks.known(args, kwargs)
+        known = self._plates_cache.known(args, kwargs)
         if known is None:
             with self.opened() as (model, guide):
-                self.plates = self._looks.at(model, guide, args, kwargs)
+                self.plates = self._plates_cache.at(model, guide, args, kwargs)
             return True
         self.plates = known
         return False
 
     def start(self, *args: Any, **kwargs: Any) -> None:
         """Run the pair once to find its plates and its ``pyro.param`` statements; the first call does it by itself."""
-        self._looks = Looks()
+        self._plates_cache = PlatesCache()
         store = parameter_store(self.model, self.guide)
         with _modules_called() as called, _Entered() as entered, store as (model, guide):
-            self.plates = self._looks.at(model, guide, args, kwargs)
+            self.plates = self._plates_cache.at(model, guide, args, kwargs)
         values = {value for _, value in entered.values}
         self._adopt(module for module in called if _trained(module) and _trained(module) <= values)
         mine = set(self.parameters()) - set(self.stored.parameters())

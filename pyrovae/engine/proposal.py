@@ -16,8 +16,11 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyrovae.engine.supports import Site, base_distribution, is_discrete, stated_support
-from pyrovae.engine.weights import LogWeights, density_of, per_datum
+from pyrovae.engine.densities import density_of
+from pyrovae.engine.shapes import per_datum
+from pyrovae.engine.sites import Site
+from pyrovae.engine.supports import base_distribution, is_discrete, stated_support
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 
 PROOF = 16

@@ -8,10 +8,8 @@ from pyro.distributions.constraints import sphere
 from torch import Tensor
 from torch.distributions import Distribution, Independent, constraints
 
+from pyrovae.engine.sites import Site
 from pyrovae.errors import InputError
-
-Site = Any
-"""One node of a Pyro trace."""
 
 
 def base_distribution(distribution: Distribution) -> Distribution:

@@ -17,9 +17,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyrovae.engine.gradients import stop_values
+from pyrovae.engine.call import Call
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.engine.weights import Call
+from pyrovae.engine.stopped_draws import stop_values
 from pyrovae.errors import InputError
 from pyrovae.objectives import Objective, ObjectiveModule
 from pyrovae.runtime.batches import Batch, DataLike, as_batch

@@ -7,7 +7,7 @@ from pyrovae.errors import InputError
 from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.equivalence import VALUE, difference
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.probing import attributes
+from pyrovae.runtime.module_state import attributes
 from pyrovae.runtime.seeds import seeded
 from pyrovae.vae import VAE
 

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyrovae.engine.call import Call
+from pyrovae.engine.shapes import coordinates
+from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution
-from pyrovae.engine.weights import Call, LogWeights, Site, coordinates
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import ELBO, has_formula, kl_terms, same_order
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized

@@ -6,14 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrovae.compiling.export import Recording, fuse, recorded, require_agreement, warn_of_eager
-from pyrovae.engine.gradients import derivatives
+from pyrovae.compiling.fallback import recorded, require_agreement, warn_of_eager
+from pyrovae.compiling.fusion import fuse
+from pyrovae.compiling.recording import Recording
+from pyrovae.engine.derivatives import derivatives
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.runtime.arguments import Arguments
 from pyrovae.runtime.equivalence import BUFFER, GRADIENT, VALUE, Outcome, difference
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
-from pyrovae.runtime.probing import reached
 
 Graph = Callable[..., Measurement]
 """What an objective measures, of the tensors among the arguments."""

@@ -2,8 +2,9 @@ r"""The chi upper bound."""
 
 import math
 
-from pyrovae.engine.gradients import require_model_stops, stopping_model
-from pyrovae.engine.weights import Call
+from pyrovae.engine.call import Call
+from pyrovae.engine.stopped_densities import require_model_stops
+from pyrovae.engine.stopped_programs import stopping_model
 from pyrovae.errors import InputError
 from pyrovae.objectives.power_mean import PowerMean
 from pyrovae.objectives.weight_bound import Estimator, Evaluation

@@ -5,8 +5,11 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyrovae.engine.call import Call
+from pyrovae.engine.shapes import per_datum
+from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution, is_masked
-from pyrovae.engine.weights import Call, LogWeights, Site, per_datum
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, require_reparameterized
 from pyrovae.objectives.power_mean import PowerMean

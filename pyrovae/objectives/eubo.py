@@ -5,8 +5,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pyrovae.engine.gradients import dream, require_model_stops, stopping_model
-from pyrovae.engine.weights import Call, LogWeights
+from pyrovae.engine.call import Call
+from pyrovae.engine.dreams import dream
+from pyrovae.engine.stopped_densities import require_model_stops
+from pyrovae.engine.stopped_programs import stopping_model
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.objectives.thermodynamic_elbo import tilted_mean

@@ -14,15 +14,20 @@ from pyro.infer.enum import get_importance_trace
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from pyrovae.compiling.export import is_recording
-from pyrovae.engine.gradients import RunTwiceError, observe_apart
-from pyrovae.engine.looks import Looks
+from pyrovae.compiling.recording_context import is_recording
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.plates_cache import PlatesCache
 from pyrovae.engine.programs import PairLike, programs
-from pyrovae.engine.weights import Call, LogWeights, Plates, Site
+from pyrovae.engine.sites import Site
+from pyrovae.engine.stopped_densities import RunTwiceError, observe_apart
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
+from pyrovae.runtime.fixed_randomness import Still
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program, same_random_numbers
-from pyrovae.runtime.probing import Still, perturbed, reached
+from pyrovae.runtime.perturbation import perturbed
 
 
 class Measurement(NamedTuple):
@@ -83,7 +88,7 @@ class Objective(PyroELBO):
         if num_particles < 1:
             raise InputError(f"num_particles is {num_particles}; {type(self).__name__} needs at least 1")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        self._looked: tuple[tuple[Program, Program] | None, Looks] = None, Looks()
+        self._cached: tuple[tuple[Program, Program] | None, PlatesCache] = None, PlatesCache()
         self._examined: set[tuple[bool, ...]] = set()
 
     @abstractmethod
@@ -134,17 +139,17 @@ class Objective(PyroELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """The loss as a scalar tensor, with Pyro's parameter store as it is."""
-        pair, looks = self._looked
+        pair, cache = self._cached
         if new := pair != (model, guide):
-            self._looked = _, looks = (model, guide), Looks()
+            self._cached = _, cache = (model, guide), PlatesCache()
             self._examined = set()
-        plates = looks.at(model, guide, args, kwargs)
+        plates = cache.at(model, guide, args, kwargs)
         call = Call(model, guide, args, kwargs, self.num_particles, plates)
         if new:
             self.examine_all(call, gradient=False)
-        if torch.is_grad_enabled() and looks.modes not in self._examined:
+        if torch.is_grad_enabled() and cache.modes not in self._examined:
             self.examine_all(call, gradient=True)
-            self._examined.add(looks.modes)
+            self._examined.add(cache.modes)
         return self.measure(model, guide, *args, plates=plates, **kwargs).loss
 
     def examine_all(self, call: Call, gradient: bool) -> None:
@@ -173,7 +178,7 @@ class Objective(PyroELBO):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the pair that it was last called on."""
-        return {**vars(self), "_looked": (None, Looks()), "_examined": set()}
+        return {**vars(self), "_cached": (None, PlatesCache()), "_examined": set()}
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss as a number; what ``SVI.evaluate_loss`` calls."""
@@ -216,7 +221,7 @@ class ObjectiveModule(Pair):
     def examine_gradient(self, *args: Any, **kwargs: Any) -> None:
         """Raise an InputError where the objective has no right gradient on this pair in its mode, training or evaluation."""
         self._examine(args, kwargs, gradient=True)
-        self._examined.add(self._looks.modes)
+        self._examined.add(self._plates_cache.modes)
 
     def _examine(self, args: tuple, kwargs: dict, gradient: bool) -> None:
         with self.opened() as (model, guide):
@@ -227,7 +232,7 @@ class ObjectiveModule(Pair):
         """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
         if not is_recording():
             self.ready(*args, **kwargs)
-            if torch.is_grad_enabled() and self._looks.modes not in self._examined:
+            if torch.is_grad_enabled() and self._plates_cache.modes not in self._examined:
                 self.examine_gradient(*args, **kwargs)
         with self.opened() as (model, guide):
             return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)
@@ -238,7 +243,7 @@ class ObjectiveModule(Pair):
 
 
 def weigh_apart(objective: Objective, call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draws, and what :func:`~pyrovae.engine.gradients.observe_apart` makes of them, if this objective may be made of it."""
+    """Draws with the result of :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
     weights.require_densities(type(objective).__name__)

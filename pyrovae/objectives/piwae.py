@@ -2,8 +2,8 @@
 
 import torch
 
-from pyrovae.engine.gradients import require_guide_stops, require_model_stops, stopped_density
-from pyrovae.engine.weights import Call
+from pyrovae.engine.call import Call
+from pyrovae.engine.stopped_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.miwae import MIWAE
 from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart

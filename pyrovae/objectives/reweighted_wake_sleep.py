@@ -2,8 +2,10 @@
 
 import torch
 
-from pyrovae.engine.gradients import draw_stopped, dream, require_density
-from pyrovae.engine.weights import Call, Plates
+from pyrovae.engine.call import Call
+from pyrovae.engine.dreams import dream
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.stopped_draws import draw_stopped, require_density
 from pyrovae.errors import InputError
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.objective import Evaluation, Objective

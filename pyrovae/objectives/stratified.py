@@ -15,9 +15,11 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import MixtureSameFamily
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.particles import current_particle
+from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution
-from pyrovae.engine.weights import Call, LogWeights, Site
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 from pyrovae.objectives.weight_bound import counted

@@ -8,8 +8,11 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrovae.engine.call import Call
+from pyrovae.engine.shapes import coordinates
+from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution
-from pyrovae.engine.weights import Call, LogWeights, Site, coordinates
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import has_formula
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized

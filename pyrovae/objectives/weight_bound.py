@@ -35,17 +35,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pyrovae.engine.gradients import (
-    Tapped,
-    choose,
-    density_of_draws,
-    draw_stopped,
-    require_guide_stops,
-    require_same,
-    stopped_density,
-    with_draws_of_model,
-)
-from pyrovae.engine.weights import Call, LogWeights
+from pyrovae.engine.call import Call
+from pyrovae.engine.gradient_factors import Tapped
+from pyrovae.engine.resampling import choose
+from pyrovae.engine.stopped_densities import require_guide_stops, require_same, stopped_density, with_draws_of_model
+from pyrovae.engine.stopped_draws import density_of_draws, draw_stopped
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
 

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from pyrovae.compiling.export import Recording, fuse, recorded, require_agreement, warn_of_eager
-from pyrovae.engine.gradients import derivatives
+from pyrovae.compiling.fallback import recorded, require_agreement, warn_of_eager
+from pyrovae.compiling.fusion import fuse
+from pyrovae.compiling.recording import Recording
+from pyrovae.engine.derivatives import derivatives
 from pyrovae.errors import InputError
 from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.objectives.compiled import as_tensors, detached, record
 from pyrovae.runtime.arguments import Arguments
 from pyrovae.runtime.batches import Batch, Columns
 from pyrovae.runtime.equivalence import BUFFER, GRADIENT, VALUE, Outcome, difference
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
-from pyrovae.runtime.probing import reached
 from pyrovae.training.checks import Copies
 from pyrovae.training.epoch_sums import Tally
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.data.binarize import Binarize
 from pyrovae.data.split import Split
-from pyrovae.engine.gradients import derivatives
+from pyrovae.engine.derivatives import derivatives
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.objectives import ELBO, Objective, ObjectiveModule
@@ -27,9 +27,9 @@ from pyrovae.runs.run import Former, Run
 from pyrovae.runtime.batches import as_batch, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating, modes_kept
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program, keeps_places, owner, same_random_numbers
 from pyrovae.runtime.precision import Precision, computing_in
-from pyrovae.runtime.probing import reached
 from pyrovae.runtime.seeds import seeded
 from pyrovae.training.checkpointing import Keeping, opened
 from pyrovae.training.checks import UnmovedParameterWarning

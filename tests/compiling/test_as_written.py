@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import pyrovae
 from pyrovae import ELBO, IWAE, InputError
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.engine.particles import ParticlesInTurnWarning
 from pyrovae.training.fit import EvaluationModeWarning
 

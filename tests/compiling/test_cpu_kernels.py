@@ -22,7 +22,7 @@ from pyrovae.compiling.cpu_kernels import (
     rewrite,
     tanh,
 )
-from pyrovae.compiling.export import decompositions, fuse
+from pyrovae.compiling.fusion import decompositions, fuse
 
 PIXELS = 112
 """Seven factors a product."""

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 from pyrovae import ELBO, IWAE
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.engine.particles import ParticlesInTurnWarning
 from pyrovae.runtime.batches import Columns
 from pyrovae.training.checks import UnmovedParameterWarning

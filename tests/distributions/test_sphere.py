@@ -14,7 +14,7 @@ from pyro.distributions import constraints
 from torch.distributions import kl_divergence
 
 from pyrovae.distributions.sphere import UniformSphere, VonMisesFisher, _Angle, direction
-from pyrovae.engine.weights import find_plates
+from pyrovae.engine.validation import find_plates
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal
 from pyrovae.guides import VonMisesFisher as Guide

@@ -17,10 +17,12 @@ from torch.nn.utils import spectral_norm
 import pyrovae
 import pyrovae.objectives
 from pyrovae import annealed_importance_sampling, bound_curve, log_likelihood
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.particles import ParticlesInTurnWarning
-from pyrovae.engine.weights import Plates, find_plates, log_weights
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.validation import find_plates
 from pyrovae.evaluation import gradient_statistics, kl_decomposition, posterior_means, reconstructions
 from pyrovae.objectives import ELBO, IWAE, SELBO, Objective
 

@@ -13,7 +13,7 @@ from pyro.infer.autoguide import AutoDelta
 from pyro.poutine.trace_struct import Trace
 
 from pyrovae import ELBO, annealed_importance_sampling, bound_curve, compare, fit, impute, log_likelihood, log_weights
-from pyrovae.engine.weights import check_pair
+from pyrovae.engine.validation import check_pair
 from pyrovae.errors import InputError
 from pyrovae.evaluation.latent.kl_decomposition import kl_decomposition
 from pyrovae.evaluation.latent.rate_distortion import rate_distortion

@@ -26,7 +26,9 @@ from programs import (
 from pyro import poutine
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoIAFNormal, AutoMultivariateNormal, AutoNormal
 
-from pyrovae.engine.weights import Plates, find_plates, log_weights, weigh
+from pyrovae.engine.log_weights import log_weights, weigh
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.validation import find_plates
 from pyrovae.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("float64")

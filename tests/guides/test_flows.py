@@ -10,7 +10,8 @@ import torch
 import zuko
 from torch.nn.functional import softplus
 
-from pyrovae.engine.weights import Plates, log_weights
+from pyrovae.engine.log_weights import log_weights
+from pyrovae.engine.plates import Plates
 from pyrovae.errors import InputError
 from pyrovae.guides import Flow, InverseAutoregressive
 from pyrovae.networks import MLP

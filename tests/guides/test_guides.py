@@ -13,7 +13,8 @@ from spaces import latents, space_of
 from torch.nn.functional import softplus
 
 import pyrovae.guides
-from pyrovae.engine.weights import density_sites, log_weights
+from pyrovae.engine.log_weights import log_weights
+from pyrovae.engine.sites import density_sites
 from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Normal

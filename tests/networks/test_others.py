@@ -11,7 +11,7 @@ from torch import Tensor
 
 import pyrovae
 from pyrovae import IWAE, InputError
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from tests.networks.others import Case, GraphPair, Pair, cases, edges_as_argument, ring
 
 pytestmark = pytest.mark.filterwarnings(

@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.infer import SVI
 
 from pyrovae import compile
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO
 from pyrovae.objectives.beta_elbo import BetaELBO

@@ -16,7 +16,7 @@ from user_network import Normalised
 
 import pyrovae
 from pyrovae import ELBO, IWAE, VAE, InputError
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.objectives import compiled
 
 compile = compiled.compile

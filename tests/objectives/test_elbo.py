@@ -16,7 +16,7 @@ from programs import (
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.objectives import ELBO
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -11,7 +11,7 @@ from programs import PLATES, GaussianGuide, LinearGaussian, Mixture, MixtureGuid
 from pyro.infer import ReweightedWakeSleep as StockReweightedWakeSleep
 from quadrature import Grid
 
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.objectives import (
     CIWAE,
     CUBO,

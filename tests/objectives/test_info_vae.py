@@ -10,7 +10,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from torch import nn
 
 from pyrovae import compile
-from pyrovae.engine.weights import Call
+from pyrovae.engine.call import Call
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO
 from pyrovae.objectives.info_vae import InfoVAE

@@ -23,7 +23,8 @@ from pyro.infer import SVI, TraceEnum_ELBO
 from torch import nn
 
 import pyrovae.objectives
-from pyrovae.engine.weights import Call, log_weights
+from pyrovae.engine.call import Call
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO, IWAE, SIWAE, BetaELBO, Objective, ObjectiveModule, WakeSleep
 

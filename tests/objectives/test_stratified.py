@@ -15,7 +15,8 @@ from torch import nn
 
 import pyrovae
 from pyrovae.distributions.diagonal_normal_mixture import DiagonalNormalMixture
-from pyrovae.engine.weights import Call, log_weights
+from pyrovae.engine.call import Call
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.errors import InputError
 from pyrovae.guides import MixtureNormal
 from pyrovae.networks import MLP

@@ -9,7 +9,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
-from pyrovae.engine.weights import log_weights
+from pyrovae.engine.log_weights import log_weights
 from pyrovae.networks import ConvDecoder, ConvEncoder
 from pyrovae.objectives import ELBO, IWAE
 from pyrovae.runtime.parameters import same_random_numbers

@@ -13,7 +13,9 @@ from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
 from torch.distributions import Distribution, transform_to, transforms
 
-from pyrovae.compiling.export import NotRecordedError, Recording, fuse
+from pyrovae.compiling.fusion import fuse
+from pyrovae.compiling.recording import Recording
+from pyrovae.compiling.refusals import NotRecordedError
 
 pytestmark = pytest.mark.usefixtures("float64", "unfused")
 B, D = 4, 3

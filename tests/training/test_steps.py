@@ -22,7 +22,7 @@ import pyrovae.objectives
 import pyrovae.priors
 from pyrovae import IWAE, VAE, InputError
 from pyrovae.compiling.cuda_graph import Captured
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.data import Binarize
 from pyrovae.guides import FullRankNormal, Guide
 from pyrovae.likelihoods import Likelihood, Normal

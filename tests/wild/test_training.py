@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyrovae import ELBO, IWAE, fit
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from tests.wild import counts
 from tests.wild.case import Row
 from tests.wild.rows import ROWS

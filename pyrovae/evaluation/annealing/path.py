@@ -19,12 +19,15 @@ from pyro.distributions import Delta, ImproperUniform, constraints
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from pyrovae.compiling.export import Recording, fuse, recorded, require_agreement
-from pyrovae.engine.gradients import dream
+from pyrovae.compiling.fallback import recorded, require_agreement
+from pyrovae.compiling.fusion import fuse
+from pyrovae.compiling.recording import Recording
+from pyrovae.engine.call import Call
+from pyrovae.engine.dreams import dream
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.particles import with_values
+from pyrovae.engine.sites import Site, with_values
 from pyrovae.engine.supports import base_distribution, stated_support
-from pyrovae.engine.weights import Call, LogWeights, Site
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.factorization import FailuresAsNumbers
 from pyrovae.evaluation.annealing.unconstrained import Chart, same_support

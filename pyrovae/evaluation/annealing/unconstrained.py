@@ -9,8 +9,10 @@ from pyro.distributions import transforms as pyro_transforms
 from torch import Tensor
 from torch.distributions import biject_to, constraints, transforms
 
-from pyrovae.engine.supports import Site, within_independent
-from pyrovae.engine.weights import Plates, data_place, per_datum
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.shapes import data_place, per_datum
+from pyrovae.engine.sites import Site
+from pyrovae.engine.supports import within_independent
 
 
 class Chart:

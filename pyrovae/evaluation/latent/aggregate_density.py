@@ -15,9 +15,11 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.particles import with_values
-from pyrovae.engine.weights import Call, LogWeights, Site, data_place
+from pyrovae.engine.shapes import data_place
+from pyrovae.engine.sites import Site, with_values
+from pyrovae.engine.weights import LogWeights
 from pyrovae.runtime.batches import Batch, Columns, batches
 
 

@@ -6,9 +6,12 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.engine.weights import Call, LogWeights, Site, coordinates
+from pyrovae.engine.shapes import coordinates
+from pyrovae.engine.sites import Site
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import require_positive
 from pyrovae.evaluation.latent.weighted_batches import weighed
 from pyrovae.runtime.batches import DataLike, as_data

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.particles import with_values
-from pyrovae.engine.supports import Site, is_discrete, stated_support
-from pyrovae.engine.weights import Call, LogWeights
+from pyrovae.engine.sites import Site, with_values
+from pyrovae.engine.supports import is_discrete, stated_support
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.evaluation.latent.reconstructions import observed_mean
 from pyrovae.runtime.batches import Batch, batches

@@ -61,8 +61,7 @@ def impute(
 
     Raises:
         InputError: for numbers below one, no mask or two, a mask of another type or shape, and a model without one
-            observed site;
-            and for a pair and data that cannot be weighed (see :func:`pyrovae.engine.weights.log_weights`).
+            observed site; and for a pair and data that cannot be weighed (see :func:`pyrovae.log_weights`).
 
     Source: Mattei and Frellsen, MIWAE: Deep Generative Modelling and Imputation of Incomplete Data Sets
     (arXiv:1812.02633), section 3.

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyrovae.engine.shapes import coordinates
+from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution
-from pyrovae.engine.weights import LogWeights, Site, coordinates
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import has_formula, same_order
 

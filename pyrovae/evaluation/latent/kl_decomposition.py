@@ -13,11 +13,12 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.particles import with_values
 from pyrovae.engine.programs import PairLike, programs, takes_pair
+from pyrovae.engine.sites import Site, with_values
 from pyrovae.engine.supports import base_distribution
-from pyrovae.engine.weights import Call, LogWeights, Site
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.latent.aggregate_density import DrawsAlone, log_aggregate_density, log_density, places
 from pyrovae.evaluation.latent.kl_by_dimension import kl_by_dimension
@@ -151,7 +152,7 @@ def kl_decomposition(
     Raises:
         InputError: for numbers below 1; for a guide that draws something beside the latents, puts a latent at a point, or is
             random beyond its sites; for a prior that is not the same for all data; and for a pair that cannot be weighed
-            (see :func:`pyrovae.engine.weights.log_weights`).
+            (see :func:`pyrovae.engine.log_weights.log_weights`).
 
     References:
         | ELBO surgery: yet another way to carve up the variational evidence lower bound (Hoffman & Johnson, 2016)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from pyrovae.engine.weights import Plates, Site
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.sites import Site
 
 
 def mean(distribution: Distribution) -> Tensor | None:

@@ -4,9 +4,11 @@ import torch
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.plates import Plates
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.engine.weights import Call, Plates, Site, density_sites
+from pyrovae.engine.sites import Site, density_sites
 from pyrovae.evaluation.latent.means import mean, mean_of_draws
 from pyrovae.runtime.batches import Batch, DataLike, as_data, batches
 from pyrovae.runtime.device import home
@@ -45,7 +47,7 @@ def posterior_means(
         Shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
 
     Raises:
-        InputError: naming the site, for a pair that does not match (see :func:`pyrovae.engine.weights.find_plates`).
+        InputError: naming the site, for a pair that does not match (see :func:`pyrovae.engine.validation.find_plates`).
     """
     model, guide = programs(pair)
     columns = as_data(data)

@@ -103,7 +103,7 @@ def rate_distortion(
 
     Raises:
         InputError: where there is no pair, for a value that is none, for numbers below 1, and for a pair that cannot be
-            weighed (see :func:`pyrovae.engine.weights.log_weights`).
+            weighed (see :func:`pyrovae.engine.log_weights.log_weights`).
 
     References:
         | Fixing a Broken ELBO (Alemi et al., 2018), figure 1

@@ -4,8 +4,10 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrovae.engine.log_weights import log_weights
+from pyrovae.engine.plates import Plates
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.engine.weights import Plates, Site, log_weights
+from pyrovae.engine.sites import Site
 from pyrovae.errors import InputError
 from pyrovae.evaluation.latent.means import mean, mean_of_draws
 from pyrovae.runtime.batches import DataLike, as_batch

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import PairLike, programs, takes_pair
+from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution
-from pyrovae.engine.weights import Call, Site
 from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.latent.decode import decode, latent_site
 from pyrovae.evaluation.latent.posterior_means import posterior_means

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import torch
 from pyro.poutine.trace_struct import Trace
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.weights import Call, LogWeights
+from pyrovae.engine.weights import LogWeights
 from pyrovae.runtime.batches import Batch, Columns, batches
 
 

@@ -24,9 +24,11 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, distributions
 from torch.distributions import Independent
 
+from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.particles import with_values
-from pyrovae.engine.weights import Call, LogWeights, Site, coordinates, density_sites
+from pyrovae.engine.shapes import coordinates
+from pyrovae.engine.sites import Site, density_sites, with_values
+from pyrovae.engine.weights import LogWeights
 from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.parameters import Program
 

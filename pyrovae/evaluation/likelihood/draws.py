@@ -7,7 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pyrovae.compiling.export import Recording, fuse, recorded, require_agreement
+from pyrovae.compiling.fallback import recorded, require_agreement
+from pyrovae.compiling.fusion import fuse
+from pyrovae.compiling.recording import Recording
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.proposal import PROOF, require_proposal
 from pyrovae.engine.weights import LogWeights

@@ -87,7 +87,7 @@ def log_likelihood(
 
     Raises:
         InputError: for numbers below one, and, naming the site, for a pair or data that cannot be weighed and for a
-            weight that is not a number (see :func:`pyrovae.engine.weights.log_weights`).
+            weight that is not a number (see :func:`pyrovae.engine.log_weights.log_weights`).
 
     Warns:
         ImportanceSamplingWarning: where more than one datum in twenty has a Pareto k-hat above the threshold.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from torch import Tensor
 
-from pyrovae.compiling.export import is_recording
+from pyrovae.compiling.recording_context import is_recording
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive

@@ -17,7 +17,8 @@ from torch import nn
 
 import pyrovae
 from pyrovae.distributions.flow import FlowDistribution, zuko
-from pyrovae.engine.weights import find_plates, log_weights
+from pyrovae.engine.log_weights import log_weights
+from pyrovae.engine.validation import find_plates
 from pyrovae.errors import InputError
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
 from pyrovae.evaluation.annealing.adaptation import plan, sigmoid_schedule

@@ -15,7 +15,7 @@ import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.priors
 from pyrovae import VAE, InputError, log_likelihood
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import pyrovae
-from pyrovae.compiling.export import NotCompiledWarning
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.errors import InputError
 from pyrovae.evaluation import inference_gaps, refine
 from pyrovae.guides import DiagonalNormal, FullRankNormal, Hierarchical

@@ -1,4 +1,4 @@
-"""How the particles of a pair run, looked up where a look has been taken at the like before."""
+"""A cache of the plates of a pair, for all arguments that could change how its particles run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +8,16 @@ import pyro
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pyrovae.engine.weights import Plates, find_plates, look_again
+from pyrovae.engine.plates import Plates
+from pyrovae.engine.validation import find_plates, find_plates_again
 from pyrovae.errors import InputError
+from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program
-from pyrovae.runtime.probing import reached
 
 
 @contextmanager
 def _shapes_wanted() -> Iterator[None]:
-    """Say of a lazy layer, which ``pyro.module`` cannot take, what to do."""
+    """Turn Pyro's error about a lazy layer into one that says what to do."""
     try:
         yield
     except ValueError as error:
@@ -27,8 +28,8 @@ def _shapes_wanted() -> Iterator[None]:
         ) from error
 
 
-class Looks:
-    """The plates of one pair, for all arguments and modes of its networks that could change how particles run.
+class PlatesCache:
+    """A cache of one pair's plates, by the arguments and network modes that could change how particles run.
 
     An axis that is named from the left can be right by accident where the batch has a size that a parameter has too, or 1;
     and what is no tensor, or whether a network trains, may decide what a program does.
@@ -44,24 +45,24 @@ class Looks:
 
     @property
     def modes(self) -> tuple[bool, ...]:
-        """Which of the networks train, and which do not."""
+        """For each network whether it is in training mode."""
         return tuple(module.training for module in self.modules)
 
     def known(self, args: Any, kwargs: Any) -> Plates | None:
-        """The plates for these arguments, where it takes no look to find them."""
+        """The plates for these arguments if they are in the cache; else None."""
         return self._found.get(self._key(args, kwargs))
 
     def at(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:
-        """The plates for these arguments.
+        """The plates for these arguments, from the cache or by running the pair.
 
         Raises:
-            InputError: at the first look, for a pair that cannot be weighed (:func:`~pyrovae.engine.weights.find_plates`).
+            InputError: at the first call, every error of :func:`~pyrovae.engine.validation.find_plates`.
         """
         if not self._found:
             return self._first(model, guide, args, kwargs)
         key = self._key(args, kwargs)
         if key not in self._found:
-            self._found[key] = look_again(model, guide, args, kwargs, next(iter(self._found.values())))
+            self._found[key] = find_plates_again(model, guide, args, kwargs, next(iter(self._found.values())))
         return self._found[key]
 
     def _first(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Plates:

@@ -32,18 +32,15 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from pyrovae import VAE, InputError
-from pyrovae.engine.gradients import (
-    Tapped,
-    choose,
-    draw_stopped,
-    dream,
-    observe_apart,
-    stop_values,
-    stopped_density,
-    stopping_model,
-)
+from pyrovae.engine.call import Call
+from pyrovae.engine.dreams import dream
+from pyrovae.engine.gradient_factors import Tapped
 from pyrovae.engine.pair import Pair
-from pyrovae.engine.weights import Call, find_plates
+from pyrovae.engine.resampling import choose
+from pyrovae.engine.stopped_densities import observe_apart, stopped_density
+from pyrovae.engine.stopped_draws import draw_stopped, stop_values
+from pyrovae.engine.stopped_programs import stopping_model
+from pyrovae.engine.validation import find_plates
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import (

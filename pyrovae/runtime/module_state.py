@@ -1,0 +1,87 @@
+"""The state that modules keep beside their parameters: remembered before a run, and restored after it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pyrovae.errors import InputError
+from pyrovae.runtime.parameters import Program, owner, seeing
+
+
+@contextmanager
+def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module]]:
+    """Collect the modules that programs are, or call meanwhile, and restore their state afterwards.
+
+    Args:
+        programs: what runs meanwhile.
+        numbers: whether what modules keep in attributes, as Python numbers and tensors, is put back too; buffers always are.
+    """
+    kept = Kept()
+    found = [module for module in map(owner, programs) if isinstance(module, nn.Module)]
+
+    def see(module: nn.Module) -> None:
+        found.append(module)
+        kept.keep(module)
+
+    for module in found:
+        kept.keep(module)
+    try:
+        with seeing(see):
+            yield found
+    finally:
+        kept.restore(numbers)
+
+
+class Kept:
+    """A snapshot of what modules keep: buffers, and the tensors and numbers in their attributes.
+
+    Args:
+        modules: those that are seen now.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module] = ()) -> None:
+        self._buffers: dict[nn.Module, dict[str, Tensor]] = {}
+        self._attributes: dict[nn.Module, dict[str, Any]] = {}
+        self._contents: dict[Tensor, Tensor] = {}
+        for module in modules:
+            self.keep(module)
+
+    def keep(self, module: nn.Module) -> None:
+        """Add a module and its parts to the snapshot, unless they are in it."""
+        for part in module.modules():
+            if part not in self._buffers:
+                _require_shapes(part)
+                self._buffers[part] = {name: value for name, value in part._buffers.items() if value is not None}
+                self._attributes[part] = attributes(part)
+                for value in (*self._buffers[part].values(), *self._attributes[part].values()):
+                    if isinstance(value, Tensor) and value not in self._contents:
+                        self._contents[value] = value.data.clone()
+
+    def restore(self, numbers: bool = True) -> None:
+        """Put the state back, unseen by autograd, whether a program changed tensors in place or replaced them."""
+        for part, buffers in self._buffers.items():
+            part._buffers.update(buffers)
+            if numbers:
+                vars(part).update(self._attributes[part])
+        for value, before in self._contents.items():
+            if value.layout != torch.strided or not torch.equal(value.data, before):
+                value.data.copy_(before)
+
+
+def _require_shapes(module: nn.Module) -> None:
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    if any(is_lazy(value) for value in own):
+        raise InputError(
+            f"{type(module).__name__} has parameters without a shape, which its first call will give them; run the network "
+            "once on a batch before"
+        )
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """The tensors and numbers that a module keeps beside its parameters and buffers."""
+    kept = (name for name, value in vars(module).items() if isinstance(value, Tensor | int | float))
+    return {name: vars(module)[name] for name in kept if name != "training"}

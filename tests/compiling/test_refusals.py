@@ -1,0 +1,14 @@
+"""Errors of programs that cannot be recorded, which name a line of the user's own code."""
+
+import pytest
+
+from pyrovae.compiling.refusals import NotRecordedError, refused
+from pyrovae.engine.programs import programs
+
+
+def test_an_error_raised_in_the_library_names_the_users_line():
+    with (
+        pytest.raises(NotRecordedError, match=r"^InputError at .*test_refusals.py:\d+ \(.*\): model 'x' is a NoneType"),
+        refused(),
+    ):
+        programs("x", None)
