@@ -10,9 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-
 from pyrovae.cli.evaluation import report
 from pyrovae.cli.torchrun import joined, own_device
 from pyrovae.cli.train import default_device
@@ -21,10 +18,21 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path import Start
 from pyrovae.evaluation.likelihood.log_likelihood import Proposal
 from pyrovae.experiment import load
-from pyrovae.experiment.config import Count, build_data, experiment_parser
+from pyrovae.experiment.build import build_data
 from pyrovae.experiment.load import read_config
-from pyrovae.experiment.parse import add_trust, explain, parse
-from pyrovae.experiment.trust import parse_settings, read_settings
+from pyrovae.experiment.messages import explain
+from pyrovae.experiment.parser import (
+    Count,
+    Namespace,
+    NonNegativeInt,
+    Parser,
+    PositiveInt,
+    add_trust,
+    make_parser,
+    parse,
+)
+from pyrovae.experiment.schema import experiment_parser
+from pyrovae.experiment.settings import parse_settings, read_settings
 from pyrovae.runs.split_record import check_same
 from pyrovae.training.fit import check_device
 from pyrovae.vae import VAE
@@ -91,8 +99,8 @@ def _settings(settings: dict[str, Any], source: Path, moved: Sequence[str], trus
         raise InputError(explain(str(error), experiment)) from error
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="pyrovae evaluate", exit_on_error=False, allow_abbrev=False, description=__doc__)
+def _parser() -> Parser:
+    parser = make_parser("pyrovae evaluate", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     parser.add_argument("--num_samples", type=Count, default=None, help="Importance samples a datum.")
     parser.add_argument("--limit", type=Limit, default=None, help="Evaluate the first so many test data, or all.")

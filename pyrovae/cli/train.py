@@ -10,7 +10,6 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyrovae.cli.evaluation import report
@@ -18,9 +17,10 @@ from pyrovae.cli.resume import settings_to_resume
 from pyrovae.cli.torchrun import joined, own_device
 from pyrovae.data import Split
 from pyrovae.errors import InputError
-from pyrovae.experiment.config import Experiment, build, build_again, experiment_parser
+from pyrovae.experiment.build import Experiment, build, build_again
 from pyrovae.experiment.load import read_config
-from pyrovae.experiment.parse import parse
+from pyrovae.experiment.parser import Namespace, Parser, parse
+from pyrovae.experiment.schema import experiment_parser
 from pyrovae.experiment.unsaved_state import require_kept
 from pyrovae.priors import Prior, Vamp
 from pyrovae.runs import Run
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _run(parser: ArgumentParser, config: Namespace, device: str, writes: bool) -> None:
+def _run(parser: Parser, config: Namespace, device: str, writes: bool) -> None:
     options = {"overwrite": config.overwrite, "resume": config.resume is not None}
     Run(config.run, **options)
     experiment = build(parser, config, config.trust if config.resume else None)
@@ -70,7 +70,7 @@ def _asked(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return asked.resume, asked.trust
 
 
-def _is_begun(parser: ArgumentParser, config: Namespace) -> bool:
+def _is_begun(parser: Parser, config: Namespace) -> bool:
     """Whether the run folder is of a training with these settings; what the first process found there is said by all."""
     begun = Path(config.run) / "config.yaml"
     found = config.resume is None and begun.is_file() and begun.read_text() == _text(parser, config)
@@ -122,7 +122,7 @@ def _start_prior(prior: Prior, train: Split, seed: int) -> None:
     prior.start_at(batch.x, batch.given.get("c"))
 
 
-def _text(parser: ArgumentParser, config: Namespace) -> str:
+def _text(parser: Parser, config: Namespace) -> str:
     kept = config.clone()
     for name in ("config", "resume", "trust"):
         kept.pop(name, None)
@@ -130,7 +130,7 @@ def _text(parser: ArgumentParser, config: Namespace) -> str:
     return parser.dump(kept, skip_unset=False)
 
 
-def _text_to_keep(parser: ArgumentParser, config: Namespace) -> str:
+def _text_to_keep(parser: Parser, config: Namespace) -> str:
     """That of ``config.yaml``, which stays what it is where a run goes on as it began."""
     if config.resume is None:
         return _text(parser, config)
