@@ -6,13 +6,11 @@ It reads the estimates that training or ``pyrovae evaluate`` left in each run, a
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyrovae.cli.records import read_summary
+from pyrovae.cli.records import FINGERPRINT, read_summary
 from pyrovae.errors import InputError
 from pyrovae.experiment.parser import Parser, make_parser, parse
 from pyrovae.runs.results import check_results
 from pyrovae.untrusted.bounded_files import require_plain
-
-FINGERPRINT = "fingerprint of the test data"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     print(found)
     if asked.figure is not None:
         from pyrovae import plots
-        from pyrovae.cli.evaluation import draw
+        from pyrovae.cli.drawing import draw
 
         draw(Path(asked.figure), lambda ax: plots.comparison(found, ax))
         print(f"\nwritten: {asked.figure}")
@@ -44,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 def _draw_plane(runs: dict[str, Path], number: int, figure: str) -> None:
     from pyrovae import plots
     from pyrovae.cli import rate_distortion_file
-    from pyrovae.cli.evaluation import draw
+    from pyrovae.cli.drawing import draw
 
     found = rate_distortion_file.read(runs, number)
     print(f"\n{found}")

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyrovae.cli.evaluate import divide
+from pyrovae.cli.reopened import divide
 from pyrovae.cli.report_contents import contents
 from pyrovae.errors import InputError
 from pyrovae.experiment.parser import Parser, add_trust, make_parser, parse

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrovae.cli.evaluation import are_pictures, draw, generate, labels_in_turn
+from pyrovae.cli.drawing import draw
+from pyrovae.cli.figures import are_pictures
+from pyrovae.cli.generation import generate, labels_in_turn
 from pyrovae.errors import InputError
 from pyrovae.experiment import load
 from pyrovae.experiment.parser import ActionYesNo, NonNegativeInt, PositiveInt, add_trust, make_parser, parse

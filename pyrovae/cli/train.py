@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrovae.cli.device import default_device
 from pyrovae.cli.evaluation import report
 from pyrovae.cli.resume import settings_to_resume
 from pyrovae.cli.torchrun import joined, own_device
@@ -88,12 +89,6 @@ def _train(experiment: Experiment, run: Run, device: str) -> None:
         f"{history.seconds_to_first_step:.1f} s; the best validation bound was in epoch {history.best_epoch}, whose "
         "parameters are kept\n"
     )
-
-
-def default_device(config: Namespace | None = None) -> str:
-    """What the configuration says, else CUDA where there is one."""
-    asked = config.training.device if config is not None else None
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _mean(train: Split) -> Tensor:

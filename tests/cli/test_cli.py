@@ -15,8 +15,8 @@ from runs import reseal
 
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.cli import main, rate_distortion_file
-from pyrovae.cli.evaluate import reopen
-from pyrovae.cli.evaluation import fingerprint
+from pyrovae.cli.evaluated_data import fingerprint
+from pyrovae.cli.reopened import reopen
 from pyrovae.cli.train import _mean
 from pyrovae.data import Array, Digits
 from pyrovae.evaluation import LogLikelihood, inference_gaps
@@ -187,7 +187,7 @@ def test_the_table_is_printed_before_anything_is_drawn(run, tmp_path, capsys, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     copy = shutil.copytree(run, tmp_path / "copy")
-    monkeypatch.setattr("pyrovae.cli.evaluation.draw", full)
+    monkeypatch.setattr("pyrovae.cli.drawing.draw", full)
     assert main(["evaluate", str(copy), "--num_samples", "60", "--limit", "5"]) == 2
     said = capsys.readouterr()
     assert "active units" in said.out

@@ -9,7 +9,7 @@ import yaml
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
-from pyrovae.cli.evaluate import reopen
+from pyrovae.cli.reopened import reopen
 from pyrovae.experiment.guard import guarded
 from pyrovae.experiment.schema import experiment_parser
 from pyrovae.experiment.settings import parse_settings, read_settings
