@@ -25,6 +25,37 @@ def test_importing_loads_none_of_the_heavy_libraries():
     assert loaded.stdout.strip() == "[]"
 
 
+def test_what_trains_and_evaluates_needs_no_jsonargparse():
+    """Who writes no configurations may do without it, in a container of few packages, say."""
+    program = """
+import importlib.abc, sys, warnings
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "jsonargparse":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import torch
+import pyrovae
+
+try:
+    pyrovae.load
+except ModuleNotFoundError as error:
+    assert error.name == "jsonargparse"
+else:
+    raise AssertionError("jsonargparse is there")
+x = torch.randn(20, 3)
+vae = pyrovae.VAE((3,), 2, likelihood=pyrovae.likelihoods.Normal)
+pyrovae.fit(vae.model, vae.guide, x, epochs=1, progress=False, compile=False)
+warnings.simplefilter("ignore", pyrovae.evaluation.ImportanceSamplingWarning)
+estimate = pyrovae.log_likelihood(vae.model, vae.guide, x, num_samples=20, particles=(1,), progress=False, compile=False)
+print(len(estimate.log_p), pyrovae.VAEEstimator.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "20 VAEEstimator", done.stderr
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'pyrovae' has no attribute 'nothing'"):
         _ = pyrovae.nothing

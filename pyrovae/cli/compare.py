@@ -6,15 +6,11 @@ It reads the estimates that training or ``pyrovae evaluate`` left in each run, a
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from pyrovae.cli.records import read_summary
+from pyrovae.cli.records import FINGERPRINT, read_summary
 from pyrovae.errors import InputError
-from pyrovae.experiment.parse import parse
+from pyrovae.experiment.parser import Parser, make_parser, parse
 from pyrovae.runs.results import check_results
 from pyrovae.untrusted.bounded_files import require_plain
-
-FINGERPRINT = "fingerprint of the test data"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     print(found)
     if asked.figure is not None:
         from pyrovae import plots
-        from pyrovae.cli.evaluation import draw
+        from pyrovae.cli.drawing import draw
 
         draw(Path(asked.figure), lambda ax: plots.comparison(found, ax))
         print(f"\nwritten: {asked.figure}")
@@ -46,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 def _draw_plane(runs: dict[str, Path], number: int, figure: str) -> None:
     from pyrovae import plots
     from pyrovae.cli import rate_distortion_file
-    from pyrovae.cli.evaluation import draw
+    from pyrovae.cli.drawing import draw
 
     found = rate_distortion_file.read(runs, number)
     print(f"\n{found}")
@@ -54,8 +50,8 @@ def _draw_plane(runs: dict[str, Path], number: int, figure: str) -> None:
     print(f"\nwritten: {figure}")
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="pyrovae compare", exit_on_error=False, allow_abbrev=False, description=__doc__)
+def _parser() -> Parser:
+    parser = make_parser("pyrovae compare", __doc__)
     parser.add_argument("runs", type=str, nargs="+", help="The run folders.")
     parser.add_argument("--figure", type=str | None, default=None, help="A PNG file to draw the comparison to.")
     about = "A PNG file to draw the runs to in the plane of rate and distortion, joined in the order given."

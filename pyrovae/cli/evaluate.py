@@ -4,30 +4,26 @@ An option ``--data.X VALUE`` overrides the configuration of the run, for data th
 ``--data.path`` of an array.
 """
 
-from argparse import ArgumentError
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-
+from pyrovae.cli.device import available_device, default_device
 from pyrovae.cli.evaluation import report
+from pyrovae.cli.reopened import divide, reopen
 from pyrovae.cli.torchrun import joined, own_device
-from pyrovae.cli.train import default_device
-from pyrovae.data import Data
-from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path import Start
 from pyrovae.evaluation.likelihood.log_likelihood import Proposal
-from pyrovae.experiment import load
-from pyrovae.experiment.config import Count, build_data, experiment_parser
-from pyrovae.experiment.load import read_config
-from pyrovae.experiment.parse import add_trust, explain, parse
-from pyrovae.experiment.trust import parse_settings, read_settings
-from pyrovae.runs.split_record import check_same
-from pyrovae.training.fit import check_device
-from pyrovae.vae import VAE
+from pyrovae.experiment.parser import (
+    Count,
+    Namespace,
+    NonNegativeInt,
+    Parser,
+    PositiveInt,
+    add_trust,
+    make_parser,
+    parse,
+)
 
 Limit = PositiveInt | Literal["all"]  # pyright: ignore[reportOperatorIssue]
 
@@ -38,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     asked = parse(_parser(), own)
     run = Path(asked.run)
     vae, data, config = reopen(run, moved, asked.trust)
-    device = own_device(_device(asked.device, default_device(config)))
+    device = own_device(available_device(asked.device, default_device(config)))
     with joined(device) as group:
         report(
             vae,
@@ -58,41 +54,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-class Reopened(NamedTuple):
-    """A trained pair, the data of its run, and its configuration."""
-
-    vae: VAE
-    data: Data
-    config: Namespace
-
-
-def reopen(run: Path, moved: Sequence[str] = (), trust: Sequence[str] = ()) -> Reopened:
-    """A run's pair and data; ``moved`` are options ``--data.X VALUE`` that override its configuration.
-
-    Raises:
-        InputError: where the folder is no run, or names a class of a module that is not in ``trust``, and where the data are
-            not those of the training.
-    """
-    vae = load(run, trust=trust)
-    source = run / "config.yaml"
-    config = _settings(read_settings(read_config(run), source, trust), source, moved, trust)
-    data = build_data(config.data, source, trust)
-    if config.model.context_shape is not None:
-        data.condition_on_labels(*config.model.context_shape)
-    check_same(data, run)
-    return Reopened(vae, data, config)
-
-
-def _settings(settings: dict[str, Any], source: Path, moved: Sequence[str], trust: Sequence[str]) -> Namespace:
-    experiment = experiment_parser()
-    try:
-        return parse_settings(experiment, settings, source, trust, moved)
-    except ArgumentError as error:
-        raise InputError(explain(str(error), experiment)) from error
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="pyrovae evaluate", exit_on_error=False, allow_abbrev=False, description=__doc__)
+def _parser() -> Parser:
+    parser = make_parser("pyrovae evaluate", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     parser.add_argument("--num_samples", type=Count, default=None, help="Importance samples a datum.")
     parser.add_argument("--limit", type=Limit, default=None, help="Evaluate the first so many test data, or all.")
@@ -111,29 +74,5 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def divide(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's own words, and the options of the data with their values."""
-    own, moved = [], []
-    words = iter(argv)
-    for word in words:
-        if word.startswith("--data."):
-            moved += [word] if "=" in word else [word, *islice(words, 1)]
-        else:
-            own.append(word)
-    return own, moved
-
-
 def _limit(asked: Namespace, config: Namespace) -> int | None:
     return None if asked.limit == "all" else asked.limit or config.evaluation.limit
-
-
-def _device(asked: str | None, trained: str) -> str:
-    """The device asked for, or else that of the training where it is to be had here, or else the CPU."""
-    if asked is not None:
-        check_device(asked)
-        return asked
-    try:
-        check_device(trained)
-    except InputError:
-        return "cpu"
-    return trained

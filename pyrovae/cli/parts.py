@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from pylatexenc.latex2text import LatexNodes2Text, MacroTextSpec, get_default_latex_context_db
 
 from pyrovae import guides, likelihoods, networks, objectives, priors
 from pyrovae.errors import InputError
-from pyrovae.experiment.parse import is_abstract, nearest, parse
+from pyrovae.experiment.messages import is_abstract, nearest
+from pyrovae.experiment.parser import make_parser, parse
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import Network
@@ -33,7 +33,7 @@ _block = re.compile(r"\.\. math::\n((?: {4}.*\n|\n)+)")
 
 def main(argv: Sequence[str]) -> int:
     """Print the catalogue, or one of its entries."""
-    parser = ArgumentParser(prog="pyrovae parts", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser = make_parser("pyrovae parts", __doc__)
     parser.add_argument("name", type=str, nargs="?", default=None, help="A part, such as Vamp; if not given, all.")
     name = parse(parser, argv).name
     print("\n".join(_catalogue() if name is None else _entries(name)))

@@ -1,5 +1,6 @@
-"""What a run's folder says of itself in JSON: a line an epoch, and the numbers that evaluation found."""
+"""The records of a run in JSON: ``metrics.jsonl``, a line per epoch, and ``summary.json``, the numbers of its evaluation."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,20 @@ from pyrovae.errors import InputError
 from pyrovae.runs.run import check_metrics
 from pyrovae.untrusted.bounded_files import parse_json, read_json, read_text
 
+FINGERPRINT = "fingerprint of the test data"
+"""Name in ``summary.json`` of the digest of the data that a run was evaluated on."""
 METRICS = 2**25
-"""Bytes of ``metrics.jsonl``, at the most: 32 MiB are a hundred thousand epochs."""
-drawn = ("epoch", "train_bound", "train_reconstruction", "train_kl", "validation_bound")
-"""What is drawn of an epoch."""
-shares = ("kNN accuracy", "linear probe", "share of k-hat above threshold")
-"""What is told as a percentage."""
+"""Largest number of bytes of ``metrics.jsonl``: 32 MiB are a hundred thousand epochs."""
+DRAWN = ("epoch", "train_bound", "train_reconstruction", "train_kl", "validation_bound")
+"""Numbers of an epoch that are drawn."""
+SHARES = ("kNN accuracy", "linear probe", "share of k-hat above threshold")
+"""Numbers of a summary that are shown as percentages."""
 LONGEST = 200
-"""Characters of a name, at the most."""
+"""Largest number of characters of a name."""
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """What is on record of each epoch.
+    """Read the numbers of each epoch.
 
     Raises:
         InputError: where they are not what was written, and for a line that is no object in JSON, or has something else in
@@ -30,14 +33,19 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     lines = read_text(path, METRICS).splitlines()
     rows = [parse_json(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
     for number, row in enumerate(rows, 1):
-        _require_numbers(f"line {number} of {path}", row, drawn, "copy the run again")
+        _require_numbers(f"line {number} of {path}", row, DRAWN, "copy the run again")
         if row.get("epoch") is None:
             raise InputError(f"line {number} of {path} does not say which epoch it is of; copy the run again")
     return rows
 
 
+def write_summary(run: Path, summary: dict[str, Any]) -> None:
+    """Write the numbers of an evaluation to ``summary.json``."""
+    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
 def read_summary(run: Path) -> dict[str, Any]:
-    """The numbers of ``summary.json``, and what texts are among them, by name.
+    """Read the numbers and texts of ``summary.json``, by name.
 
     Raises:
         InputError: where it cannot be read, or holds something else.
@@ -47,12 +55,12 @@ def read_summary(run: Path) -> dict[str, Any]:
     for name, value in found.items():
         if len(name) > LONGEST or not (value is None or isinstance(value, str) or is_number(value)):
             raise InputError(f"{run / 'summary.json'} has no number or text under {name[:LONGEST]!r}; {remedy}")
-    _require_numbers(str(run / "summary.json"), found, shares, remedy)
+    _require_numbers(str(run / "summary.json"), found, SHARES, remedy)
     return found
 
 
 def read_numbers(path: Path) -> dict[str, Any]:
-    """The object of a file that evaluation left in its run.
+    """Read the JSON object of a file that evaluation left in its run.
 
     Raises:
         InputError: where it cannot be read.

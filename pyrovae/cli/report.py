@@ -8,12 +8,10 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from pyrovae.cli.evaluate import divide
+from pyrovae.cli.reopened import divide
 from pyrovae.cli.report_contents import contents
 from pyrovae.errors import InputError
-from pyrovae.experiment.parse import add_trust, parse
+from pyrovae.experiment.parser import Parser, add_trust, make_parser, parse
 from pyrovae.report import render
 from pyrovae.runs.atomic_files import told
 from pyrovae.runs.results import add_results
@@ -36,8 +34,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="pyrovae report", exit_on_error=False, allow_abbrev=False, description=__doc__)
+def _parser() -> Parser:
+    parser = make_parser("pyrovae report", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     parser.add_argument("--output", type=str | None, default=None, help="The file to write; RUN/report.html if not given.")
     add_trust(parser)

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
-
 from pyrovae.errors import InputError
 from pyrovae.experiment.load import read_config
-from pyrovae.experiment.parse import explain
-from pyrovae.experiment.trust import parse_settings, read_settings
+from pyrovae.experiment.messages import explain
+from pyrovae.experiment.parser import Namespace, Parser
+from pyrovae.experiment.settings import parse_settings, read_settings
 from pyrovae.runs.run import check_settings
 
 may_change = (
@@ -24,7 +23,7 @@ may_change = (
 """What may be said anew, as patterns of names."""
 
 
-def settings_to_resume(parser: ArgumentParser, run: Path, argv: Sequence[str], trust: Sequence[str]) -> Namespace:
+def settings_to_resume(parser: Parser, run: Path, argv: Sequence[str], trust: Sequence[str]) -> Namespace:
     """The settings of a run, with what the command line says anew.
 
     Raises:

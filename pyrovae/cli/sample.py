@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import ActionYesNo, ArgumentParser
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from pyrovae.cli.evaluation import are_pictures, draw, generate, labels_in_turn
+from pyrovae.cli.drawing import draw
+from pyrovae.cli.figures import are_pictures
+from pyrovae.cli.generation import generate, labels_in_turn
 from pyrovae.errors import InputError
 from pyrovae.experiment import load
-from pyrovae.experiment.parse import add_trust, parse
+from pyrovae.experiment.parser import ActionYesNo, NonNegativeInt, PositiveInt, add_trust, make_parser, parse
 from pyrovae.plots import samples
 from pyrovae.runs.atomic_files import told
 from pyrovae.runs.results import add_results
@@ -23,7 +23,7 @@ Label = NonNegativeInt | None  # pyright: ignore[reportOperatorIssue]
 
 def main(argv: Sequence[str]) -> int:
     """Draw new data."""
-    parser = ArgumentParser(prog="pyrovae sample", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser = make_parser("pyrovae sample", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     parser.add_argument("--number", type=PositiveInt, default=64, help="How many to draw.")
     parser.add_argument(

@@ -10,17 +10,18 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
+from pyrovae.cli.device import default_device
 from pyrovae.cli.evaluation import report
 from pyrovae.cli.resume import settings_to_resume
 from pyrovae.cli.torchrun import joined, own_device
 from pyrovae.data import Split
 from pyrovae.errors import InputError
-from pyrovae.experiment.config import Experiment, build, build_again, experiment_parser
+from pyrovae.experiment.build import Experiment, build, build_again
 from pyrovae.experiment.load import read_config
-from pyrovae.experiment.parse import parse
+from pyrovae.experiment.parser import Namespace, Parser, parse
+from pyrovae.experiment.schema import experiment_parser
 from pyrovae.experiment.unsaved_state import require_kept
 from pyrovae.priors import Prior, Vamp
 from pyrovae.runs import Run
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _run(parser: ArgumentParser, config: Namespace, device: str, writes: bool) -> None:
+def _run(parser: Parser, config: Namespace, device: str, writes: bool) -> None:
     options = {"overwrite": config.overwrite, "resume": config.resume is not None}
     Run(config.run, **options)
     experiment = build(parser, config, config.trust if config.resume else None)
@@ -70,7 +71,7 @@ def _asked(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return asked.resume, asked.trust
 
 
-def _is_begun(parser: ArgumentParser, config: Namespace) -> bool:
+def _is_begun(parser: Parser, config: Namespace) -> bool:
     """Whether the run folder is of a training with these settings; what the first process found there is said by all."""
     begun = Path(config.run) / "config.yaml"
     found = config.resume is None and begun.is_file() and begun.read_text() == _text(parser, config)
@@ -88,12 +89,6 @@ def _train(experiment: Experiment, run: Run, device: str) -> None:
         f"{history.seconds_to_first_step:.1f} s; the best validation bound was in epoch {history.best_epoch}, whose "
         "parameters are kept\n"
     )
-
-
-def default_device(config: Namespace | None = None) -> str:
-    """What the configuration says, else CUDA where there is one."""
-    asked = config.training.device if config is not None else None
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _mean(train: Split) -> Tensor:
@@ -122,7 +117,7 @@ def _start_prior(prior: Prior, train: Split, seed: int) -> None:
     prior.start_at(batch.x, batch.given.get("c"))
 
 
-def _text(parser: ArgumentParser, config: Namespace) -> str:
+def _text(parser: Parser, config: Namespace) -> str:
     kept = config.clone()
     for name in ("config", "resume", "trust"):
         kept.pop(name, None)
@@ -130,7 +125,7 @@ def _text(parser: ArgumentParser, config: Namespace) -> str:
     return parser.dump(kept, skip_unset=False)
 
 
-def _text_to_keep(parser: ArgumentParser, config: Namespace) -> str:
+def _text_to_keep(parser: Parser, config: Namespace) -> str:
     """That of ``config.yaml``, which stays what it is where a run goes on as it began."""
     if config.resume is None:
         return _text(parser, config)

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
-
-from pyrovae.experiment.parse import parse
+from pyrovae.experiment.parser import make_parser, parse
 from pyrovae.runs.results import verify
 
 
 def main(argv: Sequence[str]) -> int:
     """Look at all files."""
-    parser = ArgumentParser(prog="pyrovae verify", exit_on_error=False, allow_abbrev=False, description=__doc__)
+    parser = make_parser("pyrovae verify", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     run = parse(parser, argv).run
     print(f"{run}: settings, metrics, and {verify(run)} checkpoints and results are what was written")

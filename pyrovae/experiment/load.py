@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pyrovae.errors import InputError
-from pyrovae.experiment.config import vae_maker
+from pyrovae.experiment.build import vae_maker
 from pyrovae.runs.checkpoint import load_into, load_weights
 from pyrovae.runs.run import check_settings
 from pyrovae.runs.split_record import read_event_shape

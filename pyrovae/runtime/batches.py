@@ -61,12 +61,20 @@ class Columns(Generic[X]):
         """Some of the data, which are in memory."""
         return self.with_tensors(*(value[_there(index, value)] for value in self.tensors))  # pyright: ignore
 
+    def filled_up(self, length: int) -> "Batch":
+        """As many rows as that, the last of them repeated."""
+        return self.with_tensors(*(_filled_up(column, length) for column in self.tensors))
+
     def plain(self) -> Any:
         """As one hands data to this library: ``x`` alone, or a mapping with what is given."""
         return {"x": self.x, **self.given} if self.given else self.x
 
 
 Batch = Columns[Tensor]
+
+
+def _filled_up(column: Tensor, length: int) -> Tensor:
+    return torch.cat([column, column[-1:].expand(length - len(column), *column.shape[1:])])
 
 
 def _there(index: slice | Tensor, value: Tensor) -> slice | Tensor:

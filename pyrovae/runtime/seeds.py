@@ -1,4 +1,4 @@
-"""Noise of one's own: estimates that repeat, and a caller whose random numbers go on as if nothing had been drawn."""
+"""Seeded random numbers that leave the caller's generators as they were."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +34,21 @@ def set_seed(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+class GeneratorState:
+    """The state of a device's random generator, to draw the same again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+    def restore(self) -> None:
+        """Set the generator back to where it was."""
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(self._state, self._device)
+        else:
+            torch.set_rng_state(self._state)
 
 
 def seed_of(seed: int, index: int) -> int:

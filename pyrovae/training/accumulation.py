@@ -6,9 +6,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pyrovae.objectives import ObjectiveModule
+from pyrovae.runtime.copies import Copies
 from pyrovae.runtime.processes import Processes
+from pyrovae.runtime.seeds import GeneratorState
 from pyrovae.training.batch_gradient import BatchGradient, Gradients, Rows, clipped
-from pyrovae.training.checks import Copies, Noise
 from pyrovae.training.gradient_sum import Gathered
 from pyrovae.training.nonfinite import Fault
 
@@ -74,6 +75,6 @@ class Parted:
 
     def _add(self, rows: Rows, inputs: Sequence[Tensor], fault: Fault | None) -> Fault | None:
         """Add a part's gradient to the others; the first fault among them."""
-        noise = Noise(self._device)
+        noise = GeneratorState(self._device)
         self._gathered.add(self._gradient(rows, *inputs), len(inputs[-1]))
         return fault or (Fault(rows(*inputs), noise) if self.tally.failed else None)

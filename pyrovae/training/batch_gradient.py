@@ -17,10 +17,10 @@ from pyrovae.objectives import Measurement, ObjectiveModule
 from pyrovae.objectives.compiled import as_tensors, detached, record
 from pyrovae.runtime.arguments import Arguments
 from pyrovae.runtime.batches import Batch, Columns
+from pyrovae.runtime.copies import Copies
 from pyrovae.runtime.equivalence import BUFFER, GRADIENT, VALUE, Outcome, difference
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
-from pyrovae.training.checks import Copies
 from pyrovae.training.epoch_sums import Tally
 
 Gradients = Sequence[Tensor | None]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.compiling.cuda_graph import Captured
+from pyrovae.runtime.copies import Copies
 from pyrovae.training.batch_gradient import BatchGradient, as_given, in_memory
-from pyrovae.training.checks import Copies
 from pyrovae.training.optimizer_step import Update
 
 Replayable = tuple[Callable[[], None], list[Tensor]]

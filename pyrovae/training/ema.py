@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.training.checks import Copies
+from pyrovae.runtime.copies import Copies
 
 _on_lists: Any = torch
 """Where operations on lists of tensors are, without public names."""

@@ -32,10 +32,10 @@ from pyrovae.runtime.parameters import Program, keeps_places, owner, same_random
 from pyrovae.runtime.precision import Precision, computing_in
 from pyrovae.runtime.seeds import seeded
 from pyrovae.training.checkpointing import Keeping, opened
-from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.signals import Signals
 from pyrovae.training.steps import Steps
 from pyrovae.training.trainer import Trainer, seed_of_all
+from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
 WORTHWHILE = 3000
 """The number of steps from which on recording and fusing them is expected to save time."""

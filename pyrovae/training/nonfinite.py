@@ -7,8 +7,9 @@ from torch import Tensor
 
 from pyrovae.objectives import ObjectiveModule
 from pyrovae.runtime.processes import Processes
+from pyrovae.runtime.seeds import GeneratorState
 from pyrovae.training.batch_gradient import BatchGradient
-from pyrovae.training.checks import Noise, NonFiniteError, blame, with_remedy
+from pyrovae.training.blame import NonFiniteError, blame, with_remedy
 
 
 class Fault(NamedTuple):
@@ -20,7 +21,7 @@ class Fault(NamedTuple):
     """
 
     tensors: Sequence[Tensor] | None
-    noise: Noise | None = None
+    noise: GeneratorState | None = None
 
 
 def refuse(module: ObjectiveModule, gradient: BatchGradient, fault: Fault | None, processes: Processes) -> NoReturn:

@@ -12,8 +12,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.compiling.tape import Tape
 from pyrovae.training.batch_gradient import Gradients
-from pyrovae.training.checks import MovedParameters
 from pyrovae.training.ema import Averages
+from pyrovae.training.unmoved_parameters import MovedParameters
 
 
 class Update:

@@ -20,12 +20,13 @@ from torch.optim import Optimizer
 from pyrovae.errors import InputError, require_positive
 from pyrovae.objectives import ObjectiveModule
 from pyrovae.runtime.batches import Batch
+from pyrovae.runtime.copies import Copies
 from pyrovae.runtime.parameters import keeps_places, owner
 from pyrovae.runtime.processes import Processes
+from pyrovae.runtime.seeds import GeneratorState
 from pyrovae.training.accumulation import Part, Parted
 from pyrovae.training.batch_gradient import BatchGradient, Rows, as_given, as_it_is, in_memory
 from pyrovae.training.captured_steps import Replays
-from pyrovae.training.checks import Copies, Noise
 from pyrovae.training.ema import Averages, names
 from pyrovae.training.epoch_sums import NonFinite, Tally
 from pyrovae.training.means import Means
@@ -317,7 +318,7 @@ class Steps:
         """One step that is looked at before parameters move."""
         if self._replays and not self._skips and self._tally.failed:
             return
-        noise = Noise(self._device)
+        noise = GeneratorState(self._device)
         kept = Copies(self.module.buffers()) if self._skips else None
         gradients = self._gradient(rows, *inputs)
         if self._tally.failed:

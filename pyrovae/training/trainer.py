@@ -22,9 +22,10 @@ from pyrovae.objectives.compiled import compile as compile_objective
 from pyrovae.runs.checkpoint import Place, load_into
 from pyrovae.runs.run import Former
 from pyrovae.runtime.batches import Batch, as_batch, batches, prefetched
+from pyrovae.runtime.copies import Copies
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.seeds import set_seed
-from pyrovae.training.checks import Copies, Noise, NonFiniteError, blame
+from pyrovae.runtime.seeds import GeneratorState, set_seed
+from pyrovae.training.blame import NonFiniteError, blame
 from pyrovae.training.means import Means
 from pyrovae.training.steps import Steps
 
@@ -256,7 +257,7 @@ class Trainer:
         """Go through held-out data again, with the noise of before, to say which batch has no finite bound, and why."""
         set_seed(seed_of_all(self.seed, 0), self.device)
         for batch in self._read_held_out(held_out):
-            noise = Noise(self.device)
+            noise = GeneratorState(self.device)
             if not self.steps.module.measure(batch.x, **batch.given).loss.isfinite():
                 noise.restore()
                 raise NonFiniteError(blame(self.steps.module, batch))

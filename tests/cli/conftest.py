@@ -1,9 +1,9 @@
 import pytest
 
-from pyrovae.cli import evaluation
+from pyrovae.cli import drawing
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Evaluations that write no figures, for tests of all else: drawing is half of what an evaluation of few data costs."""
-    monkeypatch.setattr(evaluation, "draw", lambda path, drawing: None)
+    monkeypatch.setattr(drawing, "draw", lambda path, figure: None)

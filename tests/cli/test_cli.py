@@ -15,8 +15,8 @@ from runs import reseal
 
 from pyrovae import VAE, InputError, load, log_weights
 from pyrovae.cli import main, rate_distortion_file
-from pyrovae.cli.evaluate import reopen
-from pyrovae.cli.evaluation import fingerprint
+from pyrovae.cli.evaluated_data import fingerprint
+from pyrovae.cli.reopened import reopen
 from pyrovae.cli.train import _mean
 from pyrovae.data import Array, Digits
 from pyrovae.evaluation import LogLikelihood, inference_gaps
@@ -187,7 +187,7 @@ def test_the_table_is_printed_before_anything_is_drawn(run, tmp_path, capsys, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     copy = shutil.copytree(run, tmp_path / "copy")
-    monkeypatch.setattr("pyrovae.cli.evaluation.draw", full)
+    monkeypatch.setattr("pyrovae.cli.drawing.draw", full)
     assert main(["evaluate", str(copy), "--num_samples", "60", "--limit", "5"]) == 2
     said = capsys.readouterr()
     assert "active units" in said.out
@@ -406,8 +406,8 @@ def test_a_network_that_keeps_something_beside_its_buffers_is_refused_before_it_
 
 @pytest.mark.parametrize("path", sorted(configs.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_valid(path):
-    from pyrovae.experiment.config import experiment_parser
-    from pyrovae.experiment.parse import parse
+    from pyrovae.experiment.parser import parse
+    from pyrovae.experiment.schema import experiment_parser
 
     config = parse(experiment_parser(), ["--config", str(path)])
     assert config.run == f"runs/{path.stem}"
@@ -416,8 +416,9 @@ def test_every_config_is_valid(path):
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", [path.stem for path in configs.glob("*mnist*.yaml")] + ["fashion"])
 def test_configs_train_on_the_real_data(name, tmp_path):
-    from pyrovae.experiment.config import build, experiment_parser
-    from pyrovae.experiment.parse import parse
+    from pyrovae.experiment.build import build
+    from pyrovae.experiment.parser import parse
+    from pyrovae.experiment.schema import experiment_parser
 
     parser = experiment_parser()
     config = parse(parser, ["--config", str(configs / f"{name}.yaml"), "--data.root", os.environ["PYROVAE_DATA"]])

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from pyrovae import ELBO, fit
 from pyrovae.runtime.batches import Columns
-from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
+from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),

@@ -19,8 +19,8 @@ from pyrovae import ELBO, IWAE
 from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.engine.particles import ParticlesInTurnWarning
 from pyrovae.runtime.batches import Columns
-from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
+from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
 EXAMPLES = int(os.environ.get("PYROVAE_EXAMPLES", "25"))
 """How many networks are drawn."""

@@ -13,8 +13,10 @@ import pyrovae.likelihoods
 import pyrovae.objectives
 import pyrovae.priors
 from pyrovae.cli.train import _text
-from pyrovae.experiment.config import _is_same, build, experiment_parser, vae_maker
-from pyrovae.experiment.parse import parse
+from pyrovae.experiment.build import build, vae_maker
+from pyrovae.experiment.jsonargparse_internals import is_same
+from pyrovae.experiment.parser import parse
+from pyrovae.experiment.schema import experiment_parser
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
@@ -131,7 +133,7 @@ class TestDefaults:
         assert config.model.prior.init_args.components == 50
         parsed = self.parsed("--model.encoder", "ConvEncoder").model.encoder.init_args
         defaults = inspect.signature(ConvEncoder).parameters
-        assert all(_is_same(defaults[name].default, value) for name, value in vars(parsed).items())
+        assert all(is_same(defaults[name].default, value) for name, value in vars(parsed).items())
 
     def test_what_was_said_is_handed_on(self):
         config = self.parsed("--objective", "IWAE", "--objective.num_particles", "50", "--objective", "CIWAE")

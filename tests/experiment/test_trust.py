@@ -9,9 +9,10 @@ import yaml
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
-from pyrovae.cli.evaluate import reopen
-from pyrovae.experiment.config import experiment_parser
-from pyrovae.experiment.trust import guarded, parse_settings, read_settings
+from pyrovae.cli.reopened import reopen
+from pyrovae.experiment.guard import guarded
+from pyrovae.experiment.schema import experiment_parser
+from pyrovae.experiment.settings import parse_settings, read_settings
 
 foreign = """
 from pathlib import Path
@@ -116,7 +117,7 @@ names = [
     "pyrovae.runs.run.shutil.rmtree",
     "pyrovae.runs.run.Path",
     "pyrovae.runs.run.Run",
-    "pyrovae.experiment.config.import_object",
+    "pyrovae.experiment.jsonargparse_internals.import_object",
     "pyrovae.cli.main",
     "pyrovae.__main__.main",
     "pyrovae.load",

@@ -18,8 +18,8 @@ from pyrovae.cli.records import read_metrics, read_summary
 from pyrovae.data import Array
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.experiment.config import vae_maker
-from pyrovae.experiment.trust import read_settings
+from pyrovae.experiment.build import vae_maker
+from pyrovae.experiment.settings import read_settings
 from pyrovae.runs.checkpoint import checked_checkpoint
 from pyrovae.runs.split_record import holds_part, read_event_shape
 from pyrovae.untrusted.allocation_limit import Budget

@@ -17,8 +17,8 @@ from pyrovae.data import Binarize, Digits, Split
 from pyrovae.objectives import CUBO, TCVAE, BetaELBO
 from pyrovae.runs import Run
 from pyrovae.runs.checkpoint import load_into, load_training, load_weights
-from pyrovae.training.checks import UnmovedParameterWarning
 from pyrovae.training.steps import Steps
+from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
 fitting = import_module("pyrovae.training.fit")  # `pyrovae.training.fit` is also its function
 quiet = partial(fit, progress=False, compile=False)

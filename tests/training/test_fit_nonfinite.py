@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR, Sequentia
 import pyrovae
 from pyrovae import InputError
 from pyrovae.runs.checkpoint import load_weights, read_manifest
-from pyrovae.training.checks import NonFiniteError
+from pyrovae.training.blame import NonFiniteError
 from pyrovae.training.signals import Interrupted
 from pyrovae.training.steps import Steps
 

@@ -13,7 +13,7 @@ from pyrovae import IWAE, VAE, InputError
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.runtime.batches import Columns
-from pyrovae.training.checks import NonFiniteError
+from pyrovae.training.blame import NonFiniteError
 from pyrovae.training.steps import Steps
 
 adam = partial(torch.optim.Adam, lr=1e-2)

@@ -30,7 +30,7 @@ from pyrovae.networks import MLP
 from pyrovae.objectives import Estimator, Objective, WakeSleep
 from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.runtime.batches import Columns
-from pyrovae.training import checks, nonfinite
+from pyrovae.training import blame, nonfinite
 from pyrovae.training import steps as steps_module
 from pyrovae.training.steps import Steps, as_it_is
 
@@ -96,7 +96,9 @@ def assert_recorded(objective: Objective) -> None:
     assert not torch.equal(fused["guide.encoder.layers.0.weight"], swapped().guide.encoder.layers[0].weight)
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.training.checks.UnmovedParameterWarning")  # an upper bound's model rests
+@pytest.mark.filterwarnings(
+    "ignore::pyrovae.training.unmoved_parameters.UnmovedParameterWarning"
+)  # an upper bound's model rests
 @pytest.mark.parametrize("objective", [*objectives, *estimators], ids=name)
 def test_recorded_steps_are_eager_steps_for_every_objective(objective, unfused, float64):
     assert_recorded(objective)
@@ -252,7 +254,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
         return parameters
 
     kept: list[Tensor] = []
-    monkeypatch.setattr(nonfinite, "blame", lambda module, x: kept.extend(module.parameters()) or checks.blame(module, x))
+    monkeypatch.setattr(nonfinite, "blame", lambda module, x: kept.extend(module.parameters()) or blame.blame(module, x))
     data = torch.zeros(12, 4)
     good = run(data[:4])
     data[5] = 9.0

@@ -22,7 +22,6 @@ from pyrovae.evaluation.estimates import importance
 from pyrovae.evaluation.estimates.estimate import TOLERATED_SHARE, UNTRUSTED
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.evaluation.estimates.table import quantile_names, quantiles, warned
-from pyrovae.evaluation.likelihood.draws import filled_up
 from pyrovae.runtime.batches import Columns, DataLike, as_data, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
@@ -293,7 +292,7 @@ class Annealing:
     ) -> Iterator[tuple[Path, int]]:
         path = None
         for batch in batches(data, batch_size, device=device):
-            full = batch.with_tensors(*(filled_up(column, batch_size) for column in batch.tensors))
+            full = batch.filled_up(batch_size)
             if path is None:
                 pair.meet(full)
                 path = Path(pair, full, self.num_chains, self.start)

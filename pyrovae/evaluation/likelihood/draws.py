@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from pyrovae.runtime.equivalence import VALUE, Outcome, difference
 from pyrovae.runtime.memory import keep_freed_memory, rows_in_cache, rows_that_fit, together
 from pyrovae.runtime.parameters import Program, keeps_places, same_random_numbers
 from pyrovae.runtime.precision import Precision, computing_in
+from pyrovae.runtime.seeds import GeneratorState
 
 
 class Draws:
@@ -95,13 +95,13 @@ class Draws:
         Raises:
             InputError: for a weight that is not a number, and where weights are not densities of single data.
         """
-        filled = batch.with_tensors(*(filled_up(column, self._batch_size) for column in batch.tensors))
+        filled = batch.filled_up(self._batch_size)
         if self._compile:
             self._weigh = recorded(lambda: self._fused(filled), lambda: self._try(filled)) or self._checked
             self._compile = False
         pieces = math.ceil(self.number / self._at_once)
         weights = torch.empty(pieces * self._at_once, self._batch_size, dtype=torch.float64, device=batch.x.device)
-        noise = _noise(batch.x.device)
+        noise = GeneratorState(batch.x.device)
         for rows in weights.split(self._at_once):
             rows.copy_(self._weigh(filled))
         if self._mixture is not None:  # the parts lie in a row, and what is left out must be of all of them alike
@@ -155,26 +155,14 @@ class Draws:
         with same_random_numbers(batch.x):
             self._checked(batch)
 
-    def _name_the_site(self, batch: Batch, noise: Callable[[], None]) -> None:
+    def _name_the_site(self, batch: Batch, noise: GeneratorState) -> None:
         """Draw again what was not a number, and raise the InputError that says where it comes from."""
-        noise()
+        noise.restore()
         for _ in range(math.ceil(self.number / self._at_once)):
             self._drawn(batch).require_numbers()
         raise InputError("a weight is not a number, and was when it was drawn again eagerly; pass compile=False")
 
 
-def filled_up(column: Tensor, length: int) -> Tensor:
-    """As many rows as that, the last of them repeated."""
-    return torch.cat([column, column[-1:].expand(length - len(column), *column.shape[1:])])
-
-
 def _even(total: int, most: int) -> int:
     """The size of pieces, at most ``most``, that fill ``total`` with the least left over."""
     return math.ceil(total / math.ceil(total / most))
-
-
-def _noise(device: torch.device) -> Callable[[], None]:
-    """What sets the device's random generator back to where it is now."""
-    if device.type == "cuda":
-        return partial(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
-    return partial(torch.set_rng_state, torch.get_rng_state())

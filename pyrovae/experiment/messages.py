@@ -1,35 +1,32 @@
-"""Command lines and YAML to a configuration, with a message one can act on where they cannot be."""
+"""What a parser complains of, as a message one can act on: what was found, what was expected, the nearest spelling."""
 
 import inspect
 import re
-from argparse import ArgumentError
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
-from pyrovae.errors import InputError
-from pyrovae.experiment.config import rooms
+import pyrovae.data
+import pyrovae.guides
+import pyrovae.likelihoods
+import pyrovae.networks
+import pyrovae.objectives
+import pyrovae.priors
+from pyrovae.experiment.jsonargparse_internals import destinations
 
-
-def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """Parse a command line.
-
-    Raises:
-        InputError: for what the parser does not know, with the nearest spelling that it does.
-    """
-    try:
-        return parser.parse_args([*argv])
-    except ArgumentError as error:
-        raise InputError(explain(str(error), parser)) from error
-
-
-def add_trust(parser: ArgumentParser) -> None:
-    """Add the option that lets a run's configuration name classes of other modules."""
-    about = "A module whose classes the run's config.yaml may name too, and which is then imported; once for each."
-    parser.add_argument("--trust", type=str, action="append", default=[], metavar="MODULE", help=about)
+rooms = {
+    "data": pyrovae.data,
+    "prior": pyrovae.priors,
+    "likelihood": pyrovae.likelihoods,
+    "guide": pyrovae.guides,
+    "encoder": pyrovae.networks,
+    "decoder": pyrovae.networks,
+    "objective": pyrovae.objectives,
+}
+"""Packages from whose classes a key of the configuration chooses."""
 
 
 def explain(message: str, parser: ArgumentParser) -> str:
@@ -83,7 +80,7 @@ def _arguments(class_path: str) -> list[str]:
 
 def _settings(parser: ArgumentParser) -> list[str]:
     keys = [key.replace(".init_args", "") for key in parser.get_defaults().keys(branches=True)]
-    return sorted({action.dest for action in parser._actions} | {key for key in keys if "class_path" not in key})
+    return sorted(destinations(parser) | {key for key in keys if "class_path" not in key})
 
 
 def nearest(name: str, choices: Iterable[str], otherwise: str) -> str:

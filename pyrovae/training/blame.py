@@ -1,11 +1,9 @@
-"""What a training loop looks at before it trusts itself."""
+"""What is to blame for a loss or a gradient that is not finite: a site of the programs, or parameters."""
 
 import math
-import warnings
-from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from pyrovae.engine.weights import LogWeights
@@ -15,66 +13,8 @@ from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.parameters import same_random_numbers
 
 
-class UnmovedParameterWarning(UserWarning):
-    """The first step left parameters where they were."""
-
-
 class NonFiniteError(InputError):
     """The loss of a step, or its gradient, is not finite; the message has the site, and parameters are as before it."""
-
-
-class MovedParameters:
-    """Remembers a module's parameters, to name those that a step did not move."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._before = {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}
-
-    def warn(self, module: nn.Module) -> None:
-        """Warn, with the names, where trainable parameters are what they were."""
-        after = dict(module.named_parameters())
-        still = [name for name, value in self._before.items() if torch.equal(value, after[name])]
-        if still:
-            listed = "; ".join(f"{name} ({_why(after[name].grad)})" for name in still)
-            warnings.warn(
-                f"the first step moved all parameters but these: {listed}. Where that is meant, set requires_grad=False; "
-                "otherwise look whether the programs use them",
-                UnmovedParameterWarning,
-                stacklevel=3,
-            )
-
-
-def _why(gradient: Tensor | None) -> str:
-    if gradient is None:
-        return "no gradient reached it"
-    return "its step was too small to count" if gradient.any() else "its gradient is 0"
-
-
-class Noise:
-    """The state of a device's random generator, to draw the same again."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-    def restore(self) -> None:
-        """Set the generator back to where it was."""
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(self._state, self._device)
-        else:
-            torch.set_rng_state(self._state)
-
-
-class Copies:
-    """Tensors as they are now, to be put back."""
-
-    def __init__(self, values: Iterable[Tensor]) -> None:
-        self._pairs = [(value, value.detach().clone()) for value in values]
-
-    @torch.no_grad()
-    def restore(self, where: Tensor | None = None) -> None:
-        """Set them to what they were; with ``where``, on its device, if that is not 0."""
-        for value, before in self._pairs:
-            value.copy_(before if where is None else torch.where(where.bool(), before, value))
 
 
 def blame(module: ObjectiveModule, batch: Batch | None) -> str:

@@ -1,0 +1,25 @@
+"""The device that a command computes on."""
+
+import torch
+
+from pyrovae.errors import InputError
+from pyrovae.experiment.parser import Namespace
+from pyrovae.training.fit import check_device
+
+
+def default_device(config: Namespace | None = None) -> str:
+    """The device that the configuration names, else CUDA where there is one."""
+    asked = config.training.device if config is not None else None
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def available_device(asked: str | None, trained: str) -> str:
+    """The device asked for, else that of the training where it is available here, else the CPU."""
+    if asked is not None:
+        check_device(asked)
+        return asked
+    try:
+        check_device(trained)
+    except InputError:
+        return "cpu"
+    return trained

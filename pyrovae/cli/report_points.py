@@ -1,0 +1,70 @@
+"""The data that the page about a run shows one by one, with their estimates, latents and pictures."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pyrovae.cli.figures import are_pictures, decoded, left_out
+from pyrovae.cli.reopened import Reopened
+from pyrovae.evaluation import LogLikelihood, latent_map, posterior_means
+from pyrovae.report import Points, data_uris, shrunk
+from pyrovae.runtime.batches import Batch, Columns, batches
+
+SHOWN = 2000
+"""Largest number of data that are shown one by one."""
+WORST = 50
+"""Number of these that are the data with the largest k-hats, wherever they stand."""
+SMALL, LARGE = 3072, 3 * 96**2
+"""Largest count of numbers in one picture: under the mouse, of which there are many, and of a reconstruction or sample."""
+PAIRS = 40
+"""Number of reconstructions."""
+
+
+def shown(estimate: LogLikelihood, available: int) -> np.ndarray:
+    """The rows of the data that are shown one by one: the worst of all, and the first others."""
+    k_hat = np.nan_to_num(estimate.k_hat, nan=-np.inf)
+    worst = np.argsort(-k_hat, kind="stable")[:WORST]
+    others = np.setdiff1d(np.arange(available), worst)
+    return np.sort(np.concatenate([worst, others[: SHOWN - len(worst)]]))
+
+
+def points_of(
+    opened: Reopened, tested: Columns, rows: np.ndarray, labels: np.ndarray | None, estimate: LogLikelihood
+) -> tuple[Points, Tensor]:
+    """The data of these rows, and the means of their latents."""
+    drawable = are_pictures(opened.data.event_shape)
+    means, pictures = [], []
+    for batch in batches(tested, 250, order=torch.from_numpy(rows)):
+        means.append(posterior_means(opened.vae, batch.plain()))
+        pictures += [shrunk(_seen(batch), SMALL)] if drawable else []
+    located = torch.cat(means)
+    mapped = "latent_map" not in left_out(opened.data.event_shape, located)
+    points = Points(
+        index=rows,
+        log_p=_of(estimate.log_p, rows),
+        k_hat=_of(estimate.k_hat, rows),
+        labels=labels,
+        pictures=data_uris(np.concatenate(pictures)) if drawable else None,
+        latent=latent_map(located) if mapped else None,
+    )
+    return points, located
+
+
+def _seen(batch: Batch) -> Tensor:
+    """The data, without the numbers that were not observed."""
+    mask = batch.given.get("mask")
+    return batch.x if mask is None else torch.where(mask, batch.x, torch.nan)
+
+
+def _of(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The values of these rows; none for those that were not evaluated."""
+    return np.concatenate([values, np.full(max(0, rows.max() + 1 - len(values)), np.nan)])[rows]
+
+
+def reconstructed_pairs(opened: Reopened, tested: Columns[Tensor | Dataset]) -> list[tuple[str, str]]:
+    """The first data beside their reconstructions, as addresses of pictures."""
+    batch = next(batches(tested, PAIRS))
+    pairs = shrunk(torch.cat([_seen(batch), decoded(opened.vae, batch)]), LARGE)
+    addresses = data_uris(pairs)
+    return list(zip(addresses[: len(batch)], addresses[len(batch) :], strict=True))

@@ -1,0 +1,44 @@
+"""The look-up of names while a configuration out of a run folder is parsed and built."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock, get_ident
+from typing import Any
+
+from pyrovae.errors import InputError
+from pyrovae.experiment.jsonargparse_internals import import_object, importing_by, requiring_of_yaml
+from pyrovae.experiment.trust import find
+from pyrovae.untrusted.plain_yaml import require_plain_yaml
+
+_one_at_a_time = RLock()
+
+
+@contextmanager
+def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
+    """While this is entered, jsonargparse imports what :func:`find` does, and reads strings as YAML within its limits.
+
+    A refusal is raised at the end also where someone in between took it for one of several possibilities.
+
+    Raises:
+        InputError: for a name that :func:`find` refuses.
+    """
+    refused: list[InputError] = []
+    thread, active = get_ident(), True
+
+    def guard(name: str, check_path: bool = True) -> Any:
+        if not (check_path and active and thread == get_ident()):  # the name is from a signature, or from another's settings
+            return import_object(name, check_path)
+        try:
+            return find(name, source, trust)
+        except InputError as error:
+            refused.append(error)
+            raise
+
+    with _one_at_a_time, importing_by(guard), requiring_of_yaml(require_plain_yaml):
+        try:
+            yield
+        finally:
+            active = False  # for whoever was first imported meanwhile, and took the guard for what it stands for
+            if refused:
+                raise refused[0]

@@ -1,0 +1,98 @@
+"""The settings of a run, from the text of its ``config.yaml``, which may be a stranger's."""
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pyrovae.errors import InputError
+from pyrovae.experiment.guard import guarded
+from pyrovae.experiment.parser import Namespace, Parser
+from pyrovae.experiment.trust import find, is_within, require_modules
+from pyrovae.untrusted.plain_yaml import read_yaml
+
+_orders = {"config", "print_config", "help"}
+"""Words that make the parser act, where a setting would stand."""
+
+
+def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings that a text in YAML holds, with every class in them looked up.
+
+    Args:
+        text: the configuration.
+        source: the file that it is from, for the message.
+        trust: modules, with all below them, whose classes may be named too.
+
+    Raises:
+        InputError: for a text that holds more than settings, and for a class of a module that is not trusted.
+    """
+    require_modules(trust)
+    try:
+        settings = read_yaml(text)
+    except ValueError as error:
+        raise InputError(
+            f"{source} does not hold settings ({error}); expected what `pyrovae train` wrote: copy the run again"
+        ) from error
+    if not isinstance(settings, dict) or _orders & settings.keys():
+        raise InputError(f"{source} does not hold settings; expected what `pyrovae train` wrote: copy the run again")
+    _look_at(settings, source, trust)
+    return settings
+
+
+def parse_settings(
+    parser: Parser, settings: dict[str, Any], source: Path, trust: Sequence[str] = (), argv: Sequence[str] = ()
+) -> Namespace:
+    """Parse the settings of a run, which words of a command line override.
+
+    Raises:
+        InputError: for settings that the parser does not accept, and for a class of a module that is not trusted.
+        ArgumentError: for words that it does not accept.
+    """
+    with guarded(source, trust):
+        try:
+            parsed = parser.parse_object(settings)
+        except (Exception, SystemExit) as error:  # what no one wrote ends in errors of a dozen types
+            raise InputError(
+                f"{source} cannot be used ({_one_line(error)}); expected what `pyrovae train` wrote: copy the run again"
+            ) from error
+        return parser.parse_args([*argv], namespace=parsed) if argv else parsed
+
+
+def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = True) -> None:
+    """Look up every class that is named, and refuse words and numbers that settings do not have."""
+    if isinstance(value, dict):
+        spec = "class_path" in value
+        for key, inner in value.items():
+            _look_at_key(key, source, setting or spec)
+            _look_at(inner, source, trust, (setting or spec) and (spec or "init_args" not in value))
+        if spec:
+            _look_up(value["class_path"], source, trust)
+    elif isinstance(value, list):
+        for inner in value:
+            _look_at(inner, source, trust, setting)
+    elif isinstance(value, int) and abs(value) >= 2**64:
+        raise InputError(
+            f"{source} holds a number of {value.bit_length()} bits; expected 64 at the most: copy the run again"
+        )
+
+
+def _look_up(name: Any, source: Path, trust: Sequence[str]) -> None:
+    """A name with a dot; one without is looked for among the classes of its place, and then comes upon the guard."""
+    if not isinstance(name, str):
+        raise InputError(f"{source} has {str(name)[:200]!r} in the place of a class; expected its name: copy the run again")
+    if "." in name and not is_within(name, trust):
+        find(name, source, trust)
+
+
+def _look_at_key(key: Any, source: Path, setting: bool) -> None:
+    word = isinstance(key, str) and not key.startswith("__") and (key.isidentifier() or not setting)
+    number = isinstance(key, int) and abs(key) < 2**64  # of a mapping; in the place of a name the parser refuses it
+    if not (word or number):
+        raise InputError(
+            f"{source} has {str(key)[:200]!r} in the place of a setting's name; expected what `pyrovae train` wrote: copy "
+            "the run again"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{error if isinstance(error, ArgumentError | ValueError) else repr(error)}".split())[:1000]
