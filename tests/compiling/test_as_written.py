@@ -330,7 +330,7 @@ def test_a_gradient_that_is_not_the_programs_is_seen(use, monkeypatch):
         uses[use](Pair())
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.training.unmoved_parameters.UnmovedParameterWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.training.UnmovedParameterWarning")
 def test_particles_run_in_turn_where_at_once_they_have_no_gradient():
     class Checkpointed(nn.Module):
         def __init__(self):

@@ -97,7 +97,7 @@ def assert_recorded(objective: Objective) -> None:
 
 
 @pytest.mark.filterwarnings(
-    "ignore::pyrovae.training.unmoved_parameters.UnmovedParameterWarning"
+    "ignore::pyrovae.training.UnmovedParameterWarning"
 )  # an upper bound's model rests
 @pytest.mark.parametrize("objective", [*objectives, *estimators], ids=name)
 def test_recorded_steps_are_eager_steps_for_every_objective(objective, unfused, float64):

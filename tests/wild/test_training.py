@@ -15,7 +15,7 @@ from tests.wild.rows import ROWS
 pytestmark = [
     pytest.mark.usefixtures("float64"),
     # rectifiers that are never on, and parts of a decoder that its operation does not use
-    pytest.mark.filterwarnings("ignore::pyrovae.training.unmoved_parameters.UnmovedParameterWarning"),
+    pytest.mark.filterwarnings("ignore::pyrovae.training.UnmovedParameterWarning"),
 ]
 dropout = Row("prodlda, dropout", lambda: counts.topics(4, 7, training=True, dropout=0.2))
 counted = Row("prodlda, dropout, length given", lambda: counts.topics(4, 7, training=True, dropout=0.2, total=40))
