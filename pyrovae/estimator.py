@@ -9,31 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.model_selection import train_test_split
-from sklearn.utils import Tags, check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
-from pyrovae.engine.pair import Pair
-from pyrovae.errors import InputError, require_positive
-from pyrovae.evaluation import log_likelihood, posterior_means
-from pyrovae.evaluation.latent.means import mean
+from pyrovae import rows
+from pyrovae.errors import require_positive
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP, Build, Shape
 from pyrovae.objectives import Objective
 from pyrovae.priors import Prior, StandardNormal
-from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
-from pyrovae.runtime.parameters import keeping_its_own
-from pyrovae.runtime.seeds import seeded, seeds_of_rows
-from pyrovae.standardize import Rescaled, RescaledNormal, Units
 from pyrovae.training import fit
-from pyrovae.vae import VAE
 
 Array = NDArray[Any]
 RandomState = int | np.random.RandomState | None
-DTYPES = [np.float64, np.float32]
 
 
 class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -43,23 +32,20 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         z \sim p(z), \quad x \sim p(x \mid z), \quad z \sim q(z \mid x); \qquad
         \texttt{transform}(x) = \mathbb{E}_{q(z \mid x)}[z], \qquad \texttt{score\_samples}(x) = \log \hat p(x)
 
-    Any numbers will do: the encoder sees rows in units of the training data, and so does the likelihood if none is given, so
-    that neither the origin of a column nor the unit of all columns matters. What weighs how much is decided by how the
-    columns vary beside each other: put a ``StandardScaler`` before, as for principal components, where that means nothing.
+    The encoder sees rows in units of the training data, and so does the likelihood if none is given: neither the origin of a
+    column nor the unit of all columns matters. Columns that vary more weigh more: put a ``StandardScaler`` before, as for
+    principal components, where that means nothing.
 
     Computes in the precision of the training data: float32 where they are, and float64 otherwise. The results for a row are
-    a function of that row and of the fitted estimator alone. What has to be drawn for it, the importance samples of
-    ``score_samples`` and the latents of a guide whose mean is not known in closed form, is drawn for each row by itself,
-    from a seed made of its own numbers and of ``random_state``: rows have errors that do not depend on each other, and equal
-    rows equal results, in whatever order and company. It takes about as long as together, since the work is that of
-    ``num_samples`` draws a row.
+    a function of that row and of the fitted estimator alone: importance samples, and latents of a guide whose mean is not
+    known in closed form, are drawn for each row by itself, from a seed made of its own numbers and of ``random_state``. So
+    the errors of rows are independent, and equal rows have equal results, in whatever order and company.
 
     Args:
         latent_dim: length of z.
         prior: builds p(z) from ``latent_dim``, as in :class:`pyrovae.VAE`.
-        likelihood: builds p(x | z) from the shape of a row; if null, a Normal with a learned scale, the same for all
-            columns, which begins at the standard deviation of the data. It must suit the data: ``Bernoulli`` for zeros and
-            ones, ``Poisson`` for counts.
+        likelihood: builds p(x | z) from the shape of a row, as ``Bernoulli`` does for binary data, ``Poisson`` for counts;
+            if null, a Normal with one learned scale for all columns, which begins at the standard deviation of the data.
         guide: builds q(z | x) from the shape of a row, ``latent_dim`` and the encoder's builder.
         encoder: builds the guide's network from its input and output shapes.
         decoder: builds the model's network from its input and output shapes.
@@ -67,12 +53,11 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         epochs: passes over the data, at the most.
         batch_size: rows in a step.
         learning_rate: of Adam.
-        validation_fraction: the share of rows that are held out from training, to end with the parameters of the epoch whose
-            bound on them was best; if null, all are trained on, and the last parameters are kept.
+        validation_fraction: share of rows held out from training, to keep the parameters of the epoch whose bound on them
+            was best; if null, all are trained on, and the last parameters are kept.
         patience: stop when the bound on held-out rows has not improved for this many epochs.
         num_samples: importance samples a row, of :meth:`score_samples` and :meth:`score`.
-        device: where to train. The pair stays there, and everything is computed where it is: move it by ``vae_.to("cpu")``
-            before it is pickled for a machine that has no such device.
+        device: where the pair is trained and stays: move it by ``vae_.to("cpu")`` to pickle it for a machine without one.
         random_state: fixes initial weights, the order of rows, held-out rows and all draws.
         verbose: whether to show a progress bar.
 
@@ -142,15 +127,15 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             y: not used.
 
         Raises:
-            InputError: for parameters that cannot be used, for data outside the support of the likelihood, and for a loss or
-                a gradient that is not finite, each with a remedy.
+            InputError: for unusable parameters, data outside the likelihood's support, and a loss or gradient not finite.
             ValueError: scikit-learn's, for what is no matrix of finite numbers; ``TypeError`` for a sparse one.
         """
-        x = torch.tensor(self._matrix(X, reset=True))
+        x = torch.tensor(rows.checked_matrix(self, X, reset=True))
         require_positive(num_samples=self.num_samples)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        train, held_out = self._split(x, seed)
-        vae = self._untrained(train, seed)
+        train, held_out = rows.split_rows(x, self.validation_fraction, self.patience, seed)
+        parts = rows.Parts(self.prior, self.likelihood, self.guide, self.encoder, self.decoder)
+        vae = parts.build(train, self.latent_dim, seed)
         history = fit(
             vae,
             train,
@@ -167,7 +152,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         self.vae_, self._seed = vae.eval(), seed
         self.history_ = history.metrics
         self.n_iter_ = len(history.metrics)
-        self._n_features_out = self._means(x[:1]).shape[1]
+        self._n_features_out = rows.latent_means(self.vae_, x[:1], seed).shape[1]
         return self
 
     def transform(self, X: ArrayLike) -> Array:
@@ -183,8 +168,8 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         Raises:
             NotFittedError: before :meth:`fit`.
         """
-        x, dtype = self._rows(X)
-        return self._means(x).numpy().astype(dtype)
+        x, dtype = rows.checked_rows(self, X)
+        return rows.latent_means(self.vae_, x, self._seed).numpy().astype(dtype)
 
     def inverse_transform(self, X: ArrayLike) -> Array:
         r"""What the model makes of latents, the mean of :math:`p(x \mid z)`.
@@ -199,31 +184,15 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             InputError: for latents of another length, and for a likelihood that does not know its mean.
             NotFittedError: before :meth:`fit`.
         """
-        check_is_fitted(self, "vae_")
-        checked: Array = check_array(X, dtype=DTYPES, order="C")  # pyright: ignore
-        if checked.shape[1] != self.latent_dim:
-            raise InputError(
-                f"X has {checked.shape[1]} columns; expected the latents that the decoder is given, of latent_dim="
-                f"{self.latent_dim} columns: leave out what belongs to other latent sites"
-            )
-        z = torch.tensor(checked).to(self._parameter)
-        with torch.no_grad(), evaluating(self.vae_.model):
-            means = [mean(self.vae_.model.decode(rows)) for rows in z.split(MAX_ROWS)]
-        known = [rows for rows in means if rows is not None]
-        if len(known) < len(means):
-            raise InputError(
-                f"the likelihood {type(self.vae_.model.likelihood).__name__} does not know its mean at these latents; draw "
-                "from vae_.model.decode(z) instead"
-            )
-        return torch.cat(known).cpu().numpy().astype(checked.dtype)
+        z, dtype = rows.checked_latents(self, X)
+        return rows.decoded_means(self.vae_, z).numpy().astype(dtype)
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Array:
         r"""Draw new rows, :math:`z \sim p(z),\; x \sim p(x \mid z)`.
 
         Args:
             n_samples: how many.
-            random_state: fixes the draws; that of the estimator if null, so that one which is a number gives the same rows
-                at each call.
+            random_state: fixes the draws; that of the estimator if null, which, if a number, gives the same rows each time.
 
         Returns:
             Shape ``(n_samples, D)``.
@@ -235,9 +204,7 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
         check_is_fitted(self, "vae_")
         require_positive(n_samples=n_samples)
         numbers = check_random_state(self.random_state if random_state is None else random_state)
-        place = self._parameter.device
-        with torch.no_grad(), evaluating(self.vae_.model), seeded(int(numbers.randint(2**31 - 1)), place):
-            return keeping_its_own(self.vae_.model)(size=n_samples).cpu().numpy()
+        return rows.new_rows(self.vae_, n_samples, int(numbers.randint(2**31 - 1))).numpy()
 
     def score_samples(self, X: ArrayLike) -> Array:
         r"""Estimates of :math:`\log p(x)` by importance sampling, in nats.
@@ -254,26 +221,14 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             Shape ``(N,)``, float64.
 
         Raises:
-            InputError: where data are outside the support of the likelihood, and for a weight that is not a number, naming
-                the site.
+            InputError: for data outside the likelihood's support, and for a weight that is not a number, naming the site.
             NotFittedError: before :meth:`fit`.
 
         Warns:
             ImportanceSamplingWarning: where the estimates of more than one row in twenty are not to be trusted.
         """
-        x, _ = self._rows(X)
-        for rows in x.split(MAX_ROWS):
-            Pair(self.vae_.model, self.vae_.guide).check(rows.to(self._parameter))
-        return log_likelihood(
-            (self.vae_.model, self.vae_.guide),
-            x,
-            self.num_samples,
-            num_particles=(),
-            seed=seeds_of_rows(x.numpy(), self._seed),
-            device=self._parameter.device,
-            compile=False,
-            max_rows=MAX_ROWS,
-        ).log_p
+        x, _ = rows.checked_rows(self, X)
+        return rows.log_densities(self.vae_, x, self.num_samples, self._seed)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         r"""The mean of :math:`\log \hat p(x)` over rows, in nats: the larger the better.
@@ -286,59 +241,6 @@ class VAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMix
             InputError: as :meth:`score_samples` does.
         """
         return float(self.score_samples(X).mean())
-
-    def _split(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
-        """The rows to train on, and those held out if any."""
-        fraction = self.validation_fraction
-        if fraction is None:
-            if self.patience is not None:
-                raise InputError("patience waits for the bound on held-out rows; pass validation_fraction=0.1 too")
-            return x, None
-        if not 0.0 < fraction < 1.0:
-            raise InputError(f"validation_fraction is {fraction}; expected a number between 0 and 1, or None")
-        train, held_out = train_test_split(np.arange(len(x)), test_size=fraction, random_state=seed)
-        return x[train], x[held_out]
-
-    def _untrained(self, x: Tensor, seed: int) -> VAE:
-        """A pair that starts where the data are."""
-        for name in ("prior", "likelihood", "guide", "encoder", "decoder"):
-            if (part := getattr(self, name)) is not None and not callable(part):
-                raise InputError(f"{name} is {part!r}; expected a class, or a functools.partial of one, that builds it")
-        units = Units.of(x)
-        with seeded(seed):
-            vae = VAE(
-                tuple(x.shape[1:]),
-                self.latent_dim,
-                prior=self.prior,
-                likelihood=self.likelihood or partial(RescaledNormal, units),
-                guide=self.guide,
-                encoder=partial(Rescaled, self.encoder, units),
-                decoder=self.decoder,
-            ).to(x.dtype)
-            if hasattr(vae.model.decoder, "start_output_at"):
-                vae.start_at_mean(x.mean(0))
-            if (pseudo_inputs := getattr(vae.model.prior, "pseudo_inputs", None)) is not None:
-                vae.model.prior.start_at(x[torch.randint(len(x), (len(pseudo_inputs),))])  # pyright: ignore
-        return vae
-
-    @property
-    def _parameter(self) -> Tensor:
-        """One of the pair's parameters, which tells where they are and in what precision."""
-        return next(self.vae_.parameters())
-
-    def _matrix(self, X: ArrayLike, *, reset: bool) -> Array:
-        """What scikit-learn takes for a matrix, and whose columns are those of the fit where this is not one."""
-        return validate_data(self, X, dtype=DTYPES, order="C", reset=reset)  # pyright: ignore
-
-    def _rows(self, X: ArrayLike) -> tuple[Tensor, np.dtype]:
-        """Rows for the fitted pair, on the CPU, and the precision that they had."""
-        check_is_fitted(self, "vae_")
-        checked = self._matrix(X, reset=False)
-        return torch.tensor(checked, dtype=self._parameter.dtype), checked.dtype
-
-    def _means(self, x: Tensor) -> Tensor:
-        seeds, place = seeds_of_rows(x.numpy(), self._seed), self._parameter.device
-        return posterior_means((self.vae_.model, self.vae_.guide), x, seed=seeds, device=place)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

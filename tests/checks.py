@@ -15,12 +15,10 @@ from spaces import latents
 from torch import Tensor, nn
 
 import pyrovae.guides
-import pyrovae.networks
 import pyrovae.priors
 from pyrovae.errors import InputError
 from pyrovae.guides import Guide
 from pyrovae.networks.conditional_network import ConditionalNetwork
-from pyrovae.networks.network import Network
 from pyrovae.objectives import Measurement, Objective
 from pyrovae.priors import Prior, StandardNormal
 from pyrovae.runtime.parameters import Program
@@ -118,16 +116,14 @@ class RowNoise:
 
 
 def members(package: ModuleType, base: type) -> list[type]:
-    """The public concrete subclasses of ``base`` in the files of ``package``: a new file is tested unasked."""
+    """The public concrete subclasses of ``base`` in the files of ``package``: a new file is tested unasked.
+
+    A ``ConditionalNetwork`` is made of a network by ``VAE``, and is none that one names.
+    """
     files = [importlib.import_module(file.name) for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
-    classes = {value for file in files for value in vars(file).values() if inspect.isclass(value)}
+    classes = {value for file in files for value in vars(file).values() if inspect.isclass(value)} - {ConditionalNetwork}
     found = [cls for cls in classes if issubclass(cls, base) and not cls.__name__.startswith("_") and not _is_abstract(cls)]
     return sorted(found, key=lambda cls: cls.__name__)
-
-
-def networks() -> list[type[Network]]:
-    """The networks that are built from their shapes alone."""
-    return [cls for cls in members(pyrovae.networks, Network) if cls is not ConditionalNetwork]
 
 
 def _is_abstract(cls: type) -> bool:

@@ -11,7 +11,7 @@ from pyrovae.objectives import Objective
 from pyrovae.training.fit import fit
 from pyrovae.vae import VAE
 
-_given_elsewhere: set[str | int] = {"model", "guide", "data", "validation", "objective", "run", "resume", "progress"}
+_given_elsewhere: set[str | int] = {"pair", "data", "validation", "objective", "run", "resume", "progress"}
 
 
 def experiment_parser(prog: str = "pyrovae train") -> Parser:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checks import networks
+from checks import members
 from torch import nn
 
 from pyrovae.errors import InputError
@@ -20,7 +20,7 @@ class Transposed(ConvDecoder):
         super().__init__(*args, upsampling="transposed", **options)
 
 
-@pytest.mark.parametrize("cls", [*networks(), Transposed])
+@pytest.mark.parametrize("cls", [*members(pyrovae.networks, Network), Transposed])
 class TestEvery:
     @pytest.mark.parametrize(("in_shape", "out_shape"), picture_pairs)
     @pytest.mark.parametrize("batch", [(), (3,), (2, 3), (2, 1, 3)])

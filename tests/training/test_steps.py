@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import guide_for, made, members, networks, prior_for
+from checks import guide_for, made, members, prior_for
 from programs import GaussianGuide as Proposal
 from programs import LinearGaussian, functions
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ parts = [
     *({"prior": cls, "guide": guide_for(cls)} for cls in members(pyrovae.priors, Prior)),
     *({"likelihood": cls} for cls in members(pyrovae.likelihoods, Likelihood)),
     *({"guide": cls, "prior": prior_for(cls)} for cls in members(pyrovae.guides, Guide)),
-    *(image_network(cls) for cls in networks()),
+    *(image_network(cls) for cls in members(pyrovae.networks, Network)),
 ]
 objectives = [made(cls, 2) for cls in members(pyrovae.objectives, Objective)]
 estimators = [IWAE(2, estimator) for estimator in get_args(Estimator) if estimator != "reparameterized"]
@@ -96,9 +96,7 @@ def assert_recorded(objective: Objective) -> None:
     assert not torch.equal(fused["guide.encoder.layers.0.weight"], swapped().guide.encoder.layers[0].weight)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pyrovae.training.UnmovedParameterWarning"
-)  # an upper bound's model rests
+@pytest.mark.filterwarnings("ignore::pyrovae.training.UnmovedParameterWarning")  # an upper bound's model rests
 @pytest.mark.parametrize("objective", [*objectives, *estimators], ids=name)
 def test_recorded_steps_are_eager_steps_for_every_objective(objective, unfused, float64):
     assert_recorded(objective)

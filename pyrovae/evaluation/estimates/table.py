@@ -1,22 +1,56 @@
 """A table of estimates to read in a terminal."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Mapping
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
 
-if TYPE_CHECKING:
-    from pyrovae.evaluation.estimates.estimate import LogLikelihood
-
 QUANTILES = (0.05, 0.5, 0.95)
 
 
-def table(estimate: LogLikelihood) -> str:
+class Tabulated(Protocol):
+    """What a table shows: the attributes of :class:`~.estimate.LogLikelihood` of these names."""
+
+    @property
+    def log_p(self) -> np.ndarray: ...
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def mean(self) -> float: ...
+    @property
+    def data_error(self) -> float: ...
+    @property
+    def monte_carlo_error(self) -> float: ...
+    @property
+    def jackknife(self) -> np.ndarray: ...
+    @property
+    def smoothed(self) -> np.ndarray: ...
+    @property
+    def bits_per_dimension(self) -> float | None: ...
+    @property
+    def rounding(self) -> tuple[float, float] | None: ...
+    @property
+    def bounds(self) -> Mapping[int, np.ndarray]: ...
+    def gap(self, particles: int) -> np.ndarray: ...
+    @property
+    def effective_sample_size(self) -> np.ndarray: ...
+    @property
+    def k_hat(self) -> np.ndarray: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def share_above(self) -> float: ...
+    @property
+    def defensive(self) -> np.ndarray | None: ...
+    @property
+    def warning(self) -> str | None: ...
+
+
+def table(estimate: Tabulated) -> str:
     """The mean with both errors apart, the bounds, effective sample sizes and k-hats, and the warning there may be."""
     parts = [_mean(estimate), _bounds(estimate), _diagnostics(estimate)]
     if estimate.warning:
@@ -29,7 +63,7 @@ def warned(sentence: str) -> str:
     return fill(f"Warning: {sentence}.", 78, initial_indent="  ", subsequent_indent="  ")
 
 
-def _mean(estimate: LogLikelihood) -> list[str]:
+def _mean(estimate: Tabulated) -> list[str]:
     return [
         f"log p(x) of {len(estimate.log_p):,} data by {estimate.num_samples:,} draws each, in nats",
         "",
@@ -43,19 +77,19 @@ def _mean(estimate: LogLikelihood) -> list[str]:
     ]
 
 
-def _bits(estimate: LogLikelihood) -> list[str]:
+def _bits(estimate: Tabulated) -> list[str]:
     bits = estimate.bits_per_dimension
     return [] if bits is None else [f"  {'bits per dimension':<22}{bits:>12.4f}"]
 
 
-def _rounding(estimate: LogLikelihood) -> list[str]:
+def _rounding(estimate: Tabulated) -> list[str]:
     if estimate.rounding is None:
         return []
     error, size = estimate.rounding
     return [f"  {'error of rounding':<22}{error:>+12.1e}   ({size:.1e} in size; of the first data)"]
 
 
-def _bounds(estimate: LogLikelihood) -> list[str]:
+def _bounds(estimate: Tabulated) -> list[str]:
     rows = []
     for particles, bound in estimate.bounds.items():
         gap, error = mean_and_error(estimate.gap(particles))
@@ -64,7 +98,7 @@ def _bounds(estimate: LogLikelihood) -> list[str]:
     return [f"  {'bound':<22}{'mean':>12}{'below log p(x)':>20}", *rows] if rows else []
 
 
-def _diagnostics(estimate: LogLikelihood) -> list[str]:
+def _diagnostics(estimate: Tabulated) -> list[str]:
     fitted = estimate.k_hat[~np.isnan(estimate.k_hat)]
     above = f"   {estimate.share_above:.1%} above {estimate.threshold:.2f}"
     lines = [
