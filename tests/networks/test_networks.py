@@ -5,8 +5,9 @@ import torch
 from checks import members
 from torch import nn
 
+import pyrovae.networks
 from pyrovae.errors import InputError
-from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, ResNetDecoder, ResNetEncoder
+from pyrovae.networks import MLP, ConvDecoder, ConvEncoder, Network, ResNetDecoder, ResNetEncoder
 from pyrovae.networks.network import activations
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -26,7 +26,7 @@ from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.data import Binarize
 from pyrovae.guides import FullRankNormal, Guide
 from pyrovae.likelihoods import Likelihood, Normal
-from pyrovae.networks import MLP
+from pyrovae.networks import MLP, Network
 from pyrovae.objectives import Estimator, Objective, WakeSleep
 from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.runtime.batches import Columns
