@@ -85,5 +85,5 @@ def beginning(device: torch.device) -> Callable[[], str]:
         references.write_text("5")  # sets the peak to what is resident now
         held, most = status("VmRSS"), partial(status, "VmHWM")
     else:
-        return lambda: "not to be had on this system"
+        return lambda: "not available on this system"
     return lambda: f"{(most() - held) / 2**20:.0f}"

@@ -72,7 +72,7 @@ def peak(settings: Settings, number: int, count: int, rows: int) -> str:
     if settings.device.type == "cuda":
         return f"{allocated(settings.device, number, count, rows) / 2**20:.0f}"
     if not Path("/proc/self/clear_refs").exists():
-        return "not to be had on this system"
+        return "not available on this system"
     command = [sys.executable, "-m", "benchmarks.scaling", *map(str, (number, count, rows, torch.get_num_threads()))]
     return subprocess.run(
         command, cwd=Path(__file__).parents[1], check=True, text=True, stdout=subprocess.PIPE

@@ -27,7 +27,7 @@ def model(x):
 @pytest.mark.parametrize("name", joint)
 def test_a_guide_that_is_joint_over_the_data_is_named_as_such(name):
     guide = getattr(autoguide, f"Auto{name}")(model)
-    message = "site '.*' of the guide is joint over the data, outside every plate.*; use AutoNormal.* or an amortised guide"
+    message = "site '.*' of the guide is joint over the data, outside every plate.*; use AutoNormal.* or an amortized guide"
     with pytest.raises(InputError, match=message):
         log_weights((model, guide), x)
 

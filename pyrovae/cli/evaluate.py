@@ -67,7 +67,7 @@ def _parser() -> Parser:
     parser.add_argument("--chains", type=PositiveInt, default=16, help="Annealed chains a datum.")
     about = "What the annealed chains begin as draws of; from the guide they need fewer temperatures where it is good."
     parser.add_argument("--start", type=Start, default="prior", help=about)
-    about = "Refine the proposal of each datum by so many gradient steps: what the ELBO gains is the amortisation gap."
+    about = "Refine the proposal of each datum by so many gradient steps: what the ELBO gains is the amortization gap."
     parser.add_argument("--refine", type=Count, default=None, help=about)
     parser.add_argument("--device", type=str | None, default=None, help="As trained if not given.")
     add_trust(parser)

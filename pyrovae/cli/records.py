@@ -17,6 +17,8 @@ DRAWN = ("epoch", "train_bound", "train_reconstruction", "train_kl", "validation
 """Numbers of an epoch that are drawn."""
 SHARES = ("kNN accuracy", "linear probe", "share of k-hat above threshold")
 """Numbers of a summary that are shown as percentages."""
+RENAMED = {"log p(x), less its bias": "log p(x), bias-corrected", "amortisation gap": "amortization gap"}
+"""Names in the summaries of earlier versions, and what they are called now."""
 LONGEST = 200
 """Largest number of characters of a name."""
 
@@ -56,7 +58,7 @@ def read_summary(run: Path) -> dict[str, Any]:
         if len(name) > LONGEST or not (value is None or isinstance(value, str) or is_number(value)):
             raise InputError(f"{run / 'summary.json'} has no number or text under {name[:LONGEST]!r}; {remedy}")
     _require_numbers(str(run / "summary.json"), found, SHARES, remedy)
-    return found
+    return {RENAMED.get(name, name): value for name, value in found.items()}
 
 
 def read_numbers(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def estimate_summary(estimate: LogLikelihood) -> dict[str, Any]:
         summary["bits per dimension"] = estimate.bits_per_dimension
     return summary | {
         "log p(x)": estimate.mean,
-        "log p(x), less its bias": _or_none(estimate.jackknife.mean()),
+        "log p(x), bias-corrected": _or_none(estimate.jackknife.mean()),
         "log p(x), Pareto smoothed": _or_none(estimate.smoothed.mean()),
         "standard error over data": estimate.data_error,
         "standard error of the draws": estimate.monte_carlo_error,
@@ -44,7 +44,7 @@ def gap_summary(gaps: InferenceGaps | None) -> dict[str, float]:
         return {}
     parts = {
         "log p(x), refined proposal": gaps.refined.log_p,
-        "amortisation gap": gaps.amortization,
+        "amortization gap": gaps.amortization,
         "approximation gap": gaps.approximation,
     }
     return {name: float(values.mean()) for name, values in parts.items()}

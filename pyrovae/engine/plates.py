@@ -87,7 +87,7 @@ def data_frame(site: Site, data: str) -> Any:
     if _is_joint(site):
         raise InputError(
             f"site {site['name']!r} of the guide is joint over the data, outside every plate, and each datum needs weights "
-            "of its own; use AutoNormal, which has a site for each latent site of the model, or an amortised guide"
+            "of its own; use AutoNormal, which has a site for each latent site of the model, or an amortized guide"
         )
     kind = "observed site" if site["is_observed"] else "latent site"
     raise InputError(

@@ -108,7 +108,7 @@ def compile(module: ObjectiveModule, *example: Any, **named: Any) -> CompiledObj
 
     The result has the very parameters and buffers of ``module``, the same loss and the same gradients, computed in one
     pass, for the same random draws: those that torch's generators give the eager module at the same seed. Gradients of
-    gradients are not to be had. Each shape of batch has a graph of its own, recorded when it is first seen: seconds to
+    gradients are not available. Each shape of batch has a graph of its own, recorded when it is first seen: seconds to
     tens of seconds, less where torch's cache on disk has it.
 
     A program whose Python branches on values of tensors, or that cannot be recorded for another reason, runs eagerly,

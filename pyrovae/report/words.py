@@ -15,10 +15,10 @@ MEANINGS = {
     "standard error of the draws": "How far that mean would move with other draws for the same data.",
     "ELBO": "The bound that the guide reaches with one draw. Its distance from log p(x) is how far the guide is from the "
     "posterior, KL(q || p).",
-    "log p(x), less its bias": "The same without the bias that few draws leave, by the jackknife.",
+    "log p(x), bias-corrected": "The same without the bias that few draws leave, by the jackknife.",
     "log p(x), Pareto smoothed": "The same with the largest weights smoothed, as k-hat's distribution has them.",
     "log p(x), refined proposal": "The same from a proposal that was improved for each datum by itself.",
-    "amortisation gap": "What the ELBO gains by that: what the encoder lacks.",
+    "amortization gap": "What the ELBO gains by that: what the encoder lacks.",
     "approximation gap": "What it lacks of log p(x) even so: what the guide's family lacks.",
     "bits per dimension": "The same as log p(x), as the length of a code for one number of a datum. Lower is better.",
     "largest k-hat": "How heavy the tail of a datum's importance weights is, at worst. Below 0.5 their variance is finite; "

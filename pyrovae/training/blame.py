@@ -22,12 +22,12 @@ def blame(module: ObjectiveModule, batch: Batch | None) -> str:
 
     Args:
         module: the objective on its pair, its parameters and the random generators as they were at that step.
-        batch: the data, as the programs see them; None where it is not at hand any more.
+        batch: the data, as the programs see them; None where it is no longer available.
     """
     loss, blamed = (math.nan, None) if batch is None else _blame(module, batch)
     if batch is None:
         return with_remedy(
-            "the loss is not finite, for a batch that is not at hand any more (compile=False looks at every step)"
+            "the loss is not finite, for a batch that is no longer available (compile=False looks at every step)"
         )
     if blamed is None:
         return with_remedy(

@@ -179,7 +179,7 @@ def fit(
     if patience is not None and validation is None:
         raise InputError("patience waits for the validation bound; pass validation data too")
     if not isinstance(objective := objective or ELBO(), Objective):
-        raise InputError(f"objective is {objective!r}; expected one made, such as pyrovae.IWAE(5)")
+        raise InputError(f"objective is {objective!r}; expected an instance, such as pyrovae.IWAE(5)")
     check_device(device)
     train, held_out = _split(data), None if validation is None else _fixed(_split(validation), seed)
     _check_guide(guide, batch_size, len(train), validation is not None)
@@ -399,9 +399,9 @@ def _check_guide(guide: Program, batch_size: int, number: int, validated: bool) 
         return
     kind = f"{type(owner(guide)).__name__} keeps parameters for each datum by its place in the batch"
     if batch_size < number:
-        raise InputError(f"{kind}; pass batch_size={number}, all data at once, or an amortised guide")
+        raise InputError(f"{kind}; pass batch_size={number}, all data at once, or an amortized guide")
     if validated:
-        raise InputError(f"{kind}, and has none for validation data; leave them out, or pass an amortised guide")
+        raise InputError(f"{kind}, and has none for validation data; leave them out, or pass an amortized guide")
 
 
 def check_device(device: str | None) -> None:
@@ -410,7 +410,7 @@ def check_device(device: str | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts that there is none
         reason = str(error).partition("\n")[0]
-        raise InputError(f"device is {device!r}, which is not to be had here ({reason}); take 'cpu'") from error
+        raise InputError(f"device is {device!r}, which is not available here ({reason}); take 'cpu'") from error
 
 
 def _postfix(metrics: dict[str, float]) -> str:

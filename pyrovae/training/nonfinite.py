@@ -16,7 +16,7 @@ class Fault(NamedTuple):
     """A batch on which a step was not finite.
 
     Attributes:
-        tensors: those of the batch; None where they are not at hand any more.
+        tensors: those of the batch; None where they are no longer available.
         noise: the random generator as it was before it, where that is known.
     """
 

@@ -619,16 +619,16 @@ def test_refined_proposals_tell_what_the_encoder_lacks(run, tmp_path, capsys, un
     argv = ["evaluate", str(copy), "--num_samples", "200", "--limit", "5"]
     assert main([*argv, "--refine", "20"]) == 0
     said = capsys.readouterr().out
-    assert "amortisation gap" in said.partition("With the guide's proposal refined for each datum: 5 data, in nats\n")[2]
+    assert "amortization gap" in said.partition("With the guide's proposal refined for each datum: 5 data, in nats\n")[2]
     summary = json.loads((copy / "summary.json").read_text())
     vae, data, _ = reopen(copy)
     tested = as_data(data.test.fixed_draw()).rows(slice(5)).plain()
     gaps = inference_gaps(vae, tested, 200, steps=20)
-    assert summary["amortisation gap"] == pytest.approx(gaps.amortization.mean())
+    assert summary["amortization gap"] == pytest.approx(gaps.amortization.mean())
     refined = summary["log p(x), refined proposal"] - summary["approximation gap"]
-    assert summary["ELBO"] + summary["amortisation gap"] == pytest.approx(refined)
+    assert summary["ELBO"] + summary["amortization gap"] == pytest.approx(refined)
     assert main(argv) == 0
-    assert "amortisation gap" not in json.loads((copy / "summary.json").read_text())
+    assert "amortization gap" not in json.loads((copy / "summary.json").read_text())
 
 
 def test_what_latent_space_is_like_is_said_and_drawn(run):

@@ -607,7 +607,7 @@ class TestRefusals:
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
     def test_an_automatic_guide_with_one_joint_site(self, guide, told):
         model = LinearGaussian()
-        message = rf"^site '_{guide.__name__}_latent' of the guide is joint over the data.*; use AutoNormal.* amortised"
+        message = rf"^site '_{guide.__name__}_latent' of the guide is joint over the data.*; use AutoNormal.* amortized"
         with pytest.raises(InputError, match=message):
             log_weights((model, guide(model)), model.data(3), plates=told)
 

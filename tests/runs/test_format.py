@@ -9,6 +9,7 @@ import torch
 
 from pyrovae import load
 from pyrovae.cli import main
+from pyrovae.cli.records import read_summary
 from pyrovae.evaluation import LogLikelihood, posterior_means
 from pyrovae.runs import verify
 from pyrovae.runs.checkpoint import load_training
@@ -28,6 +29,7 @@ def test_it_is_whole_and_loads():
     means = posterior_means(vae, torch.ones(1, 8, 8))
     torch.testing.assert_close(means, torch.tensor([[0.22638, 0.19496]]), rtol=0, atol=1e-4)
     assert len(LogLikelihood.from_netcdf(kept / "log_likelihood.nc").log_p) == 10
+    assert read_summary(kept)["log p(x), bias-corrected"] == pytest.approx(-27.2352, abs=1e-4)
     assert load_training(kept / "checkpoints")["settings"]["batch_size"] == 100
 
 

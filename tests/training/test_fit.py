@@ -38,7 +38,7 @@ def parameters(pair: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(pair.parameters()).detach().clone()
 
 
-class Amortised(PyroModule):
+class Amortized(PyroModule):
     """A diagonal Gaussian guide whose means are linear in the data, as those of the exact posterior are."""
 
     def __init__(self, data_dim: int = 3, latent_dim: int = 2) -> None:
@@ -55,7 +55,7 @@ def test_reaches_the_maximum_of_a_known_likelihood(float64):
     """Probabilistic PCA from 1 to 2 dimensions reaches every Gaussian, and its posterior is in the guide's family."""
     x = LinearGaussian(2, 1).data(400)
     best = dist.MultivariateNormal(x.mean(0), torch.cov(x.T, correction=0)).log_prob(x).mean().item()
-    model, guide = LinearGaussian(2, 1), Amortised(2, 1)
+    model, guide = LinearGaussian(2, 1), Amortized(2, 1)
     nn.init.normal_(model.weight)
     optimizer = partial(torch.optim.Adam, lr=0.1)
     schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.985)
@@ -130,7 +130,7 @@ def test_keeps_the_best_epoch_and_stops_when_patience_is_over():
 
 
 def test_an_upper_bound_is_lowered_and_its_best_epoch_the_lowest(float64):
-    model, guide = LinearGaussian(2, 1).requires_grad_(False), Amortised(2, 1)
+    model, guide = LinearGaussian(2, 1).requires_grad_(False), Amortized(2, 1)
     x = model.data(200)
     far = gaussian_kl((guide.loc(x).detach(), torch.eye(1)), model.posterior(x)).mean()
     settings = {"epochs": 40, "batch_size": 200, "optimizer": partial(torch.optim.Adam, lr=0.05)}
@@ -281,7 +281,7 @@ def test_a_gradient_that_is_not_finite_stops_too():
         ({"epochs": 0}, "epochs is 0; expected at least 1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"patience": 3}, "patience waits for the validation bound; pass validation data"),
-        ({"device": "cuda:99"}, r"device is 'cuda:99', which is not to be had here .*; take 'cpu'"),
+        ({"device": "cuda:99"}, r"device is 'cuda:99', which is not available here .*; take 'cpu'"),
         ({"optimizer": partial(torch.optim.Adam, lr=-1.0)}, "optimiser .* cannot be made: Invalid learning rate: -1.0"),
         (
             {"optimizer": torch.optim.LBFGS},
@@ -323,18 +323,18 @@ class Counted(LinearGaussian):
 def test_programs_are_shown_many_data_at_once_before_they_are_trained(monkeypatch):
     monkeypatch.setattr(fitting, "AT_ONCE", 3 * 25)
     model = Counted()
-    quiet(model, Amortised(), LinearGaussian().data(60), epochs=1, batch_size=20)
+    quiet(model, Amortized(), LinearGaussian().data(60), epochs=1, batch_size=20)
     look = [20] * 6  # of programs in training, and of their gradient, which were looked at in evaluation before
     assert model.seen[-12:] == [25, 25, 10, *look, 20, 20, 20]
-    quiet(model, Amortised(), LinearGaussian().data(60), epochs=1, batch_size=30)
+    quiet(model, Amortized(), LinearGaussian().data(60), epochs=1, batch_size=30)
     assert model.seen[-4:] == [30, 30, 30, 30]
 
 
 def test_a_program_may_be_made_for_one_size_of_batch():
     model = Counted(only=20)
-    assert len(quiet(model, Amortised(), LinearGaussian().data(60), epochs=2, batch_size=20).metrics) == 2
+    assert len(quiet(model, Amortized(), LinearGaussian().data(60), epochs=2, batch_size=20).metrics) == 2
     with pytest.raises(TypeError, match="made for 20 data"):
-        quiet(model, Amortised(), LinearGaussian().data(50), epochs=1, batch_size=20)
+        quiet(model, Amortized(), LinearGaussian().data(50), epochs=1, batch_size=20)
 
 
 def test_refuses_data_of_another_shape_or_kind():
@@ -481,7 +481,7 @@ def test_numpy_arrays_are_taken_in_torchs_precision():
 @pytest.mark.parametrize("objective", [ELBO, "IWAE"])
 def test_an_objective_is_made_before(objective):
     pair = vae()
-    with pytest.raises(InputError, match=r"expected one made, such as pyrovae.IWAE\(5\)"):
+    with pytest.raises(InputError, match=r"expected an instance, such as pyrovae.IWAE\(5\)"):
         quiet(pair.model, pair.guide, binary(), objective=objective)
 
 

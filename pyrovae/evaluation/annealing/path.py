@@ -99,7 +99,7 @@ def _chart(name: str, support: Any, weights: LogWeights) -> Chart:
         return Chart(weights.model.nodes[name], support, weights.plates)
     except NotImplementedError as error:
         raise InputError(
-            f"latent site {name!r} has the support {support}, to which no map leads from all real numbers, so that "
+            f"latent site {name!r} has the support {support}, which has no bijection to unconstrained space, so that "
             "Hamiltonian transitions cannot move in it; take log_likelihood"
         ) from error
 

@@ -59,7 +59,7 @@ class LogLikelihood:
         effective_sample_size: :math:`(\sum w)^2 / \sum w^2`, of ``num_samples``.
         k_hat: Pareto k-hats of the weights; NaN where none could be fitted (:func:`~.pareto.pareto_smoothed` says when).
         smoothed: :math:`\log \hat p(x)` from Pareto smoothed weights, in nats: of less variance, and a little more bias.
-        jackknife: :math:`\log \hat p(x)` less its bias of order 1 / K (:func:`~.importance.jackknife`), in nats.
+        jackknife: :math:`\log \hat p(x)` corrected for its bias of order 1 / K (:func:`~.importance.jackknife`), in nats.
         jackknife_error: the standard error of that.
         num_samples: the number of draws :math:`K` a datum.
         bounds: the bound :math:`\mathrm{IWAE}_K` by its number of particles, each ``(N,)`` in nats, estimated without

@@ -65,7 +65,7 @@ def standard_error(log_weights: Tensor) -> Tensor:
 
 
 def jackknife(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The estimate less its bias of order :math:`1 / K`, and the standard error of that, in nats.
+    r"""The estimate corrected for its bias of order :math:`1 / K`, and the standard error of that, in nats.
 
     .. math::
         K \log \bar w - (K - 1)\, \overline{\log \bar w_{-k}}, \qquad

@@ -70,7 +70,7 @@ def _mean(estimate: Tabulated) -> list[str]:
         f"  {'mean':<22}{estimate.mean:>12.4f}",
         f"  {'± from the data':<22}{estimate.data_error:>12.4f}",
         f"  {'± from the draws':<22}{estimate.monte_carlo_error:>12.4f}",
-        f"  {'less its bias':<22}{estimate.jackknife.mean():>12.4f}   (jackknife)",
+        f"  {'bias-corrected':<22}{estimate.jackknife.mean():>12.4f}   (jackknife)",
         f"  {'Pareto smoothed':<22}{estimate.smoothed.mean():>12.4f}",
         *_bits(estimate),
         *_rounding(estimate),

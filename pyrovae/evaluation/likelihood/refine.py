@@ -98,7 +98,7 @@ def refine(
         \lambda_0 = \mathrm{encoder}(x),
 
     by Adam, with :math:`\eta_t` falling to 0. The model stays as it is, and so does the encoder. Its proposals are closer to
-    the posterior, so that :func:`pyrovae.log_likelihood` needs fewer draws; and what the ELBO gains is the amortisation gap.
+    the posterior, so that :func:`pyrovae.log_likelihood` needs fewer draws; and what the ELBO gains is the amortization gap.
 
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the guide is one of
@@ -137,7 +137,7 @@ class InferenceGaps:
     .. math::
         \log p(x) - \mathrm{ELBO}(q) =
         \underbrace{\log p(x) - \mathrm{ELBO}(q^*)}_\text{approximation} +
-        \underbrace{\mathrm{ELBO}(q^*) - \mathrm{ELBO}(q)}_\text{amortisation},
+        \underbrace{\mathrm{ELBO}(q^*) - \mathrm{ELBO}(q)}_\text{amortization},
 
     where :math:`q^*` is the refined proposal of the same family.
 
@@ -151,7 +151,7 @@ class InferenceGaps:
 
     @property
     def amortization(self) -> NDArray[np.float64]:
-        """What refinement gains, shape ``(N,)``: the amortisation gap as far as it found the optimum."""
+        """What refinement gains, shape ``(N,)``: the amortization gap as far as it found the optimum."""
         return self.refined.bounds[1] - self.amortized.bounds[1]
 
     @property
@@ -162,7 +162,7 @@ class InferenceGaps:
     def __str__(self) -> str:
         rows = [("ELBO", self.amortized.bounds[1]), ("ELBO, refined", self.refined.bounds[1])]
         rows += [("log p(x)", self.refined.log_p)]
-        rows += [("amortisation gap", self.amortization), ("approximation gap", self.approximation)]
+        rows += [("amortization gap", self.amortization), ("approximation gap", self.approximation)]
         means = [(name, *mean_and_error(values)) for name, values in rows]
         lines = [f"  {name:<22}{mean:>12.4f} ± {error:.4f}" for name, mean, error in means]
         return "\n".join([f"{len(self.amortization):,} data, in nats", "", *lines])
@@ -180,7 +180,7 @@ def inference_gaps(
     progress: bool = False,
     **options: Any,
 ) -> InferenceGaps:
-    """Measure how much of a guide's gap is amortisation, and how much is its family's.
+    """Measure how much of a guide's gap is amortization, and how much is its family's.
 
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the guide is of a kind that
