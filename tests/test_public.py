@@ -47,9 +47,9 @@ else:
     raise AssertionError("jsonargparse is there")
 x = torch.randn(20, 3)
 vae = pyrovae.VAE((3,), 2, likelihood=pyrovae.likelihoods.Normal)
-pyrovae.fit(vae.model, vae.guide, x, epochs=1, progress=False, compile=False)
+pyrovae.fit(vae, x, epochs=1, progress=False, compile=False)
 warnings.simplefilter("ignore", pyrovae.evaluation.ImportanceSamplingWarning)
-estimate = pyrovae.log_likelihood(vae.model, vae.guide, x, num_samples=20, particles=(1,), progress=False, compile=False)
+estimate = pyrovae.log_likelihood(vae, x, num_samples=20, num_particles=(1,), progress=False, compile=False)
 print(len(estimate.log_p), pyrovae.VAEEstimator.__name__)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
