@@ -85,8 +85,8 @@ def _estimates(
     work = vae, tested.plain(), num_samples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
-        gaps = None if refine is None else inference_gaps(work, steps=refine, **common)
-        return gaps, log_likelihood(work, num_particles=PARTICLES, proposal=proposal, **common)
+        gaps = None if refine is None else inference_gaps(*work, steps=refine, **common)
+        return gaps, log_likelihood(*work, num_particles=PARTICLES, proposal=proposal, **common)
 
 
 def _print_table(estimate: LogLikelihood, summary: dict[str, Any], gaps: InferenceGaps | None) -> None:

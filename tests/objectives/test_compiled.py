@@ -319,7 +319,7 @@ class TestAFailingProgram:
         with pytest.raises(NotImplementedError, match="the derivative for 'igamma: input' is not implemented"):
             compile(ELBO(2)(model, proposal))(torch.ones(4))
         with pytest.raises(NotImplementedError, match="the derivative for 'igamma: input' is not implemented"):
-            pyrovae.fit(model, proposal, torch.ones(8), objective=ELBO(2), epochs=1, batch_size=4, compile=True)
+            pyrovae.fit((model, proposal), torch.ones(8), objective=ELBO(2), epochs=1, batch_size=4, compile=True)
 
     def test_which_refuses_by_itself(self, float64):
         def model(x, limit=1.0):
