@@ -61,7 +61,7 @@ class TestEveryLikelihood:
         weights = pyrovae.log_weights(vae, x, num_samples=3, mask=mask)
         p = vae.model.decode(weights.guide.nodes["z"]["value"])
         each = p.base_dist.log_prob(x)
-        torch.testing.assert_close(weights.observed, torch.where(mask, each, 0.0).sum((-1, -2)))
+        torch.testing.assert_close(weights.log_likelihood, torch.where(mask, each, 0.0).sum((-1, -2)))
         assert weights.discrete_dimensions is None
 
     def test_what_stands_in_the_gaps_does_not_matter(self, likelihood):

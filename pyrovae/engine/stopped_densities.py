@@ -35,7 +35,7 @@ def stopped_density(call: Call, draws: Trace, weights: LogWeights) -> Tensor:
     """
     fresh = with_values(draws, {site["name"]: site["value"].view_as(site["value"]) for site in tensor_sites(draws)})
     density = call.density(stopping_guide(call).propose(fresh), weights.plates)  # flows remember what they drew
-    require_same("the guide", density, weights.proposal)
+    require_same("the guide", density, weights.log_proposal)
     return density
 
 
@@ -58,7 +58,7 @@ def require_model_stops(call: Call) -> None:
     """Raise an InputError where a parameter of the model would escape :func:`stopping_model`."""
     draws = call.draw()
     weights = stopping_model(call).weigh(draws, at=stop_values(draws))
-    if weights.joint.requires_grad:
+    if weights.log_joint.requires_grad:
         raise InputError(_out_of_sight("model", "freeze them by requires_grad_(False)"))
 
 
@@ -73,7 +73,7 @@ def observe_apart(call: Call, draws: Trace) -> tuple[LogWeights, Tensor]:
     weights = call.weigh(draws, at=stop_values(draws))
     again = stopping_model(call).observe(with_draws_of_model(draws, weights))
     joint = call.joint(again, draws, weights.plates)
-    require_same("the model", joint, weights.joint)
+    require_same("the model", joint, weights.log_joint)
     return weights, joint
 
 

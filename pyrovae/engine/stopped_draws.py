@@ -39,7 +39,7 @@ def density_of_draws(weights: LogWeights) -> Tensor:
     r""":math:`\log q` of what the guide draws, without the terms of its ``Delta`` sites, shape ``(K, B)``."""
     drawn = {name for name, site in weights.guide.nodes.items() if site["type"] == "sample" and is_drawn(site)}
     terms = [term for name, term in weights.proposal_terms.items() if name in drawn]
-    return sum(terms, torch.zeros_like(weights.proposal))
+    return sum(terms, torch.zeros_like(weights.log_proposal))
 
 
 def require_density(objective: object, weights: LogWeights) -> None:

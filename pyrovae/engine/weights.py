@@ -47,29 +47,29 @@ class LogWeights:
     guide: Trace
 
     @property
-    def latent(self) -> Tensor:
+    def log_prior(self) -> Tensor:
         r""":math:`\log p(z)`, shape ``(K, B)``."""
-        return _sum(self.latent_terms) if self.latent_terms else torch.zeros_like(self.observed)
+        return _sum(self.latent_terms) if self.latent_terms else torch.zeros_like(self.log_likelihood)
 
     @property
-    def observed(self) -> Tensor:
+    def log_likelihood(self) -> Tensor:
         r""":math:`\log p(x \mid z)`, shape ``(K, B)``."""
-        return _sum(self.observed_terms) if self.observed_terms else torch.zeros_like(self.latent)
+        return _sum(self.observed_terms) if self.observed_terms else torch.zeros_like(self.log_prior)
 
     @property
-    def proposal(self) -> Tensor:
+    def log_proposal(self) -> Tensor:
         r""":math:`\log q(z \mid x)`, shape ``(K, B)``."""
-        return _sum(self.proposal_terms) if self.proposal_terms else torch.zeros_like(self.observed)
+        return _sum(self.proposal_terms) if self.proposal_terms else torch.zeros_like(self.log_likelihood)
 
     @property
-    def joint(self) -> Tensor:
+    def log_joint(self) -> Tensor:
         r""":math:`\log p(x, z)`, shape ``(K, B)``."""
-        return self.latent + self.observed
+        return self.log_prior + self.log_likelihood
 
     @property
     def total(self) -> Tensor:
         r""":math:`\log w`, shape ``(K, B)``."""
-        return self.joint - self.proposal
+        return self.log_joint - self.log_proposal
 
     @property
     def discrete_dimensions(self) -> int | None:

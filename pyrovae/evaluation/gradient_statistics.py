@@ -276,7 +276,7 @@ def _users(module: ObjectiveModule, parameters: Sequence[nn.Parameter], batch: B
         observed = call.observe(stop_values(draws))
         weights = call.compose(observed, draws)
     values = [site["value"] for site in draws.nodes.values() if site["type"] == "sample"]
-    used = _sources([weights.joint], parameters), _sources([weights.proposal, *values], parameters)
+    used = _sources([weights.log_joint], parameters), _sources([weights.log_proposal, *values], parameters)
     return _Users(used, (_owned(module.model), _owned(module.guide)), (observed, draws))
 
 

@@ -86,7 +86,7 @@ class BetaELBO(Objective):
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
         kl = self._floored(weights) if self.free_bits else self.kl(weights)
-        bound = weights.observed.mean(0) - self._weight() * kl
+        bound = weights.log_likelihood.mean(0) - self._weight() * kl
         return Evaluation(weights, bound, bound)
 
     def kl(self, weights: LogWeights) -> Tensor:

@@ -67,14 +67,14 @@ class ELBO(PowerMean):
             return super().evaluate(call)
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
-        bound = weights.observed.mean(0) - self.kl(weights)
+        bound = weights.log_likelihood.mean(0) - self.kl(weights)
         return Evaluation(weights, bound, bound)
 
     def kl(self, weights: LogWeights) -> Tensor:
         """The KL, analytic where asked for and known."""
         if not self.analytic_kl:
             return super().kl(weights)
-        return sum(kl_terms(weights).values(), torch.zeros_like(weights.observed)).mean(0)
+        return sum(kl_terms(weights).values(), torch.zeros_like(weights.log_likelihood)).mean(0)
 
 
 def kl_terms(weights: LogWeights) -> dict[str, Tensor]:

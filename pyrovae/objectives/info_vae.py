@@ -89,7 +89,7 @@ class InfoVAE(Objective):
         pairs = self._pairs(z, simulated)
         mmd = _over_others(pairs.sum(0)).mean(0)
         factor = self.alpha + self.weight - 1.0
-        bound = weights.observed.mean(0) - (1.0 - self.alpha) * self.kl(weights) - factor * mmd
+        bound = weights.log_likelihood.mean(0) - (1.0 - self.alpha) * self.kl(weights) - factor * mmd
         if not torch.is_grad_enabled():
             return Evaluation(weights, bound, bound, (mmd,))
         signals = 2.0 * _over_others(pairs[1] + pairs[3]).detach()

@@ -105,11 +105,11 @@ class Objective(PyroELBO):
 
     def reconstruction(self, weights: LogWeights) -> Tensor:
         r"""The estimate of :math:`E_q[\log p(x \mid z)]` that is reported for each datum, shape ``(B,)``."""
-        return weights.observed.mean(0)
+        return weights.log_likelihood.mean(0)
 
     def kl(self, weights: LogWeights) -> Tensor:
         r"""The estimate of :math:`KL(q \| p)` that is reported for each datum, shape ``(B,)``."""
-        return (weights.proposal - weights.latent).mean(0)
+        return (weights.log_proposal - weights.log_prior).mean(0)
 
     def examine(self, call: Call) -> None:
         """Raise an InputError where the value would be wrong, and :meth:`evaluate` cannot see it; called once a pair."""

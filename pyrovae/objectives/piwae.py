@@ -47,11 +47,11 @@ class PIWAE(Objective):
             return self._of_model.evaluate(call)
         draws, weights, alive = weigh_apart(self, call)
         log_weights = weights.total.detach()
-        of_model = counted(self._of_model.slopes(log_weights), weights.joint)
+        of_model = counted(self._of_model.slopes(log_weights), weights.log_joint)
         if self.doubly_reparameterized:
             proposal, slopes = stopped_density(call, draws, weights), self._of_guide.doubly_reparameterized(log_weights)
         else:
-            proposal, slopes = weights.proposal, self._of_guide.slopes(log_weights)
+            proposal, slopes = weights.log_proposal, self._of_guide.slopes(log_weights)
         surrogate = of_model + counted(slopes, alive - proposal)
         return Evaluation(weights, self._of_model.of(log_weights), surrogate)
 

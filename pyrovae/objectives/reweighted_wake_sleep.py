@@ -62,7 +62,7 @@ class ReweightedWakeSleep(Objective):
         bound = self._iwae.of(log_weights)
         if not torch.is_grad_enabled():
             return Evaluation(weights, bound, bound)
-        wake = weights.joint + self.insomnia * weights.proposal
+        wake = weights.log_joint + self.insomnia * weights.log_proposal
         surrogate = counted(log_weights.softmax(0), wake)
         if self.insomnia < 1.0:
             surrogate = surrogate + (1.0 - self.insomnia) * asleep(call, weights.plates)

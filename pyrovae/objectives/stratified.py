@@ -61,11 +61,11 @@ class Stratified(Objective):
 
     def reconstruction(self, weights: LogWeights) -> Tensor:
         """The mean over q of the log likelihood."""
-        return counted(self._log_shares(weights).exp(), weights.observed)
+        return counted(self._log_shares(weights).exp(), weights.log_likelihood)
 
     def kl(self, weights: LogWeights) -> Tensor:
         """The estimate of the KL, with each draw's share."""
-        return counted(self._log_shares(weights).exp(), weights.proposal - weights.latent)
+        return counted(self._log_shares(weights).exp(), weights.log_proposal - weights.log_prior)
 
     def _require_one_choice(self, site: Site) -> None:
         """Raise an InputError where a site has several choices at once, a vector of them."""

@@ -50,7 +50,7 @@ class TailAdaptive(Objective):
             return self._iwae.evaluate(call)
         draws, weights, alive = weigh_apart(self, call)
         log_weights = weights.total.detach()
-        of_model = counted(self._iwae.slopes(log_weights), weights.joint)
+        of_model = counted(self._iwae.slopes(log_weights), weights.log_joint)
         shares = self.shares(log_weights).masked_fill(log_weights == -torch.inf, 0.0)  # no way back from a weight of zero
         of_guide = counted(shares, alive - stopped_density(call, draws, weights))
         return Evaluation(weights, self._iwae.of(log_weights), of_model + of_guide)

@@ -85,7 +85,7 @@ class TCVAE(Objective):
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
         information, correlation, dimensions = terms = self._terms(weights)
-        bound = weights.observed.mean(0) - self.alpha * information - self.beta * correlation - self.gamma * dimensions
+        bound = weights.log_likelihood.mean(0) - self.alpha * information - self.beta * correlation - self.gamma * dimensions
         return Evaluation(weights, bound, bound, terms)
 
     def examine(self, call: Call) -> None:
@@ -101,7 +101,7 @@ class TCVAE(Objective):
         log_size = math.log(self.dataset_size) + math.log(log_q.shape[-2])
         joint = log_q.sum(-1).logsumexp(-1) - log_size
         marginals = (log_q.logsumexp(-2) - log_size).sum(-1)
-        terms = weights.proposal - joint, joint - marginals, marginals - weights.latent
+        terms = weights.log_proposal - joint, joint - marginals, marginals - weights.log_prior
         information, correlation, dimensions = (term.mean(0) for term in terms)
         return information, correlation, dimensions
 

@@ -41,4 +41,4 @@ class WakeSleep(Objective):
         bound = weights.total.mean(0).detach()
         if not torch.is_grad_enabled():
             return Evaluation(weights, bound, bound)
-        return Evaluation(weights, bound, weights.joint.mean(0) + asleep(call, weights.plates))
+        return Evaluation(weights, bound, weights.log_joint.mean(0) + asleep(call, weights.plates))

@@ -116,7 +116,7 @@ def _stl(bound: WeightBound, call: Call) -> Evaluation:
     draws = call.draw()
     weights = call.weigh(draws)
     _check(bound, weights)
-    surrogate = bound.of(weights.joint - stopped_density(call, draws, weights))
+    surrogate = bound.of(weights.log_joint - stopped_density(call, draws, weights))
     return Evaluation(weights, bound.of(weights.total), surrogate)
 
 
@@ -128,7 +128,7 @@ def _dreg(bound: WeightBound, call: Call) -> Evaluation:
     log_weights = weights.total.detach()
     slopes = bound.slopes(log_weights)
     factors = torch.where(slopes == 0.0, 0.0, bound.doubly_reparameterized(log_weights) / slopes)
-    landed = weights.joint - stopped_density(call, tapped.trace, weights)
+    landed = weights.log_joint - stopped_density(call, tapped.trace, weights)
     surrogate = counted(slopes, landed) + tapped.scaled(factors, weights)
     return Evaluation(weights, bound.of(log_weights), surrogate)
 
@@ -144,8 +144,8 @@ def _resampled(bound: WeightBound, call: Call) -> Evaluation:
     one = replace(call, particles=1)
     single = choose(with_draws_of_model(draws, weights), index, weights)
     joint = one.joint(one.observe(single), choose(draws, index, weights), weights.plates)
-    require_same("the model", joint, weights.joint.gather(0, index[None]))
-    surrogate = joint[0] - weights.proposal.gather(0, index[None])[0]
+    require_same("the model", joint, weights.log_joint.gather(0, index[None]))
+    surrogate = joint[0] - weights.log_proposal.gather(0, index[None])[0]
     return Evaluation(weights, bound.of(log_weights), surrogate)
 
 

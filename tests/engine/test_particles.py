@@ -242,7 +242,7 @@ def test_batch_normalisation_counts_every_run(x):
         values = {"z": weights.guide.nodes["z"]["value"][k]}
         trace = poutine.trace(poutine.condition(fresh.model, data=values)).get_trace(x)
         trace.compute_log_prob()
-        torch.testing.assert_close(trace.nodes["x"]["log_prob"], weights.observed[k])
+        torch.testing.assert_close(trace.nodes["x"]["log_prob"], weights.log_likelihood[k])
     torch.testing.assert_close(norm.running_mean, fresh.decoder[1].running_mean)
     torch.testing.assert_close(norm.running_var, fresh.decoder[1].running_var)
 

@@ -131,9 +131,9 @@ class TestStoppedDensity:
         draws = call.draw()
         weights = call.weigh(draws)
         density = stopped_density(call, draws, weights)
-        torch.testing.assert_close(density, weights.proposal, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(density, weights.log_proposal, rtol=1e-8, atol=1e-8)
         assert not stopped_density(call, stop_values(draws), weights).requires_grad
-        assert weights.proposal.requires_grad
+        assert weights.log_proposal.requires_grad
 
     def test_the_draws_are_alive(self, pair):
         """The gradient with respect to the draws is that of the density itself."""
@@ -174,13 +174,13 @@ def test_a_model_is_stopped_and_its_draws_are_alive(pair):
     call = called(*programs, x)
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
-    torch.testing.assert_close(weights.joint, alive)
+    torch.testing.assert_close(weights.log_joint, alive)
     parameters = trained(module)
-    total = torch.autograd.grad(call.weigh(draws).joint.sum(), parameters, allow_unused=True, retain_graph=True)
-    apart = torch.autograd.grad(weights.joint.sum() + alive.sum(), parameters, allow_unused=True, retain_graph=True)
+    total = torch.autograd.grad(call.weigh(draws).log_joint.sum(), parameters, allow_unused=True, retain_graph=True)
+    apart = torch.autograd.grad(weights.log_joint.sum() + alive.sum(), parameters, allow_unused=True, retain_graph=True)
     torch.testing.assert_close(total, apart)
     of_draws = torch.autograd.grad(alive.sum(), parameters, allow_unused=True, retain_graph=True)
-    of_model = torch.autograd.grad(weights.joint.sum(), parameters, allow_unused=True)
+    of_model = torch.autograd.grad(weights.log_joint.sum(), parameters, allow_unused=True)
     for one, other in zip(of_draws, of_model, strict=True):
         assert one is None or other is None or not one.any() or not other.any()
     assert any(value is not None and value.any() for value in of_draws)
@@ -497,14 +497,14 @@ class TestTapped:
             if tapped:
                 tap = Tapped(draws)
                 weights = call.weigh(draws, at=tap.trace)
-                surrogate = weights.joint.sum(0) + tap.scaled(factors, weights)
+                surrogate = weights.log_joint.sum(0) + tap.scaled(factors, weights)
                 assert torch.equal(tap.scaled(factors, weights), torch.zeros(size))
             else:
                 copies = stop_values(draws)
                 for name, site in copies.nodes.items():
                     if site["type"] == "sample" and draws.nodes[name]["value"].requires_grad:
                         site["value"] = hooked(draws.nodes[name]["value"], factors, draws.nodes[name]["fn"].event_dim)
-                surrogate = call.weigh(draws, at=copies).joint.sum(0)
+                surrogate = call.weigh(draws, at=copies).log_joint.sum(0)
             return torch.autograd.grad(-3.0 * surrogate.sum(), parameters, allow_unused=True)
 
         torch.testing.assert_close(gradient(True), gradient(False), rtol=1e-10, atol=1e-10)
@@ -572,7 +572,7 @@ def test_chosen_draws_are_those_of_the_index(pair):
     single = Call(model, guide, (x,), {}, 1, weights.plates)
     trace = choose(draws, index, weights)
     joint = single.joint(single.observe(trace), trace, weights.plates)
-    torch.testing.assert_close(joint[0], weights.joint[index, torch.arange(5)])
+    torch.testing.assert_close(joint[0], weights.log_joint[index, torch.arange(5)])
 
 
 class TestDream:
@@ -609,7 +609,7 @@ class TestDream:
         assert_mean(residual[:, 1], 0.0, detects=0.04)
         assert_mean(residual[:, 2] ** 2, 1.0, detects=0.06)
         expected = guide.proposal(dreamt).log_prob(z[0])
-        torch.testing.assert_close(awake.weigh(draws).proposal[0], expected)
+        torch.testing.assert_close(awake.weigh(draws).log_proposal[0], expected)
 
     def test_what_cannot_be_dreamt_is_refused(self):
         model, guide = modules()

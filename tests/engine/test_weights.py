@@ -126,11 +126,11 @@ class TestValues:
         torch.testing.assert_close(weights.latent_terms["a"], dist.Normal(0.0, 1.0).log_prob(a))
         torch.testing.assert_close(weights.latent_terms["b"], dist.Normal(0.6 * a, 0.8).log_prob(b))
         mean = model.mean(torch.stack([a, b], -1))
-        torch.testing.assert_close(weights.observed, dist.Normal(mean, model.noise).log_prob(x).sum(-1))
+        torch.testing.assert_close(weights.log_likelihood, dist.Normal(mean, model.noise).log_prob(x).sum(-1))
         loc, covariance = guide.moments(x)
         q = dist.MultivariateNormal(loc, covariance).log_prob(torch.stack([a, b], -1))
-        torch.testing.assert_close(weights.proposal, q)
-        torch.testing.assert_close(weights.total, weights.latent + weights.observed - weights.proposal)
+        torch.testing.assert_close(weights.log_proposal, q)
+        torch.testing.assert_close(weights.total, weights.log_prior + weights.log_likelihood - weights.log_proposal)
 
     def test_a_perturbed_guide_falls_short_by_its_divergence(self):
         model = LinearGaussian()
@@ -327,7 +327,7 @@ class TestValues:
         weights = log_weights((tempered, guide), x, num_samples=2)
         assert weights.rescaled == ("z",)
         z = weights.guide.nodes["z"]["value"]
-        torch.testing.assert_close(weights.latent, 0.25 * dist.Normal(0.0, 1.0).log_prob(z).sum(-1))
+        torch.testing.assert_close(weights.log_prior, 0.25 * dist.Normal(0.0, 1.0).log_prob(z).sum(-1))
         assert weights.scale == 1.0
 
     def test_a_subsampled_inner_plate_is_a_scale_of_its_own(self):
@@ -345,7 +345,7 @@ class TestValues:
         assert weights.rescaled == ("x",)
         z = weights.guide.nodes["z"]["value"][:, 0]
         terms = dist.Normal(model.mean(z), model.noise).log_prob(x)
-        torch.testing.assert_close(weights.observed, 1.5 * terms[..., [0, 2]].sum(-1))
+        torch.testing.assert_close(weights.log_likelihood, 1.5 * terms[..., [0, 2]].sum(-1))
 
     def test_an_auxiliary_site_of_the_guide_is_part_of_the_proposal(self):
         model = LinearGaussian()
@@ -418,7 +418,7 @@ class TestValues:
         assert weights.total.shape == (2, 3)
         z = weights.guide.nodes["z"]["value"]
         q = dist.Normal(guide.locs.z, guide.scales.z).log_prob(z).sum(-1)
-        torch.testing.assert_close(weights.proposal, q)
+        torch.testing.assert_close(weights.log_proposal, q)
 
     def test_gradients_are_those_of_the_formula(self):
         model = LinearGaussian()
@@ -788,7 +788,7 @@ class TestSupport:
 
         x = torch.randn(3, 2) if event_dim else torch.randn(3)
         expected = dist.Normal(0.0, 1.0).log_prob(x).reshape(3, -1).sum(-1)
-        torch.testing.assert_close(log_weights((model, normal_guide), x).observed[0], expected)
+        torch.testing.assert_close(log_weights((model, normal_guide), x).log_likelihood[0], expected)
 
     @pytest.mark.parametrize("event_dim", [0, 1])
     def test_one_observed_number_outside_for_all_data(self, event_dim):

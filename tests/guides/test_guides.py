@@ -130,8 +130,8 @@ class TestEvery:
         trace = double.get_trace(x.double())
         trace.compute_log_prob()
         expected = sum(trace.nodes[name]["log_prob"] for name in draws)
-        assert single.proposal.dtype == torch.float32
-        torch.testing.assert_close(single.proposal[0].double(), expected, rtol=1e-3, atol=1e-3)
+        assert single.log_proposal.dtype == torch.float32
+        torch.testing.assert_close(single.log_proposal[0].double(), expected, rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("size", [30.0, 3000.0])

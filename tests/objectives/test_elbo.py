@@ -215,7 +215,7 @@ class TestScale:
         measured = measure(ELBO(2), annealed, proposal, x)
         pyro.set_rng_seed(1)
         weights = log_weights((model, guide), x, num_samples=2)
-        expected = (weights.observed + 0.25 * (weights.latent - weights.proposal)).mean(0)
+        expected = (weights.log_likelihood + 0.25 * (weights.log_prior - weights.log_proposal)).mean(0)
         torch.testing.assert_close(measured.bound, expected)
         pyro.set_rng_seed(1)
         stock = Trace_ELBO(2, vectorize_particles=True, max_plate_nesting=1).loss(annealed, proposal, x)

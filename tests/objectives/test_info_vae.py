@@ -83,7 +83,7 @@ class TestValue:
         torch.testing.assert_close(measured.parts[0], expected)
         bound = measured.reconstruction - 0.7 * measured.kl - 4.3 * expected
         torch.testing.assert_close(measured.bound, bound)
-        torch.testing.assert_close(measured.kl, (weights.proposal - weights.latent).mean(0).detach())
+        torch.testing.assert_close(measured.kl, (weights.log_proposal - weights.log_prior).mean(0).detach())
 
     def test_with_its_weights_at_rest_it_is_the_elbo(self):
         model, guide = pair_of()

@@ -83,7 +83,7 @@ class TestValue:
         measured = measure(objective, *pair, x)
         pyro.set_rng_seed(1)
         weights = log_weights(pair, x, num_samples=objective.num_particles)
-        torch.testing.assert_close(measured.reconstruction, weights.observed.mean(0).detach())
+        torch.testing.assert_close(measured.reconstruction, weights.log_likelihood.mean(0).detach())
         torch.testing.assert_close(measured.kl, objective.kl(weights).detach())
 
     def test_vectorised_particles_are_looped_ones(self, objective, pair):

@@ -187,8 +187,8 @@ def test_reconstruction_and_kl_are_the_means_over_the_mixture(objective, pair):
     measured = measure(objective(2), model, guide, x.expand(40_000, -1))
     weights = log_weights((model, guide), x, num_samples=40_000)
     for found, expected in (
-        (measured.reconstruction, weights.observed),
-        (measured.kl, weights.proposal - weights.latent),
+        (measured.reconstruction, weights.log_likelihood),
+        (measured.kl, weights.log_proposal - weights.log_prior),
     ):
         error = found.std() / 200.0, expected.std().detach() / 200.0
         assert (found.mean() - expected.mean()).abs() < 4.42 * math.hypot(*error)

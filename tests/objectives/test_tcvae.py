@@ -80,7 +80,7 @@ def mixture_terms(guide, x, weights):
             log_q = torch.stack([posterior.log_prob(z[k, i]) for posterior in posteriors])
             joint = log_q.sum(-1).exp().mean().log()
             marginals = sum(log_q[:, d].exp().mean().log() for d in range(2))
-            every += [log_q[i].sum() - joint, joint - marginals, marginals - weights.latent[k, i]]
+            every += [log_q[i].sum() - joint, joint - marginals, marginals - weights.log_prior[k, i]]
     return torch.stack(every).reshape(z.shape[0], len(x), 3).mean(0).T
 
 
@@ -104,7 +104,7 @@ class TestTerms:
         expected = mixture_terms(guide, x, weights)
         torch.testing.assert_close(measured.parts, expected.detach())
         assert (measured.parts[:2].mean(1) > 0.05).all()
-        surrogate = weights.observed.mean(0) - torch.tensor([2.0, 3.0, 0.5]) @ expected
+        surrogate = weights.log_likelihood.mean(0) - torch.tensor([2.0, 3.0, 0.5]) @ expected
         torch.testing.assert_close(measured.bound, surrogate.detach())
         parameters = [*model.parameters(), *guide.parameters()]
         gradients = torch.autograd.grad(measured.loss, parameters)

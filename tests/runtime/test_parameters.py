@@ -83,7 +83,7 @@ class TestTheUsersStore:
         model, guide = pair
         weights = log_weights((model, guide), x)
         z = weights.guide.nodes["z"]["value"]
-        torch.testing.assert_close(weights.observed, dist.Normal(model.mean(z), 0.8).log_prob(x).sum(-1))
+        torch.testing.assert_close(weights.log_likelihood, dist.Normal(model.mean(z), 0.8).log_prob(x).sum(-1))
 
     def test_what_svi_trained_is_seen(self, function_pair, x):
         model, guide = function_pair

@@ -368,8 +368,8 @@ class _Terms(nn.Module):
 
     def forward(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         weights, log_volume = self.weights(x, u, **given)
-        first = weights.latent if self._of_prior else weights.proposal
-        return first + log_volume, weights.joint + log_volume
+        first = weights.log_prior if self._of_prior else weights.log_proposal
+        return first + log_volume, weights.log_joint + log_volume
 
     def weights(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[LogWeights, Tensor]:
         """The weights, and the logarithm of what volumes grow by."""

@@ -207,7 +207,7 @@ class _Part:
     def __init__(self, part: Weighed, by_dimension: bool) -> None:
         weights = part.weights
         self.kl = sum(kl_terms(weights).values(), torch.zeros_like(weights.total)).double()
-        self.columns = self.kl, (weights.proposal - weights.latent).double(), weights.proposal.double()
+        self.columns = self.kl, (weights.log_proposal - weights.log_prior).double(), weights.log_proposal.double()
         self.dimensions = kl_by_dimension(weights).double().mean(0).sum(0) if by_dimension else self.kl.new_zeros(0)
         self.latents = DrawsAlone.of(part.draws, weights)
 
@@ -241,8 +241,8 @@ def _require_latents_alone(weights: LogWeights) -> None:
 def _require_repeatable(pair: Pair, batch: Batch, draws: Trace, weights: LogWeights) -> None:
     """Raise an InputError where the guide has another density at its own draws when it runs again."""
     again = log_density(pair, batch, prune_subsample_sites(draws), 1)
-    if not torch.allclose(again, weights.proposal.double(), rtol=1e-3, atol=1e-2):
-        difference = (again - weights.proposal).abs().max()
+    if not torch.allclose(again, weights.log_proposal.double(), rtol=1e-3, atol=1e-2):
+        difference = (again - weights.log_proposal).abs().max()
         raise InputError(
             f"the guide, run again at the same draws, has other densities (they differ by {difference:.3g} nats): it is "
             "random beyond its sample sites (dropout?), so that draws cannot be scored at other data; call eval() there"
@@ -257,8 +257,8 @@ def _require_one_prior(pair: Pair, batch: Batch, draws: Trace, weights: LogWeigh
     }
     with pair.opened() as programs:
         call = Call(*programs, (batch.x,), batch.given, 1, pair.plates)
-        latent = call.compose(call.observe(with_values(prune_subsample_sites(draws), moved)), draws).latent
-    if not torch.allclose(latent, weights.latent.roll(1, 1), rtol=1e-3, atol=1e-2):
+        latent = call.compose(call.observe(with_values(prune_subsample_sites(draws), moved)), draws).log_prior
+    if not torch.allclose(latent, weights.log_prior.roll(1, 1), rtol=1e-3, atol=1e-2):
         raise InputError(
             "the prior is not the same for all data (it is given a context?), so that there is no one prior for the "
             "aggregate posterior to differ from; split the data of each context by themselves"

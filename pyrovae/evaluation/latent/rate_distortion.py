@@ -140,5 +140,5 @@ def _terms(
         for _, _, weights in weighed(Pair(model, guide), columns, num_samples, device, max_rows, "the distortion"):
             kl = sum(kl_terms(weights).values(), torch.zeros_like(weights.total))
             rates.append(kl.double().mean(0).cpu())
-            distortions.append(-weights.observed.double().mean(0).cpu())
+            distortions.append(-weights.log_likelihood.double().mean(0).cpu())
     return torch.cat(rates).numpy(), torch.cat(distortions).numpy()

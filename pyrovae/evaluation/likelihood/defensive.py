@@ -72,7 +72,7 @@ class DefensiveMixture:
             weights, *wider = (
                 call.compose(model_trace, replace(call, guide=part).propose(draws)).of_proposal() for part in programs
             )
-        densities = [weights.proposal, *(part.proposal for part in wider), weights.latent]
+        densities = [weights.log_proposal, *(part.log_proposal for part in wider), weights.log_prior]
         shared = [density + math.log(count / particles) for density, count in zip(densities, counts, strict=True)]
         return replace(weights, proposal_terms={"the mixture": torch.stack(shared).logsumexp(0)})
 

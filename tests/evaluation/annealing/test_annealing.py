@@ -136,8 +136,8 @@ class TestLatents:
         state = path.begin(path.start())
         fixed = {"z": path.latents.unpack(state.u)[0]["z"]}
         weights = log_weights((model, drawing(guide, **fixed)), x, num_samples=4, plates=find_plates((model, guide), x))
-        torch.testing.assert_close(state.log_f0, weights.latent if start == "prior" else weights.proposal)
-        torch.testing.assert_close(state.log_f1, weights.joint)
+        torch.testing.assert_close(state.log_f0, weights.log_prior if start == "prior" else weights.log_proposal)
+        torch.testing.assert_close(state.log_f1, weights.log_joint)
         moved = 1e-6 * torch.randn_like(state.u)
         other = path.at(state.u + moved, state.u)
         for change, slope in (
