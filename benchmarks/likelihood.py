@@ -153,7 +153,7 @@ def mean_weight(vae: pyrovae.VAE, draws: Draws) -> Estimate:
 
 def by_hand_in_pieces(work: Work, compiled: Callable[[Any], Any] = lambda function: function) -> Estimate:
     """Log-sum-exps of pieces of draws, in plain PyTorch."""
-    weigh = partial(by_hand.log_weights, work.task.networks(), num_samples=work.at_once)
+    weigh = partial(by_hand.log_weights, *work.task.networks(), particles=work.at_once)
     piece = compiled(lambda x: weigh(x=x).logsumexp(0))
 
     @torch.no_grad()
