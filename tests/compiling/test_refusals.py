@@ -8,7 +8,7 @@ from pyrovae.engine.programs import programs
 
 def test_an_error_raised_in_the_library_names_the_users_line():
     with (
-        pytest.raises(NotRecordedError, match=r"^InputError at .*test_refusals.py:\d+ \(.*\): model 'x' is a NoneType"),
+        pytest.raises(NotRecordedError, match=r"^InputError at .*test_refusals.py:\d+ \(.*\): x is of type NoneType"),
         refused(),
     ):
-        programs("x", None)
+        programs(None, "x")

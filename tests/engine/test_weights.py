@@ -627,7 +627,7 @@ class TestRefusals:
             scaled.require_densities("the bound")
 
     def test_no_particles(self):
-        with pytest.raises(InputError, match="particles is 0; expected at least 1"):
+        with pytest.raises(InputError, match="num_samples is 0; expected at least 1"):
             log_weights((plain_model, plain_guide), torch.randn(3), num_samples=0)
 
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])

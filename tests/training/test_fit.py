@@ -60,7 +60,7 @@ def test_reaches_the_maximum_of_a_known_likelihood(float64):
     optimizer = partial(torch.optim.Adam, lr=0.1)
     schedule = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.985)
     objective = ELBO(10, analytic_kl=True)
-    quiet(model, guide, x, objective=objective, epochs=300, batch_size=200, optimizer=optimizer, scheduler=schedule)
+    quiet((model, guide), x, objective=objective, epochs=300, batch_size=200, optimizer=optimizer, scheduler=schedule)
     reached = model.log_p(x).mean().item()
     assert best - 1e-3 < reached <= best
     assert ELBO(2000)(model, guide).measure(x).bound.mean().item() == pytest.approx(reached, abs=1e-3)
@@ -69,7 +69,7 @@ def test_reaches_the_maximum_of_a_known_likelihood(float64):
 def test_same_seed_same_run_and_another_seed_another():
     def train(seed: int) -> Tensor:
         pair = vae()
-        quiet(pair.model, pair.guide, binary(), epochs=2, batch_size=16, seed=seed)
+        quiet(pair, binary(), epochs=2, batch_size=16, seed=seed)
         return parameters(pair)
 
     assert torch.equal(train(1), train(1))
@@ -78,7 +78,7 @@ def test_same_seed_same_run_and_another_seed_another():
 
 def test_leaves_the_callers_random_numbers_alone():
     pair, before = vae(), torch.get_rng_state()
-    quiet(pair.model, pair.guide, binary(), epochs=1)
+    quiet(pair, binary(), epochs=1)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -86,7 +86,7 @@ def test_one_step_is_the_gradient_of_the_mean_bound(float64):
     """SGD, one batch, so many particles that little noise is left: the step is lr times the gradient of the mean ELBO."""
     pair, x = vae().double(), binary().double()
     before = parameters(pair)
-    quiet(pair.model, pair.guide, x, epochs=1, batch_size=60, objective=ELBO(1000), optimizer=sgd)
+    quiet(pair, x, epochs=1, batch_size=60, objective=ELBO(1000), optimizer=sgd)
     step = parameters(pair) - before
     copy = vae().double()
     (-log_weights(copy, x, num_samples=1000).total.mean()).backward()
@@ -105,9 +105,7 @@ def test_metrics_are_means_over_data():
             value.zero_()
     still = partial(torch.optim.SGD, lr=1e-30)
     with pytest.warns(UnmovedParameterWarning):
-        history = quiet(
-            pair.model, pair.guide, x, x[:7], epochs=1, batch_size=16, optimizer=still, objective=ELBO(analytic_kl=True)
-        )
+        history = quiet(pair, x, x[:7], epochs=1, batch_size=16, optimizer=still, objective=ELBO(analytic_kl=True))
     metrics = history.metrics[0]
     scale = math.log(2)  # softplus(0)
     kl = 2 * (0.5 * (scale**2 - 1) - math.log(scale))
@@ -120,12 +118,12 @@ def test_metrics_are_means_over_data():
 def test_keeps_the_best_epoch_and_stops_when_patience_is_over():
     pair, x = vae(), binary(20)
     wild = partial(torch.optim.SGD, lr=0.5)
-    history = quiet(pair.model, pair.guide, x, 1 - x[:10], epochs=200, batch_size=20, optimizer=wild, patience=3)
+    history = quiet(pair, x, 1 - x[:10], epochs=200, batch_size=20, optimizer=wild, patience=3)
     bounds = [epoch["validation_bound"] for epoch in history.metrics]
     assert len(bounds) < 200
     assert history.best_epoch == bounds.index(max(bounds)) + 1 == len(bounds) - 3
     again = vae()
-    quiet(again.model, again.guide, x, 1 - x[:10], epochs=history.best_epoch, batch_size=20, optimizer=wild)
+    quiet(again, x, 1 - x[:10], epochs=history.best_epoch, batch_size=20, optimizer=wild)
     assert torch.equal(parameters(pair), parameters(again))
 
 
@@ -134,7 +132,7 @@ def test_an_upper_bound_is_lowered_and_its_best_epoch_the_lowest(float64):
     x = model.data(200)
     far = gaussian_kl((guide.loc(x).detach(), torch.eye(1)), model.posterior(x)).mean()
     settings = {"epochs": 40, "batch_size": 200, "optimizer": partial(torch.optim.Adam, lr=0.05)}
-    history = quiet(model, guide, x, x, objective=CUBO(2.0, 50), **settings)
+    history = quiet((model, guide), x, x, objective=CUBO(2.0, 50), **settings)
     bounds = [epoch["validation_bound"] for epoch in history.metrics]
     assert history.best_epoch == bounds.index(min(bounds)) + 1
     assert bounds[0] - 0.1 > min(bounds) > model.log_p(x).mean()
@@ -154,7 +152,7 @@ def test_the_steps_of_a_warm_up_are_in_the_training_state_and_not_in_the_weights
 
 def test_parts_of_an_objective_are_among_the_metrics():
     pair = vae()
-    history = quiet(pair.model, pair.guide, binary(), binary(20), epochs=1, batch_size=16, objective=TCVAE())
+    history = quiet(pair, binary(), binary(20), epochs=1, batch_size=16, objective=TCVAE())
     last = history.metrics[-1]
     for part in ("train", "validation"):
         parts = [last[f"{part}_{name}"] for name in TCVAE.parts]
@@ -166,7 +164,7 @@ def test_validation_noise_is_the_same_in_every_epoch():
     pair, x = vae(), binary()
     still = partial(torch.optim.SGD, lr=1e-30)
     with pytest.warns(UnmovedParameterWarning):
-        history = quiet(pair.model, pair.guide, x, x, epochs=3, optimizer=still)
+        history = quiet(pair, x, x, epochs=3, optimizer=still)
     assert len({epoch["validation_bound"] for epoch in history.metrics}) == 1
     assert len({epoch["train_bound"] for epoch in history.metrics}) == 3
 
@@ -174,7 +172,7 @@ def test_validation_noise_is_the_same_in_every_epoch():
 def test_schedule_steps_once_an_epoch():
     pair = vae()
     halve = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
-    history = quiet(pair.model, pair.guide, binary(), epochs=3, batch_size=16, scheduler=halve)
+    history = quiet(pair, binary(), epochs=3, batch_size=16, scheduler=halve)
     assert [epoch["learning_rate"] for epoch in history.metrics] == [1e-3, 5e-4, 2.5e-4]
 
 
@@ -193,7 +191,7 @@ def test_dynamic_binarisation_is_drawn_anew_in_every_epoch():
 
     weight = torch.ones(3)
     grey = Split(torch.full((40, 3), 0.5), None, torch.arange(40).numpy(), Binarize.parse("dynamic"))
-    quiet(model, guide, grey, grey, epochs=2, batch_size=40)
+    quiet((model, guide), grey, grey, epochs=2, batch_size=40)
     first, held_out, second, held_out_again = seen[-4:]
     assert not torch.equal(first, second)
     assert torch.equal(held_out, held_out_again)
@@ -216,7 +214,7 @@ def test_trains_plain_functions_with_their_modules_and_parameters(float64):
 
     before = [value.detach().clone() for value in (*decoder.parameters(), *encoder.parameters())]
     x = LinearGaussian().data(100)
-    history = quiet(model, guide, x, epochs=30, optimizer=partial(torch.optim.Adam, lr=1e-2))
+    history = quiet((model, guide), x, epochs=30, optimizer=partial(torch.optim.Adam, lr=1e-2))
     after = [*decoder.parameters(), *encoder.parameters()]
     assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
     assert history.metrics[-1]["train_bound"] > history.metrics[0]["train_bound"] + 0.5
@@ -237,7 +235,7 @@ def test_names_the_parameters_that_the_first_step_did_not_move():
 
     pair = VAE((4,), latent_dim=2, decoder=lambda *_: Idle())
     with pytest.warns(UnmovedParameterWarning, match=r"decoder\.idle\.weight \(no gradient reached it\)"):
-        quiet(pair.model, pair.guide, binary(), epochs=1)
+        quiet(pair, binary(), epochs=1)
 
 
 class Exploding(nn.Module):
@@ -256,7 +254,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_site(tmp_
     decoder = Exploding(math.nan)
     pair = VAE((4,), latent_dim=2, decoder=lambda *_: decoder)
     with pytest.raises(InputError, match=r"the loss is nan: the log density of site 'x' of the model is nan for datum 0"):
-        quiet(pair.model, pair.guide, binary(40), epochs=5, batch_size=20, run=str(tmp_path / "run"))
+        quiet(pair, binary(40), epochs=5, batch_size=20, run=str(tmp_path / "run"))
     assert all(value.isfinite().all() for value in pair.parameters())
     assert (tmp_path / "run" / "checkpoints" / "epoch-00001" / "weights.safetensors").is_file()
 
@@ -272,7 +270,7 @@ def test_a_gradient_that_is_not_finite_stops_too():
 
     pair = VAE((4,), latent_dim=2, decoder=lambda *_: Root())
     with pytest.raises(InputError, match=r"the densities are finite, but not the gradient of model\.decoder\.linear"):
-        quiet(pair.model, pair.guide, binary(), epochs=1)
+        quiet(pair, binary(), epochs=1)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +291,7 @@ def test_a_gradient_that_is_not_finite_stops_too():
 def test_refuses_settings(settings, message, tmp_path):
     pair = vae()
     with pytest.raises(InputError, match=message):
-        quiet(pair.model, pair.guide, binary(), run=str(tmp_path / "run"), **settings)
+        quiet(pair, binary(), run=str(tmp_path / "run"), **settings)
     assert not (tmp_path / "run").exists()
 
 
@@ -302,7 +300,7 @@ def test_refuses_grey_pixels_wherever_they_are(where, tmp_path):
     pair, x = vae(), binary()
     x[where, 1] = 0.37
     with pytest.raises(InputError, match=r"1 of \d+ values outside the support of Bernoulli, \{0, 1\} \(the first is 0.37"):
-        quiet(pair.model, pair.guide, x, batch_size=8, run=str(tmp_path / "run"))
+        quiet(pair, x, batch_size=8, run=str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -323,28 +321,28 @@ class Counted(LinearGaussian):
 def test_programs_are_shown_many_data_at_once_before_they_are_trained(monkeypatch):
     monkeypatch.setattr(fitting, "AT_ONCE", 3 * 25)
     model = Counted()
-    quiet(model, Amortized(), LinearGaussian().data(60), epochs=1, batch_size=20)
+    quiet((model, Amortized()), LinearGaussian().data(60), epochs=1, batch_size=20)
     look = [20] * 6  # of programs in training, and of their gradient, which were looked at in evaluation before
     assert model.seen[-12:] == [25, 25, 10, *look, 20, 20, 20]
-    quiet(model, Amortized(), LinearGaussian().data(60), epochs=1, batch_size=30)
+    quiet((model, Amortized()), LinearGaussian().data(60), epochs=1, batch_size=30)
     assert model.seen[-4:] == [30, 30, 30, 30]
 
 
 def test_a_program_may_be_made_for_one_size_of_batch():
     model = Counted(only=20)
-    assert len(quiet(model, Amortized(), LinearGaussian().data(60), epochs=2, batch_size=20).metrics) == 2
+    assert len(quiet((model, Amortized()), LinearGaussian().data(60), epochs=2, batch_size=20).metrics) == 2
     with pytest.raises(TypeError, match="made for 20 data"):
-        quiet(model, Amortized(), LinearGaussian().data(50), epochs=1, batch_size=20)
+        quiet((model, Amortized()), LinearGaussian().data(50), epochs=1, batch_size=20)
 
 
 def test_refuses_data_of_another_shape_or_kind():
     pair = vae()
     with pytest.raises(InputError, match=r"shape \(60, 5\); expected \(\*batch, 4\)"):
-        quiet(pair.model, pair.guide, binary(dim=5))
+        quiet(pair, binary(dim=5))
     with pytest.raises(InputError, match="data is a list"):
-        quiet(pair.model, pair.guide, [1, 2])
+        quiet(pair, [1, 2])
     with pytest.raises(InputError, match="data is empty"):
-        quiet(pair.model, pair.guide, torch.zeros(0, 4))
+        quiet(pair, torch.zeros(0, 4))
 
 
 def test_reads_data_sets_that_are_not_held_in_memory():
@@ -356,8 +354,8 @@ def test_reads_data_sets_that_are_not_held_in_memory():
             return binary()[index]
 
     streamed, held = vae(), vae()
-    quiet(streamed.model, streamed.guide, Stream(), epochs=2, batch_size=16)
-    quiet(held.model, held.guide, binary(), epochs=2, batch_size=16)
+    quiet(streamed, Stream(), epochs=2, batch_size=16)
+    quiet(held, binary(), epochs=2, batch_size=16)
     torch.testing.assert_close(parameters(streamed), parameters(held))
 
 
@@ -367,10 +365,10 @@ def test_a_batch_of_all_data_keeps_their_order_for_guides_with_parameters_for_ea
     x = model.data(40)
     guide = AutoNormal(model)
     with pytest.raises(InputError, match=r"AutoNormal keeps parameters for each datum by its place .* batch_size=40"):
-        quiet(model, guide, x, batch_size=20)
+        quiet((model, guide), x, batch_size=20)
     optimizer = partial(torch.optim.Adam, lr=0.05)
     model.requires_grad_(False)
-    history = quiet(model, guide, x, epochs=300, batch_size=40, optimizer=optimizer)
+    history = quiet((model, guide), x, epochs=300, batch_size=40, optimizer=optimizer)
     gap = model.log_p(x).mean().item() - ELBO(500)(model, guide).measure(x).bound.mean().item()
     assert 0.0 < gap < 0.3
     assert history.metrics[0]["train_bound"] < history.metrics[-1]["train_bound"]
@@ -393,7 +391,7 @@ def test_a_step_does_not_grow_with_the_scale_of_a_subsampled_plate(float64):
                 pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
 
         pyro.clear_param_store()
-        quiet(model, guide, torch.zeros(10, 1), epochs=1, batch_size=10, optimizer=partial(torch.optim.SGD, lr=0.1))
+        quiet((model, guide), torch.zeros(10, 1), epochs=1, batch_size=10, optimizer=partial(torch.optim.SGD, lr=0.1))
         return pyro.param("weight").detach() - 1.0
 
     torch.testing.assert_close(step(1000), step(10))
@@ -403,7 +401,7 @@ def test_a_step_does_not_grow_with_the_scale_of_a_subsampled_plate(float64):
 def test_statistics_come_from_training_steps_only_and_modes_are_put_back(training):
     pair = VAE((4,), latent_dim=2, encoder=Normalised)
     pair.train(training)
-    quiet(pair.model, pair.guide, binary(60), binary(20), epochs=1, batch_size=20)
+    quiet(pair, binary(60), binary(20), epochs=1, batch_size=20)
     norm = pair.guide.encoder.norm
     assert norm.num_batches_tracked == 3
     assert all(module.training == training for module in pair.modules())
@@ -411,7 +409,7 @@ def test_statistics_come_from_training_steps_only_and_modes_are_put_back(trainin
     refused[5, 0] = 0.3
     before = norm.running_mean.clone()
     with pytest.raises(InputError, match="outside the support"):
-        quiet(pair.model, pair.guide, refused, epochs=1)
+        quiet(pair, refused, epochs=1)
     assert torch.equal(norm.running_mean, before)
 
 
@@ -419,7 +417,7 @@ def test_a_schedule_that_watches_the_validation_bound():
     pair, x = vae(), binary(20)
     plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5, threshold=0.0)
     wild = partial(torch.optim.SGD, lr=0.5)
-    history = quiet(pair.model, pair.guide, x, 1 - x[:10], epochs=12, batch_size=20, optimizer=wild, scheduler=plateau)
+    history = quiet(pair, x, 1 - x[:10], epochs=12, batch_size=20, optimizer=wild, scheduler=plateau)
     bounds = [epoch["validation_bound"] for epoch in history.metrics]
     rates = [epoch["learning_rate"] for epoch in history.metrics]
     best, rate = -math.inf, 0.5
@@ -443,13 +441,13 @@ def test_a_validation_bound_that_is_not_finite_names_the_site():
     decoder, held_out = nn.Linear(1, 2), torch.zeros(20, 2)
     held_out[3] = 9.0
     with pytest.raises(InputError, match=r"the loss is inf: the log density of site 'x' of the model is -inf"):
-        quiet(model, guide, torch.zeros(20, 2), held_out, epochs=2)
+        quiet((model, guide), torch.zeros(20, 2), held_out, epochs=2)
 
 
 def test_a_warm_up_from_zero_is_no_reason_to_warn():
     pair = vae()
     warm_up = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda epoch: min(1.0, epoch / 3))
-    history = quiet(pair.model, pair.guide, binary(), epochs=2, scheduler=warm_up)
+    history = quiet(pair, binary(), epochs=2, scheduler=warm_up)
     assert [epoch["learning_rate"] for epoch in history.metrics] == pytest.approx([0.0, 1e-3 / 3])
 
 
@@ -467,22 +465,22 @@ def test_a_network_that_pyro_is_not_told_of_is_named():
             pyro.sample("z", dist.Normal(told(x), 1.0).to_event(1))
 
     with pytest.warns(UnmovedParameterWarning, match="which are not trained: Linear; name them by pyro.module"):
-        quiet(model, guide, binary(), epochs=1)
+        quiet((model, guide), binary(), epochs=1)
 
 
 def test_numpy_arrays_are_taken_in_torchs_precision():
     pair = vae()
-    history = quiet(pair.model, pair.guide, binary().double().numpy(), epochs=1)
+    history = quiet(pair, binary().double().numpy(), epochs=1)
     assert repr(history).startswith("History(1 epochs, the best 1; the last: epoch 1, train_bound -")
     with pytest.raises(InputError, match=r"MLP got numbers of torch.uint8, .* of torch.float32; convert them by x.to"):
-        quiet(pair.model, pair.guide, binary().to(torch.uint8), epochs=1)
+        quiet(pair, binary().to(torch.uint8), epochs=1)
 
 
 @pytest.mark.parametrize("objective", [ELBO, "IWAE"])
 def test_an_objective_is_made_before(objective):
     pair = vae()
     with pytest.raises(InputError, match=r"expected an instance, such as pyrovae.IWAE\(5\)"):
-        quiet(pair.model, pair.guide, binary(), objective=objective)
+        quiet(pair, binary(), objective=objective)
 
 
 def test_run_folder_must_be_free(tmp_path):
@@ -500,7 +498,7 @@ def test_run_folder_must_be_free(tmp_path):
 @pytest.mark.cuda
 def test_trains_on_cuda():
     data, pair = Digits(binarize="dynamic"), VAE((8, 8), latent_dim=2)
-    history = quiet(pair.model, pair.guide, data.train, data.validation, epochs=3, device="cuda")
+    history = quiet(pair, data.train, data.validation, epochs=3, device="cuda")
     assert history.metrics[-1]["validation_bound"] > history.metrics[0]["validation_bound"]
     assert next(pair.parameters()).is_cuda
 

@@ -458,7 +458,7 @@ class TestAnyLatent:
         x = model.data(4)
         other = at_a_point if guide == "a point" else partial(with_another_site, guide)
         for run in (annealed_importance_sampling, bidirectional):
-            expected, found = (run(model, each, x, 3, 6, steps=2) for each in (plain, other))
+            expected, found = (run((model, each), x, 3, 6, steps=2) for each in (plain, other))
             name = "log_weights" if run is annealed_importance_sampling else "reverse"
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
@@ -467,7 +467,7 @@ class TestAnyLatent:
         model, _ = pair()
         x = model.data(4)
         run = partial(annealed_importance_sampling, temperatures=6, num_chains=3, steps=2, start="guide")
-        expected, found = (run(model, partial(with_another_site, kind), x).log_weights for kind in ("nothing", beside))
+        expected, found = (run((model, partial(with_another_site, kind)), x).log_weights for kind in ("nothing", beside))
         np.testing.assert_array_equal(found, expected)
 
     @starts
@@ -792,4 +792,4 @@ class TestRefusals:
     def test_settings(self, function, settings, message):
         model, guide = pair()
         with pytest.raises(InputError, match=message):
-            function(model, guide, model.data(3), **settings)
+            function((model, guide), model.data(3), **settings)

@@ -91,7 +91,10 @@ def test_doubtful_estimates_are_named():
     ("models", "message"),
     [
         ({"one": estimate([0.0])}, "there are 1 models; expected two or more"),
-        ({"one": estimate([0.0]), "other": 3}, r"model 'other' is of type int; expected a pair, or an estimate of log_likelihood"),
+        (
+            {"one": estimate([0.0]), "other": 3},
+            r"model 'other' is of type int; expected a pair, or an estimate of log_likelihood",
+        ),
         ({"one": estimate([0.0]), "other": pair()}, "model 'other' has no estimate yet, and there are no data"),
         ({"one": estimate([0.0]), "other": estimate([0.0, 1.0])}, "different numbers of data: 'one' of 1, 'other' of 2"),
     ],
