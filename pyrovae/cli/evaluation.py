@@ -23,6 +23,7 @@ from pyrovae.evaluation import (
 )
 from pyrovae.evaluation.annealing.path import Start
 from pyrovae.evaluation.likelihood.log_likelihood import Proposal
+from pyrovae.runs.lock import LOCKED
 from pyrovae.runs.results import writing_results
 from pyrovae.runtime.batches import Columns, as_data
 from pyrovae.vae import VAE
@@ -99,5 +100,5 @@ def _list_files(run: Path, omitted: dict[str, str]) -> None:
     for name, reason in omitted.items():
         print(f"left out: {name}, because {reason}")
     print("files of the run:")
-    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+    for path in sorted(path for path in run.rglob("*") if path.is_file() and path.name != LOCKED):
         print(f"  {path}")

@@ -104,7 +104,10 @@ def test_load_rebuilds_the_pair(run):
 
 def test_evaluate_again(run, capsys, undrawn):
     assert main(["evaluate", str(run), "--num_samples", "60", "--limit", "20"]) == 0
-    assert "60" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "60" in said
+    assert "summary.json" in said
+    assert ".lock" not in said
     assert json.loads((run / "summary.json").read_text())["test data"] == 20
 
 
