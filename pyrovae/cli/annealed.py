@@ -20,12 +20,12 @@ SIMULATED = 100
 
 
 def anneal(
-    vae: VAE, tested: Columns, *, chains: int, temperatures: int, **settings: Any
+    vae: VAE, tested: Columns, *, num_chains: int, temperatures: int, **settings: Any
 ) -> tuple[AnnealedLikelihood, Bidirectional]:
     """Anneal chains for all data that were evaluated, and for some that the model draws, both with these settings."""
-    found = annealed_importance_sampling(vae, tested.plain(), chains, temperatures, **settings)
+    found = annealed_importance_sampling(vae, tested.plain(), num_chains, temperatures, **settings)
     some = tested.rows(slice(SIMULATED)) if len(tested) > SIMULATED else tested
-    bounds = bidirectional(vae, some.plain(), chains, temperatures, **settings)
+    bounds = bidirectional(vae, some.plain(), num_chains, temperatures, **settings)
     return found, bounds
 
 

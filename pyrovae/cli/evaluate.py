@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
             device=device,
             seed=asked.seed,
             proposal=asked.proposal,
-            chains=asked.chains,
+            num_chains=asked.num_chains,
             temperatures=asked.temperatures,
             start=asked.start,
             refine=asked.refine,
@@ -64,7 +64,7 @@ def _parser() -> Parser:
     parser.add_argument("--proposal", type=Proposal, default="guide", help=about)
     about = "Anneal chains of so many temperatures too, as a second opinion: 1000, say."
     parser.add_argument("--temperatures", type=Count, default=None, help=about)
-    parser.add_argument("--chains", type=PositiveInt, default=16, help="Annealed chains a datum.")
+    parser.add_argument("--num_chains", type=PositiveInt, default=16, help="Annealed chains a datum.")
     about = "What the annealed chains begin as draws of; from the guide they need fewer temperatures where it is good."
     parser.add_argument("--start", type=Start, default="prior", help=about)
     about = "Refine the proposal of each datum by so many gradient steps: what the ELBO gains is the amortization gap."

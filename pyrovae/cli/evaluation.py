@@ -42,7 +42,7 @@ def report(
     device: str,
     seed: int = 0,
     proposal: Proposal = "guide",
-    chains: int = 16,
+    num_chains: int = 16,
     temperatures: int | None = None,
     start: Start = "prior",
     refine: int | None = None,
@@ -56,7 +56,7 @@ def report(
     tested = first(as_data(data.test.fixed_draw()), limit)
     common: dict[str, Any] = {"seed": seed, "device": device, "progress": writes}
     gaps, estimate = _estimates(vae, tested, num_samples, refine, proposal, common)
-    annealing = {"chains": chains, "temperatures": temperatures, "start": start, **common}
+    annealing = {"num_chains": num_chains, "temperatures": temperatures, "start": start, **common}
     if not writes:
         if temperatures is not None:
             anneal(vae, tested, **annealing)

@@ -598,7 +598,7 @@ def test_the_fingerprint_tells_data_apart():
 def test_annealed_chains_are_a_second_opinion(run, tmp_path, capsys):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     argv = ["evaluate", str(copy), "--num_samples", "200", "--limit", "5"]
-    assert main([*argv, "--temperatures", "20", "--chains", "4", "--start", "guide", "--proposal", "mixture"]) == 0
+    assert main([*argv, "--temperatures", "20", "--num_chains", "4", "--start", "guide", "--proposal", "mixture"]) == 0
     said = capsys.readouterr().out
     assert "by 4 annealed chains each, 20 temperatures" in said
     assert "upper bound" in said
