@@ -26,8 +26,8 @@ from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.objectives import BetaELBO, Objective
 from pyrovae.runtime.batches import Columns
+from pyrovae.training.random_numbers import random_states, restore_random_states
 from pyrovae.training.steps import Steps
-from pyrovae.training.trainer import random_states, restore_random_states
 
 device = torch.device(os.environ.get("TOGETHER_ON", "cpu"))
 SIZE, BATCH = 11, 4
@@ -61,11 +61,11 @@ def same_noise(name: str, accumulate: int, clip_norm: float | None, streamed: bo
     """An epoch whose noise belongs to the rows, whichever process draws it."""
     settings = {"batch_size": BATCH, "accumulate": accumulate, "clip_norm": clip_norm, "compile": False}
     steps, x = linear(objectives[name], sgd, **settings)
-    with RowNoise(SIZE, rows(SIZE, steps.share)).drawn():
+    with RowNoise(SIZE, rows(SIZE, steps.processes.share)).drawn():
         if not streamed:
             means = steps.walk(Columns(x[:SIZE]))
         else:
-            batches = [batch[steps.share(len(batch))] for batch in x[:SIZE].split(BATCH)]
+            batches = [batch[steps.processes.share(len(batch))] for batch in x[:SIZE].split(BATCH)]
             means = steps.stream(map(Columns, batches), size=SIZE)
     return {**state(steps), "sums": means.sums, "count": means.count}
 
@@ -77,7 +77,7 @@ def hundred(compile: bool, rank: int) -> dict[str, Any]:
     sums, number = [], 0
     while number < 100:
         sums.append(steps.walk(Columns(x), torch.randperm(25, generator=torch.Generator().manual_seed(number))).sums)
-        number += steps.done
+        number += steps.progress.done
     with steps.averaged():
         averages = {f"average {name}": value.clone() for name, value in state(steps).items()}
     return {**state(steps), **averages, "sums": torch.stack(sums), "noise": torch.rand(1), "number": number}
@@ -105,7 +105,14 @@ def not_finite(nonfinite: str, accumulate: int, rank: int) -> dict[str, Any]:
         counts = {"count": means.count, "sums": means.sums}
     except ValueError as error:
         said, counts = f"{type(error).__name__}: {error}", {}
-    return {"before": before, "after": state(steps), "said": said, "done": steps.done, "skipped": steps.skipped, **counts}
+    return {
+        "before": before,
+        "after": state(steps),
+        "said": said,
+        "done": steps.progress.done,
+        "skipped": steps.progress.skipped,
+        **counts,
+    }
 
 
 def refused(wish: Callable[[], Any]) -> str:
@@ -141,11 +148,11 @@ def stopped(rank: int) -> list[tuple[int, bool]]:
     seen = []
 
     def between() -> None:
-        seen.append((steps.done, steps.stop_agreed))
-        if rank == 1 and steps.done == 3:
-            steps.wish_to_stop()
+        seen.append((steps.progress.done, steps.stop.agreed))
+        if rank == 1 and steps.progress.done == 3:
+            steps.stop.request()
 
-    steps.between = between
+    steps.progress.between = between
     steps.walk(Columns(x))
     return seen
 
@@ -162,7 +169,7 @@ def interrupted(rank: int) -> bool:
         return steps
 
     def interrupt() -> None:
-        if steps.done == 3:
+        if steps.progress.done == 3:
             kept.extend([steps.state(), steps.optimizer.state_dict(), random_states(device)])
             raise Interrupted
 
@@ -171,13 +178,13 @@ def interrupted(rank: int) -> bool:
     pyro.set_rng_seed(10 + rank)
     sums = whole.walk(Columns(x)).sums
     steps = begun()
-    steps.between = interrupt
+    steps.progress.between = interrupt
     with suppress(Interrupted):
         steps.walk(Columns(x))
     again = begun()
     again.module.load_state_dict(steps.module.state_dict())
     again.optimizer.load_state_dict(kept[1])
-    again.restore(kept[0])
+    again.progress.restore(kept[0])
     restore_random_states(kept[2], device)
     means = again.walk(Columns(x))
     return torch.equal(means.sums, sums) and all(torch.equal(v, state(whole)[n]) for n, v in state(again).items())
@@ -187,7 +194,7 @@ def by_torch(rank: int) -> dict[str, Tensor]:
     """Gradients of the mean loss by torch's own module for processes, which means over them, of a batch of ten."""
     steps, x = linear(IWAE(5), batch_size=10)
     whole = DistributedDataParallel(steps.module)
-    share = steps.share(10)
+    share = steps.processes.share(10)
     with RowNoise(10, torch.arange(10)[share]).drawn():
         (whole(x[:10][share]) * 2 / 10).backward()
     return {name: value.grad for name, value in steps.module.named_parameters()}
@@ -196,7 +203,7 @@ def by_torch(rank: int) -> dict[str, Tensor]:
 def by_steps() -> dict[str, Tensor]:
     """The same of a step of this library's."""
     steps, x = linear(IWAE(5), partial(torch.optim.SGD, lr=1.0), batch_size=10, compile=False)
-    with RowNoise(10, torch.arange(10)[steps.share(10)]).drawn():
+    with RowNoise(10, torch.arange(10)[steps.processes.share(10)]).drawn():
         steps.walk(Columns(x[:10]))
     return {name: value.grad for name, value in steps.module.named_parameters()}
 

@@ -4,7 +4,7 @@ import torch
 
 from pyrovae.errors import InputError
 from pyrovae.experiment.parser import Namespace
-from pyrovae.training.fit import check_device
+from pyrovae.training.settings import require_device
 
 
 def default_device(config: Namespace | None = None) -> str:
@@ -16,10 +16,10 @@ def default_device(config: Namespace | None = None) -> str:
 def available_device(asked: str | None, trained: str) -> str:
     """The device asked for, else that of the training where it is available here, else the CPU."""
     if asked is not None:
-        check_device(asked)
+        require_device(asked)
         return asked
     try:
-        check_device(trained)
+        require_device(trained)
     except InputError:
         return "cpu"
     return trained

@@ -1,8 +1,10 @@
 """Training: the loop alone."""
 
 from pyrovae.training.blame import NonFiniteError
-from pyrovae.training.fit import History, fit
+from pyrovae.training.dry_run import EvaluationModeWarning
+from pyrovae.training.fit import fit
+from pyrovae.training.history import History
 from pyrovae.training.signals import Interrupted
 from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
-__all__ = ["History", "Interrupted", "NonFiniteError", "UnmovedParameterWarning", "fit"]
+__all__ = ["EvaluationModeWarning", "History", "Interrupted", "NonFiniteError", "UnmovedParameterWarning", "fit"]

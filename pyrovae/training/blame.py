@@ -1,4 +1,4 @@
-"""What is to blame for a loss or a gradient that is not finite: a site of the programs, or parameters."""
+"""The cause of a loss or a gradient that is not finite: a site of the programs, or parameters."""
 
 import math
 
@@ -18,7 +18,7 @@ class NonFiniteError(InputError):
 
 
 def blame(module: ObjectiveModule, batch: Batch | None) -> str:
-    """What to say of a batch whose loss, or the gradient of it, was not finite: the site, or the parameters, to blame.
+    """Say why the loss of a batch, or its gradient, is not finite: which site, or which parameters.
 
     Args:
         module: the objective on its pair, its parameters and the random generators as they were at that step.
@@ -37,7 +37,7 @@ def blame(module: ObjectiveModule, batch: Batch | None) -> str:
 
 
 def with_remedy(what: str) -> str:
-    """What was not finite, and what to do."""
+    """Add to what was not finite what to do."""
     return (
         f"{what}; the parameters are as they were before this step: look at the data of the batch, lower the learning rate, "
         "or bound the scales from below"

@@ -1,92 +1,119 @@
 """Training steps that are captured in a CUDA graph, to be replayed without their Python."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrovae.compiling.cuda_graph import Captured
+from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.copies import Copies
-from pyrovae.training.batch_gradient import BatchGradient, as_given, in_memory
+from pyrovae.training.compiled_gradient import CompiledGradient
+from pyrovae.training.minibatch import Minibatch
+from pyrovae.training.nonfinite import Failures
 from pyrovae.training.optimizer_step import Update
+from pyrovae.training.progress import Done
 
-Replayable = tuple[Callable[[], None], list[Tensor]]
-"""A step of no arguments, and the tensors that it reads."""
+REPLAYS = 128
+"""Steps that are replayed before Python has a word again."""
 
 
-class Replays:
-    """One kind of step at a time, captured: what it is told on the device, it reads there.
+class _Step(NamedTuple):
+    """A step of no arguments, and the tensors that it reads."""
+
+    run: Callable[[], None]
+    inputs: list[Tensor]
+
+
+class CapturedSteps:
+    """Steps of one kind at a time, captured; where one fails, it changes nothing, on the device.
 
     Args:
-        gradient: of a batch, fused.
+        gradient: of a minibatch, fused.
         update: of the parameters, by fused kernels.
-        failed: on the device, 1 where a step must leave everything alone.
-        guarded: where steps may be left out, the module whose buffers are put back, on the device, after one that is.
+        failures: the flag of a step that failed, and the module whose buffers such a step must leave alone.
     """
 
-    def __init__(self, gradient: BatchGradient, update: Update, failed: Tensor, guarded: nn.Module | None) -> None:
+    def __init__(self, gradient: CompiledGradient, update: Update, failures: Failures) -> None:
         self._gradient = gradient
         self._update = update
-        self._failed = failed
-        self._guarded = guarded
+        self._failures = failures
         self._captured: dict[Any, tuple[Captured, list[Tensor]]] = {}
 
-    def __len__(self) -> int:
-        return len(self._captured)
+    def can_capture(self, minibatch: Minibatch) -> bool:
+        """Whether the step on such a minibatch can be captured."""
+        return self._update.capturable and self._gradient.fused(minibatch) is not None
 
     def clear(self) -> None:
-        """Let go of the graph."""
+        """Free the graph."""
         self._captured = {}
 
-    def along(self, data: tuple[Tensor, ...], order: Tensor, done: int) -> Captured:
-        """The steps on data in memory, one for each row of ``order``, that come after so many."""
-        fused: Any = self._gradient.fused(in_memory, *data, order[0])
+    def walk(self, data: Batch, order: Tensor, done: int) -> Iterator[Done]:
+        """Replay the steps on data in memory that come after so many; ``order`` has the rows of each, shape ``(S, B)``."""
+        captured = self._on_rows(data, order, done)
+        while done < len(order):
+            steps = min(REPLAYS, len(order) - done)
+            captured.run(steps)
+            done += steps
+            yield Done(steps, steps * order.shape[1])
 
-        def make() -> Replayable:
+    def step(self, batch: Batch) -> Done:
+        """Replay the step on one batch that was read."""
+        self._on_batch(batch).run(1)
+        return Done(1, len(batch))
+
+    def _on_rows(self, data: Batch, order: Tensor, done: int) -> Captured:
+        """The steps on the rows of data, each of which reads its place in the order on the device."""
+        fused: Any = self._gradient.fused(Minibatch.in_memory(data, order[0]))
+
+        def make() -> _Step:
             indices, place = torch.empty_like(order), torch.zeros(1, dtype=torch.int64, device=order.device)
 
             def step() -> None:
-                self._update(fused(*data, indices.index_select(0, place).squeeze(0)))
+                self._update(fused(*data.tensors, indices.index_select(0, place).squeeze(0)))
                 place.add_(1)
 
-            return step, [indices, place]
+            return _Step(step, [indices, place])
 
-        held = tuple((column.data_ptr(), column.shape, column.dtype) for column in data)
-        captured, (indices, place) = self._capture((in_memory, held, order.shape), make)
+        held = tuple((column.data_ptr(), column.shape, column.dtype) for column in data.tensors)
+        captured, (indices, place) = self._capture(("rows", held, order.shape), make)
         indices.copy_(order)
         place.fill_(done)
         return captured
 
-    def on(self, batch: tuple[Tensor, ...]) -> Captured:
-        """The step on one batch."""
-        fused: Any = self._gradient.fused(as_given, *batch)
+    def _on_batch(self, batch: Batch) -> Captured:
+        """The step on a batch, which is copied to where the step reads it."""
+        fused: Any = self._gradient.fused(Minibatch.read(batch))
 
-        def make() -> Replayable:
-            here = [torch.empty_like(column) for column in batch]
-            return lambda: self._update(fused(*here)), here
+        def make() -> _Step:
+            inputs = [torch.empty_like(column) for column in batch.tensors]
+            return _Step(lambda: self._update(fused(*inputs)), inputs)
 
-        captured, here = self._capture((as_given, tuple((column.shape, column.dtype) for column in batch)), make)
-        for place, column in zip(here, batch, strict=True):
+        captured, inputs = self._capture(("batch", tuple((column.shape, column.dtype) for column in batch.tensors)), make)
+        for place, column in zip(inputs, batch.tensors, strict=True):
             place.copy_(column)
         return captured
 
-    def _capture(self, what: Any, make: Callable[[], Replayable]) -> tuple[Captured, list[Tensor]]:
-        """A step, captured, and the tensors that it reads."""
-        if what not in self._captured:
-            self._update.unless(self._failed)
-            step, tensors = make()
-            self._captured = {what: (Captured(self._keeping_buffers(step), self._failed.device), tensors)}
-        return self._captured[what]
+    def _capture(self, kind: Any, make: Callable[[], _Step]) -> tuple[Captured, list[Tensor]]:
+        """Capture a step of this kind, unless it is the one that was captured last."""
+        self._failures.replayed = True
+        if kind not in self._captured:
+            failed = self._failures.failed
+            self._update.skip_where(failed)
+            step = make()
+            self._captured = {kind: (Captured(self._guarded(step.run), failed.device), step.inputs)}
+        return self._captured[kind]
 
-    def _keeping_buffers(self, step: Callable[[], None]) -> Callable[[], None]:
-        module = self._guarded
+    def _guarded(self, step: Callable[[], None]) -> Callable[[], None]:
+        """The step, after which buffers are put back where it failed and is to be skipped."""
+        module = self._failures.guarded
         if module is None:
             return step
 
-        def kept_step() -> None:
-            kept = Copies(module.buffers())
+        def guarded_step() -> None:
+            before = Copies(module.buffers())
             step()
-            kept.restore(self._failed)
+            before.restore(self._failures.failed)
 
-        return kept_step
+        return guarded_step

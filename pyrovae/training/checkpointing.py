@@ -1,4 +1,4 @@
-"""When a training writes to its run folder, and how it stops where it can go on."""
+"""When a training writes checkpoints to its run folder, and how it stops so that it can be resumed."""
 
 import io
 import math
@@ -24,7 +24,7 @@ ASK_EVERY = 32
 
 @contextmanager
 def opened(run: Run, processes: Processes) -> Iterator[Former | None]:
-    """Within it the folder is open to process 0, which alone writes; all know what a former training left there.
+    """Open the folder in process 0, which alone writes; yield in all processes what a former training left there.
 
     Raises:
         InputError: in all processes, where the folder cannot be opened.
@@ -43,18 +43,18 @@ def opened(run: Run, processes: Processes) -> Iterator[Former | None]:
         yield former
 
 
-class Keeping:
-    """Keeps what a training needs to go on, after each epoch, every so many minutes within one, and when it is told to stop.
+class Checkpointer:
+    """Writes checkpoints after each epoch, every so many minutes within one, and when the process is told to stop.
 
     Args:
         run: the folder, opened.
         trainer: what is trained.
         every: of so many epochs one checkpoint is kept for ever.
         minutes: between checkpoints within an epoch; none if None.
-        signals: what the process was told.
+        signals: those that the process was sent.
 
     Raises:
-        InputError: where the optimiser or its schedule keeps something that cannot be read back without unpickling.
+        InputError: where the optimiser or its schedule has a state that cannot be read back without unpickling.
     """
 
     def __init__(self, run: Run, trainer: Trainer, *, every: int | None, minutes: float | None, signals: Signals) -> None:
@@ -69,10 +69,10 @@ class Keeping:
         self._first = True
         require_storable(trainer.steps.module.state_dict())
         _require_plain(trainer.state())
-        trainer.steps.between = self._between
+        trainer.steps.progress.between = self._between_steps
 
-    def epoch(self, metrics: dict[str, Any], *, best: bool) -> None:
-        """An epoch is over.
+    def end_epoch(self, metrics: dict[str, Any], *, best: bool) -> None:
+        """Write the metrics of an epoch that is over, and a checkpoint.
 
         Raises:
             Interrupted: where the process was told to stop.
@@ -80,20 +80,20 @@ class Keeping:
         self._write(lambda: self._run.log(metrics))
         keep = self._every is not None and self._trainer.finished % self._every == 0
         self._save(best=best, keep=keep)
-        self._stop_if_told()
+        self._stop_if_signalled()
 
-    def _between(self) -> None:
-        """A step is over."""
-        if self._is_told() or self._is_due():
+    def _between_steps(self) -> None:
+        """Write a checkpoint, and stop, where it is time."""
+        if self._must_stop() or self._is_due():
             if not self._trainer.rewinds:
                 self._save()
-            self._stop_if_told()
+            self._stop_if_signalled()
 
-    def _is_told(self) -> bool:
-        """Whether a process was told to stop, and all know."""
+    def _must_stop(self) -> bool:
+        """Whether a process was told to stop, and all know of it."""
         if self._signals.caught:
-            self._trainer.steps.wish_to_stop()
-        return self._trainer.steps.stop_agreed
+            self._trainer.steps.stop.request()
+        return self._trainer.steps.stop.agreed
 
     def _is_due(self) -> bool:
         """Whether it is time for a checkpoint; several processes ask each other only now and then."""
@@ -124,8 +124,8 @@ class Keeping:
         if failed is not None:
             raise failed
 
-    def _stop_if_told(self) -> None:
-        if self._is_told():
+    def _stop_if_signalled(self) -> None:
+        if self._must_stop():
             epoch, batches = self._trainer.place if not self._trainer.rewinds else (self._trainer.finished, 0)
             said = f"stopped after {epoch} epochs" + (f" and {batches} batches" if batches else "")
             remedy = f"go on with `pyrovae train --resume {self._run.path}` (resume=True)"

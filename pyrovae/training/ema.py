@@ -1,4 +1,4 @@
-r"""Averages of the weights along a training run."""
+r"""Exponential moving averages of the weights along a training run."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pyrovae.errors import InputError
 from pyrovae.runtime.copies import Copies
-
-_on_lists: Any = torch
-"""Where operations on lists of tensors are, without public names."""
 
 
 class Averages:
@@ -39,38 +37,34 @@ class Averages:
         if not 0.0 < decay < 1.0:
             raise InputError(f"ema is {decay}; expected a decay between 0 and 1, such as 0.999, or None for no averages")
         self.decay = decay
+        self._average = get_ema_multi_avg_fn(decay)
         self._values = {name: value.detach() for name, value in parameters.items()}
         self._averages = {name: value.clone() for name, value in self._values.items()}
-        self._gaps: list[Tensor] = []
 
-    def follow(self, failed: Tensor | None = None) -> None:
+    def update(self, failed: Tensor | None = None) -> None:
         """Take in the parameters after a step, unless, on the device, it has failed."""
         averages, values = [*self._averages.values()], [*self._values.values()]
-        if failed is None:
-            _on_lists._foreach_lerp_(averages, values, 1.0 - self.decay)
-            return
-        self._gaps = self._gaps or [torch.empty_like(value) for value in values]
-        _on_lists._foreach_copy_(self._gaps, values)
-        _on_lists._foreach_sub_(self._gaps, averages)
-        _on_lists._foreach_mul_(self._gaps, 1.0 - failed)
-        _on_lists._foreach_add_(averages, self._gaps, alpha=1.0 - self.decay)
+        if failed is not None:  # the average of a number and itself is that number
+            pairs = zip(averages, values, strict=True)
+            values = [torch.where(failed.bool(), average, value) for average, value in pairs]
+        self._average(averages, values, 0)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Within it, the parameters hold the averages, in the memory that is theirs."""
-        kept = Copies(self._values.values())
-        _copy(self._averages.values(), self._values.values())
+    def applied(self) -> Iterator[None]:
+        """Give the parameters the values of the averages meanwhile, in the memory that is theirs."""
+        before = Copies(self._values.values())
+        _copy(self._averages, self._values)
         try:
             yield
         finally:
-            kept.restore()
+            before.restore()
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of the averages, by the names of the parameters."""
+        """Copy the averages, by the names of the parameters."""
         return {name: value.clone() for name, value in self._averages.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from there.
+        """Set the averages to those of an earlier :meth:`state`.
 
         Raises:
             InputError: where the averages are of other parameters.
@@ -84,14 +78,15 @@ class Averages:
                     f"the average of {name!r} has shape {found} there, and the parameter {expected} here; build the "
                     "programs as they were when trained"
                 )
-        _copy((state[name] for name in self._averages), self._averages.values())
+        _copy(state, self._averages)
 
 
 def names(module: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, nn.Parameter]:
-    """The parameters by their names in a module, or, where they have none, by their places."""
+    """Name parameters as a module does, or, where they are not its own, by their places."""
     known: dict[Any, str] = {value: name for name, value in module.named_parameters()}
     return {known.get(value, f"parameter {place}"): value for place, value in enumerate(parameters)}
 
 
-def _copy(sources: Any, targets: Any) -> None:
-    _on_lists._foreach_copy_([*targets], [*sources])
+def _copy(sources: dict[str, Tensor], targets: dict[str, Tensor]) -> None:
+    for name, target in targets.items():
+        target.copy_(sources[name])

@@ -1,7 +1,6 @@
 r"""The gradient of a step to which several batches, or several processes, each add a part."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +8,8 @@ from torch import Tensor, nn
 from pyrovae.runtime.processes import Processes
 from pyrovae.training.batch_gradient import Gradients
 
-_on_lists: Any = torch
-"""Where operations on lists of tensors are, without public names."""
 
-
-class Gathered:
+class GradientSum:
     r"""The gradient of the mean loss over all the data of a step,
 
     .. math::
@@ -34,7 +30,7 @@ class Gathered:
             self._lay_out({i: value for i, value in enumerate(parameters) if value.dtype == dtype}, dtype)
 
     def _lay_out(self, parameters: dict[int, nn.Parameter], dtype: torch.dtype) -> None:
-        """A flat tensor, in which each parameter's sum lies as the parameter does; at the end of the first, the flags."""
+        """Make a flat tensor in which each sum has the strides of its parameter; the first ends with the flags."""
         flags = 0 if self._flat else 2 + len(self._present)
         sizes = [value.numel() for value in parameters.values()]
         device = next(iter(parameters.values())).device
@@ -48,27 +44,28 @@ class Gathered:
     def clear(self) -> None:
         """Begin a step."""
         self._present = [False] * len(self._present)
-        _on_lists._foreach_zero_(self._flat)
+        for flat in self._flat:
+            flat.zero_()
 
     def add(self, gradients: Gradients, data: int) -> None:
         """Add a part: the gradient of its mean loss, and of how many data that is the mean."""
-        found = {i: value for i, value in enumerate(gradients) if value is not None}
-        _on_lists._foreach_add_([self._sums[i] for i in found], [*found.values()], alpha=data)
-        for i in found:
-            self._present[i] = True
+        for i, value in enumerate(gradients):
+            if value is not None:
+                self._sums[i].add_(value, alpha=data)
+                self._present[i] = True
 
-    def exchange(self, failed: bool, wish: bool) -> tuple[bool, bool]:
-        """Add the parts of all processes; whether any of them has failed, and whether any has a wish."""
+    def exchange(self, failed: bool, stop: bool) -> tuple[bool, bool]:
+        """Add up the parts of all processes; return whether any of them has failed, and whether any wishes to stop."""
         if self._processes.number == 1:
-            return failed, wish
-        self._flags.copy_(torch.tensor([failed, wish, *self._present]))
+            return failed, stop
+        self._flags.copy_(torch.tensor([failed, stop, *self._present]))
         for flat in self._flat:
             self._processes.sum(flat)
-        failed, wish, *self._present = (value > 0 for value in self._flags.tolist())
-        return failed, wish
+        failed, stop, *self._present = (value > 0 for value in self._flags.tolist())
+        return failed, stop
 
     def mean(self, data: int) -> Gradients:
-        """The gradient, now that the step has so many data; None for a parameter that none reached."""
+        """Divide by the number of data in the step, and return the gradient; None for a parameter that none reached."""
         for flat in self._flat:
             flat.div_(data)
         return [self._sums[i] if present else None for i, present in enumerate(self._present)]

@@ -1,16 +1,16 @@
-"""What is written down of each epoch: means over data, in nats, gathered where the tensors live."""
+"""Means over the data of an epoch, in nats, summed where the tensors are."""
 
 import torch
 from torch import Tensor
 
 from pyrovae.objectives import Measurement, Objective
 
-_names = ("bound", "reconstruction", "kl")
+_NAMES = ("bound", "reconstruction", "kl")
 
 
 def number(objective: Objective) -> int:
-    """How many means an objective has: of bound, reconstruction, KL and its parts."""
-    return len(_names) + len(objective.parts)
+    """Count the means of an objective: of bound, reconstruction, KL and its parts."""
+    return len(_NAMES) + len(objective.parts)
 
 
 class Means:
@@ -18,13 +18,13 @@ class Means:
 
     Attributes:
         sums: the sums so far, float64.
-        count: of how many data.
+        count: the number of their data.
     """
 
     def __init__(self, objective: Objective, device: torch.device) -> None:
         self.sums = torch.zeros(number(objective), dtype=torch.float64, device=device)
         self.count = 0
-        self._names = (*_names, *objective.parts)
+        self._names = (*_NAMES, *objective.parts)
 
     def add(self, measured: Measurement) -> None:
         """Add the data of one batch."""
@@ -32,12 +32,12 @@ class Means:
         self.count += measured.bound.numel()
 
     def read(self, part: str) -> dict[str, float]:
-        """The means, by names that begin with ``part``; nothing where there are no data."""
+        """Return the means, by names that begin with ``part``; nothing where there are no data."""
         means = (self.sums / self.count).tolist() if self.count else []
         return {f"{part}_{name}": mean for name, mean in zip(self._names, means, strict=bool(means))}
 
 
 def sums(measured: Measurement) -> Tensor:
-    """Of bound, reconstruction, KL and the objective's parts over the data of a batch."""
+    """Sum bound, reconstruction, KL and the objective's parts over the data of a batch."""
     terms = torch.stack([measured.bound, measured.reconstruction, measured.kl])
     return torch.cat([terms, measured.parts]).double().sum(1)

@@ -1,4 +1,4 @@
-"""What the gradient of a step does to the parameters."""
+"""The update of the parameters by the gradient of a step: the optimiser's, and that of their moving averages."""
 
 import sys
 from collections.abc import Iterator
@@ -22,27 +22,24 @@ class Update:
     Args:
         module: whose parameters the first step is expected to move.
         optimizer: it is made to use torch's fused kernels where it has them and was not told otherwise.
+        averages: of the parameters, if any are kept.
         compile: whether steps are to be without their Python where they can be.
 
     Attributes:
-        averages: of the parameters, if any are kept.
         parameters: those that are trained.
         capturable: whether it can be captured in a CUDA graph.
         seconds_to_first: from when this was made to the end of the first update.
     """
 
-    averages: Averages | None = None
-
-    def __init__(self, module: nn.Module, optimizer: Optimizer, *, compile: bool) -> None:
-        self.parameters: list[nn.Parameter] = [
-            value for group in optimizer.param_groups for value in group["params"] if value.requires_grad
-        ]
+    def __init__(self, module: nn.Module, optimizer: Optimizer, averages: Averages | None, *, compile: bool) -> None:
+        self.parameters = trained_parameters(optimizer)
         self.seconds_to_first: float | None = None
         fused = _use_fused_kernels(optimizer) and compile and not _has_hooks(optimizer)
         device = self.parameters[0].device.type
-        self.capturable, self._noting = fused and device == "cuda", fused and device == "cpu"
+        self.capturable, self._taping = fused and device == "cuda", fused and device == "cpu"
         self._module = module
         self._optimizer = optimizer
+        self._averages = averages
         self._settings: list[dict[str, Any]] = []
         self._failed: Tensor | None = None
         self._tape: Tape | None = None
@@ -59,30 +56,30 @@ class Update:
             self._first(gradients)
         elif self._tape is not None and self._tape.fits(gradients):
             self._tape.play(gradients)
-        elif self._noting:
+        elif self._taping:
             with Tape(gradients) as self._tape:
                 self._plain(gradients)
-            self._noting = self._tape.complete
+            self._taping = self._tape.complete
         else:
             self._plain(gradients)
 
-    def renew(self) -> bool:
-        """Look at the optimiser's settings, which tapes and graphs have in them, and say whether they are others."""
+    def settings_changed(self) -> bool:
+        """Forget the tape; return whether the optimiser's settings, which graphs have in them, have changed since."""
         self._tape = None
         before, groups = self._settings, self._optimizer.param_groups
         self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         return self._settings != before
 
     def _forget(self) -> None:
-        """The optimiser has other tensors now than those that tapes and graphs move."""
+        """Forget the tape and the settings, since the optimiser now has other tensors than tapes and graphs move."""
         self._tape, self._settings = None, []
 
-    def unless(self, failed: Tensor) -> None:
-        """From now on leave everything alone where this is 1, on the device, where fused kernels look at it."""
+    def skip_where(self, failed: Tensor) -> None:
+        """From now on change nothing where this is 1; fused kernels read it on the device."""
         self._failed = self._optimizer.found_inf = failed  # pyright: ignore
 
     def close(self) -> None:
-        """Let go of gradients, and of what is looked at on the device."""
+        """Free gradients, and the flag that is read on the device."""
         self._tape = self._failed = None
         self._optimizer.zero_grad()
         vars(self._optimizer).pop("found_inf", None)
@@ -91,8 +88,8 @@ class Update:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self._optimizer.step()
-        if self.averages is not None:
-            self.averages.follow(self._failed)
+        if self._averages is not None:
+            self._averages.update(self._failed)
 
     def _first(self, gradients: Gradients) -> None:
         watched = MovedParameters(self._module)
@@ -101,6 +98,11 @@ class Update:
         failed = self._failed is not None and bool(self._failed)
         if not failed and any(group["lr"] for group in self._optimizer.param_groups):
             watched.warn(self._module)
+
+
+def trained_parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Return the parameters of an optimiser that require a gradient."""
+    return [value for group in optimizer.param_groups for value in group["params"] if value.requires_grad]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Signals that end a training where it can go on later."""
+"""Signals that stop a training at a place from which it can be resumed."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training was told to stop by a signal, and has kept a checkpoint.
+    """Training stopped by a signal, after a checkpoint.
 
     Attributes:
         signal: SIGINT, of Ctrl-C, or SIGTERM.
@@ -21,12 +21,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Within it, the first SIGINT or SIGTERM is noted, to be looked at between steps; a second one does what it does else.
+    """Context that notes the first SIGINT or SIGTERM, to be looked at between steps; a second one has its usual effect.
 
     Only the main thread of a process may choose what signals do; in another one nothing is changed.
 
     Attributes:
-        caught: the number of the signal that came; 0 as long as none did.
+        caught: the number of the signal that came; 0 as long as none came.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Parameters that the first step of a training left where they were."""
+"""Parameters that the first step of a training did not change."""
 
 import warnings
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class UnmovedParameterWarning(UserWarning):
-    """The first step left parameters where they were."""
+    """Parameters that the first step did not change, or networks that are not trained."""
 
 
 class MovedParameters:
-    """Remembers a module's parameters, to name those that a step did not move."""
+    """A copy of a module's parameters, to name those that a step did not move."""
 
     def __init__(self, module: nn.Module) -> None:
         self._before = {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}

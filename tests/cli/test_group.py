@@ -28,12 +28,12 @@ script = """
 import os, signal, sys
 from pyrovae.cli import main
 from pyrovae.training import checkpointing
-from pyrovae.training.steps import Steps
+from pyrovae.training.progress import Progress
 
 checkpointing.ASK_EVERY = 1
 os.environ["NCCL_HOSTID"] = os.environ["RANK"]  # or NCCL refuses two processes on one device
 if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (sys.argv[1], "0"):
-    over, done = Steps._over, []
+    over, done = Progress.advance, []
 
     def lost(self, batches):
         over(self, batches)
@@ -41,7 +41,7 @@ if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (sys.argv[1
         if len(done) == 14:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Steps._over = lost
+    Progress.advance = lost
 sys.exit(main(sys.argv[2:]))
 """
 settings = [

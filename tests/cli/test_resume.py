@@ -8,7 +8,7 @@ import yaml
 
 from pyrovae.cli import main
 from pyrovae.runs import verify
-from pyrovae.training.steps import Steps
+from pyrovae.training.progress import Progress
 
 small = [
     *("--data", "Digits", "--data.binarize", "dynamic", "--model.latent_dim", "2", "--training.batch_size", "200"),
@@ -19,7 +19,7 @@ small = [
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def stopped(request, tmp_path, capsys, monkeypatch):
     """A run that a signal ended in its second epoch, of three of seven batches each."""
-    over, done = Steps._over, []
+    over, done = Progress.advance, []
 
     def told(self, batches):
         done.append(batches)
@@ -28,7 +28,7 @@ def stopped(request, tmp_path, capsys, monkeypatch):
         over(self, batches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Steps, "_over", told)
+        patch.setattr(Progress, "advance", told)
         assert main(["train", *small, "--run", str(tmp_path / "run")]) == 128 + request.param
     said = capsys.readouterr().err
     assert f"stopped after 1 epochs and 2 batches; go on with `pyrovae train --resume {tmp_path / 'run'}`" in said

@@ -17,7 +17,7 @@ import pyrovae
 from pyrovae import ELBO, IWAE, InputError
 from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.engine.particles import ParticlesInTurnWarning
-from pyrovae.training.fit import EvaluationModeWarning
+from pyrovae.training import EvaluationModeWarning
 
 
 class Pair:

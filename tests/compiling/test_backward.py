@@ -313,7 +313,7 @@ class Pair:
             warnings.simplefilter("ignore", UnmovedParameterWarning)  # some of them are frozen
             for _ in range(2):
                 steps.walk(Columns(self.x))
-        assert steps.compile == compile
+        assert steps.gradient.compile == compile
         held = {f"held {name}": value for name, value in vars(self.encoder.layer).items() if isinstance(value, Tensor)}
         return {
             name: value.detach().clone()

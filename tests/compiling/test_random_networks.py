@@ -163,7 +163,7 @@ class Pair:
         steps = Steps(module, torch.optim.SGD(parameters, lr=1e-2), batch_size=4, compile=compile)
         steps.walk(Columns(x))
         return {name: value.detach().clone() for name, value in module.state_dict().items()}, any(
-            steps._gradient._fused.values()
+            steps.gradient._fused.values()
         )
 
 

@@ -11,7 +11,7 @@ import pyrovae
 from pyrovae import VAE, InputError
 from pyrovae.runs import Run
 from pyrovae.runs.checkpoint import load_weights
-from pyrovae.training.steps import Steps
+from pyrovae.training.progress import Progress
 
 
 def train(folder, **options):
@@ -89,12 +89,12 @@ def test_a_folder_that_must_not_be_written(run, monkeypatch):
 
 
 def test_a_folder_that_is_gone(tmp_path, monkeypatch):
-    over = Steps._over
+    over = Progress.advance
 
     def vanish(self, steps):
         over(self, steps)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
-    monkeypatch.setattr(Steps, "_over", vanish)
+    monkeypatch.setattr(Progress, "advance", vanish)
     with pytest.raises(InputError, match=r"lock is gone: this training writes no more"):
         train(tmp_path / "run", epochs=2)

@@ -26,7 +26,7 @@ from pyrovae.evaluation import (
 )
 from pyrovae.runtime.eval_mode import evaluating, modes_kept
 from pyrovae.runtime.reachable_modules import modules_reached
-from pyrovae.training.fit import EvaluationModeWarning
+from pyrovae.training import EvaluationModeWarning
 
 pytestmark = pytest.mark.usefixtures("float64")
 

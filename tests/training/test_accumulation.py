@@ -88,7 +88,7 @@ def test_fused_parts_are_eager_parts(float64):
 def test_between_is_called_when_a_step_is_over(float64):
     steps, x = started(ELBO(), batch_size=4, accumulate=2, compile=False)
     called = []
-    steps.between = lambda: called.append((steps.done, int(steps.state()["steps"])))
+    steps.progress.between = lambda: called.append((steps.progress.done, int(steps.state()["steps"])))
     steps.walk(Columns(x))
     assert called == [(2, 1), (4, 2), (6, 3)]
 

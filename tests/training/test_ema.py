@@ -40,20 +40,20 @@ def averages(steps: Steps) -> dict[str, Tensor]:
 def test_they_are_the_exponential_moving_average(mode, unfused, running, monkeypatch):
     dtype = torch.float32 if mode == "captured" else torch.float64  # torch's fused Adam on a CPU skips in float32 only
     torch.set_default_dtype(dtype)
-    monkeypatch.setattr("pyrovae.training.steps.REPLAYS", 1)
+    monkeypatch.setattr("pyrovae.training.captured_steps.REPLAYS", 1)
     steps, x = started(ema=0.7, compile=mode != "eager")
-    steps._capturable = mode == "captured"
+    steps.update.capturable = mode == "captured"
     expected = copies(steps.module)
 
     def follow() -> None:
         for name, value in steps.module.named_parameters():
             expected[name] = 0.7 * expected[name] + 0.3 * value.detach()
 
-    steps.between = follow
+    steps.progress.between = follow
     for _ in range(2):
         steps.walk(Columns(x))
     steps.stream(map(Columns, x.split(4)))
-    assert mode != "recorded" or steps._update._tape.complete  # they are played from it, too
+    assert mode != "recorded" or steps.update._tape.complete  # they are played from it, too
     found, now = averages(steps), copies(steps.module)
     assert "model.noise_unconstrained" in found
     for name, value in found.items():
@@ -65,14 +65,14 @@ def test_they_are_the_exponential_moving_average(mode, unfused, running, monkeyp
 def test_a_flag_on_the_device_lets_them_follow_or_not(failed, float64):
     """The flag has the type that fused optimisers take it in, and the averages that of the parameters."""
     parameters = {"weight": nn.Parameter(torch.linspace(1.0, 2.0, 7))}
-    plain, told = (Averages(0.7, parameters) for _ in "ab")
+    plain, flagged = (Averages(0.7, parameters) for _ in "ab")
     with torch.no_grad():
         parameters["weight"].mul_(3.0)
-    before = told.state()["weight"]
-    plain.follow()
-    told.follow(torch.tensor(failed, dtype=torch.float32))
+    before = flagged.state()["weight"]
+    plain.update()
+    flagged.update(torch.tensor(failed, dtype=torch.float32))
     expected = before if failed else plain.state()["weight"]
-    torch.testing.assert_close(told.state()["weight"], expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(flagged.state()["weight"], expected, rtol=0, atol=1e-15)
 
 
 def test_parameters_hold_them_in_their_own_memory_and_are_put_back(float64):
@@ -120,7 +120,7 @@ def test_they_go_on_from_a_state(float64):
     state, weights, optimizer, noise = torch.load(kept, weights_only=True)
     again.module.load_state_dict(weights)
     again.optimizer.load_state_dict(optimizer)
-    again.restore_averages(state)
+    again.progress.restore_averages(state)
     torch.set_rng_state(noise)
     again.walk(Columns(x))
     found, expected = averages(again), averages(once)
@@ -131,9 +131,9 @@ def test_a_state_of_another_run_is_refused(float64):
     steps, _ = started(ema=0.9, compile=False)
     state = steps.state()
     with pytest.raises(InputError, match="that run kept none; pass ema=None"):
-        steps.restore({**state, "averages": {}})
+        steps.progress.restore({**state, "averages": {}})
     with pytest.raises(InputError, match=r"'model.bias' has shape \(7,\) there, and the parameter \(3,\) here"):
-        steps.restore({**state, "averages": {**state["averages"], "model.bias": torch.zeros(7)}})
+        steps.progress.restore({**state, "averages": {**state["averages"], "model.bias": torch.zeros(7)}})
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, math.nan])

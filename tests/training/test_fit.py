@@ -319,7 +319,7 @@ class Counted(LinearGaussian):
 
 
 def test_programs_are_shown_many_data_at_once_before_they_are_trained(monkeypatch):
-    monkeypatch.setattr(fitting, "AT_ONCE", 3 * 25)
+    monkeypatch.setattr("pyrovae.training.dry_run.AT_ONCE", 3 * 25)
     model = Counted()
     quiet((model, Amortized()), LinearGaussian().data(60), epochs=1, batch_size=20)
     look = [20] * 6  # of programs in training, and of their gradient, which were looked at in evaluation before
@@ -534,7 +534,7 @@ def test_only_runs_that_are_long_enough_are_compiled_unasked(epochs, compiles, m
 
 def test_validation_follows_a_program_whose_python_changes(float64, monkeypatch):
     """As a warm-up's weight may: once training has noticed, validation does not use what was recorded either."""
-    monkeypatch.setattr("pyrovae.training.steps.CHECK_EVERY", 1)
+    monkeypatch.setattr("pyrovae.training.compiled_gradient.CHECK_EVERY", 1)
 
     def train(compile: bool) -> list[float]:
         pyro.clear_param_store()

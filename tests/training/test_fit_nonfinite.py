@@ -15,8 +15,8 @@ import pyrovae
 from pyrovae import InputError
 from pyrovae.runs.checkpoint import load_weights, read_manifest
 from pyrovae.training.blame import NonFiniteError
+from pyrovae.training.progress import Progress
 from pyrovae.training.signals import Interrupted
-from pyrovae.training.steps import Steps
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -147,7 +147,7 @@ def test_what_is_made_again_is_made_from_the_same_beginning():
 
 
 def test_a_run_that_makes_steps_again_goes_on_from_the_end_of_an_epoch(tmp_path, monkeypatch):
-    over, done = Steps._over, []
+    over, done = Progress.advance, []
 
     def told(self, batches):
         done.append(batches)
@@ -158,7 +158,7 @@ def test_a_run_that_makes_steps_again_goes_on_from_the_end_of_an_epoch(tmp_path,
     x, options = torch.randn(60), {"nonfinite": "rewind", "keep_minutes": 0.0}
     train(whole := Fragile(), x, run=tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
-        patch.setattr(Steps, "_over", told)
+        patch.setattr(Progress, "advance", told)
         with pytest.raises(Interrupted, match="stopped after 2 epochs; go on"):
             train(Fragile(), x, run=tmp_path / "run", **options)
     assert read_manifest(tmp_path / "run" / "checkpoints", "last")["batches"] == 0

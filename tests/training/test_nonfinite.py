@@ -47,7 +47,7 @@ def started(mode: str, kind: str = "linear", **settings) -> Steps:
     module = IWAE(2)(*pair(kind))
     module.start(data()[:4])
     steps = Steps(module, adam(module.parameters()), batch_size=4, **chosen, **settings)
-    steps._capturable = mode == "captured"
+    steps.update.capturable = mode == "captured"
     pyro.set_rng_seed(1)
     return steps
 
@@ -91,7 +91,7 @@ def test_a_step_is_left_out(mode, kind, streamed):
     for _ in range(2):
         x = data(5, 14, 21)
         means = steps.stream(map(Columns, x.split(4))) if streamed else steps.walk(Columns(x))
-        assert steps.skipped == 3
+        assert steps.progress.skipped == 3
         assert steps.state()["left_out"] == 11
     state, total, count = by_hand(kind, data(5, 14, 21))
     assert_same(steps.module.state_dict(), state, mode)
@@ -106,7 +106,7 @@ def test_a_step_of_several_batches_is_left_out_as_a_whole(mode):
         means = steps.walk(Columns(data(5)))
     state, total, count = by_hand("normalised", data(5), batches=2)
     assert_same(steps.module.state_dict(), state, mode)
-    assert (steps.skipped, means.count) == (1, count) == (1, 15)
+    assert (steps.progress.skipped, means.count) == (1, count) == (1, 15)
     torch.testing.assert_close(means.sums[0], total, rtol=1e-10, atol=0)
 
 
@@ -128,7 +128,7 @@ def test_averages_stay_where_a_step_is_left_out(mode):
 def test_an_epoch_without_a_finite_step_is_refused(mode, accumulate):
     steps = started(mode, nonfinite="skip", accumulate=accumulate)
     if accumulate > 1:
-        steps._capturable = False
+        steps.update.capturable = False
     before = {name: value.clone() for name, value in steps.module.state_dict().items()}
     with pytest.raises(NonFiniteError, match="log density of site 'z' of the guide is nan for datum 1"):
         steps.walk(Columns(data(1, 5, 9, 13, size=16)))
@@ -155,22 +155,22 @@ class Interrupted(Exception):
     "settings", [{}, {"ema": 0.9}, {"nonfinite": "skip"}, {"accumulate": 2, "ema": 0.9, "nonfinite": "skip"}], ids=str
 )
 def test_a_run_goes_on_within_an_epoch_bit_for_bit(mode, settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("pyrovae.training.steps.REPLAYS", 1)
+    monkeypatch.setattr("pyrovae.training.captured_steps.REPLAYS", 1)
 
     def begun() -> Steps:
         steps = started(mode, **settings)
-        steps._capturable &= "accumulate" not in settings
+        steps.update.capturable &= "accumulate" not in settings
         return steps
 
     def ended(steps: Steps) -> dict[str, Tensor]:
         means = steps.walk(Columns(x))
         with steps.averaged():
             averages = {f"average {name}": value.clone() for name, value in steps.module.state_dict().items()}
-        counts = {"count": torch.tensor(means.count), "skipped": torch.tensor(steps.skipped)}
+        counts = {"count": torch.tensor(means.count), "skipped": torch.tensor(steps.progress.skipped)}
         return {**steps.module.state_dict(), "sums": means.sums, **averages, **counts}
 
     def interrupt() -> None:
-        if steps.done == 4:
+        if steps.progress.done == 4:
             kept = [steps.state(), steps.module.state_dict(), steps.optimizer.state_dict(), torch.get_rng_state()]
             torch.save(kept, tmp_path / "kept")
             raise Interrupted
@@ -179,14 +179,14 @@ def test_a_run_goes_on_within_an_epoch_bit_for_bit(mode, settings, tmp_path, mon
     x = data(5) if "nonfinite" in settings else data()
     whole = ended(begun())
     steps = begun()
-    steps.between = interrupt
+    steps.progress.between = interrupt
     with pytest.raises(Interrupted):
         steps.walk(Columns(x))
     again = begun()
     state, weights, optimizer, noise = torch.load(tmp_path / "kept", weights_only=True)
     again.module.load_state_dict(weights)
     again.optimizer.load_state_dict(optimizer)
-    again.restore(state)
+    again.progress.restore(state)
     torch.set_rng_state(noise)
     for name, value in ended(again).items():
         assert torch.equal(value, whole[name]), name

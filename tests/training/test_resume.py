@@ -18,9 +18,9 @@ from pyrovae.objectives import ELBO, BetaELBO
 from pyrovae.runs import Run
 from pyrovae.runs.checkpoint import checkpoints, load_training, load_weights
 from pyrovae.training import Interrupted
-from pyrovae.training.checkpointing import Keeping
+from pyrovae.training.checkpointing import Checkpointer
+from pyrovae.training.progress import Progress
 from pyrovae.training.signals import Signals
-from pyrovae.training.steps import Steps
 
 settings = {"epochs": 4, "batch_size": 16, "seed": 3, "progress": False}
 
@@ -53,7 +53,7 @@ def train_once(folder, *, resume=False, x=None, objective=None, **options):
 
 def train(folder, *, stop_after=None, number=signal.SIGTERM, **options):
     """Train into a folder, with a signal to the process after so many steps."""
-    over, done = Steps._over, []
+    over, done = Progress.advance, []
 
     def counted(self, steps):
         done.append(steps)
@@ -62,7 +62,7 @@ def train(folder, *, stop_after=None, number=signal.SIGTERM, **options):
         over(self, steps)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Steps, "_over", counted)
+        patch.setattr(Progress, "advance", counted)
         return train_once(folder, **options)
 
 
@@ -129,14 +129,14 @@ def test_goes_on_bit_for_bit(name, tmp_path):
 def test_a_checkpoint_within_an_epoch_needs_no_signal(tmp_path):
     """Where the process is killed, the last of them is what is left: here after every step."""
     train(tmp_path / "whole", keep_minutes=0.0)
-    kept, over = [], Steps._over
+    kept, over = [], Progress.advance
 
     def copied(self, steps):
         over(self, steps)
         kept.append(shutil.copytree(tmp_path / "killed", tmp_path / f"copy-{len(kept)}"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Steps, "_over", copied)
+        patch.setattr(Progress, "advance", copied)
         train_once(tmp_path / "killed", keep_minutes=0.0)
     assert len(kept) == 20
     for folder in kept[::4]:
@@ -269,14 +269,14 @@ def test_data_that_draw_by_themselves_go_on_from_the_end_of_an_epoch(tmp_path):
     """Where torch's numbers begin anew, and NumPy's and Python's do not."""
     options = {"x": Jittered(), "keep_minutes": None}
     train(tmp_path / "whole", **options)
-    kept, epoch = [], Keeping.epoch
+    kept, epoch = [], Checkpointer.end_epoch
 
     def copied(self, *args, **flags):
         epoch(self, *args, **flags)
         kept.append(shutil.copytree(tmp_path / "killed", tmp_path / f"copy-{len(kept)}"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Keeping, "epoch", copied)
+        patch.setattr(Checkpointer, "end_epoch", copied)
         train_once(tmp_path / "killed", **options)
     for folder in kept[:3]:
         train(folder, resume=True, **options)

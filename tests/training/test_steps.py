@@ -31,8 +31,8 @@ from pyrovae.objectives import Estimator, Objective, WakeSleep
 from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.runtime.batches import Columns
 from pyrovae.training import blame, nonfinite
-from pyrovae.training import steps as steps_module
-from pyrovae.training.steps import Steps, as_it_is
+from pyrovae.training.batch_gradient import unchanged
+from pyrovae.training.steps import Steps
 
 SHAPE = (4, 4)
 small = partial(MLP, hidden=(3,))
@@ -110,7 +110,7 @@ def test_fused_steps_are_eager_steps(objective, float64):
 @pytest.mark.parametrize("part", parts, ids=lambda part: "-".join(f"{key}-{cls.__name__}" for key, cls in part.items()))
 def test_recorded_steps_are_eager_steps_for_every_part(part, unfused, float64):
     binary = part.get("likelihood", Likelihood).filler == 0  # which every other likelihood can have
-    draw = dynamic if binary else as_it_is
+    draw = dynamic if binary else unchanged
     plain = {"optimizer": partial(torch.optim.SGD, lr=0.1), "draw": draw}  # Adam makes much of a gradient that is nearly 0
     both = [trained(swapped(**part), grey(), IWAE(2), compile=compile, **plain) for compile in (False, True)]
     assert_same(*both, atol=1e-12, rtol=2**-52)  # the Binomial's sums are so large that their last bit is more than 1e-12
@@ -132,7 +132,7 @@ def test_clipping_and_other_optimisers(optimizer, unfused, float64):
 def test_a_clipped_step_is_torchs(float64):
     pair, copy, x = swapped(), swapped(), grey(4).round()
     sgd = partial(torch.optim.SGD, lr=0.1)
-    trained(pair, x, IWAE(2), compile=False, optimizer=sgd, clip_norm=0.5, draw=as_it_is)
+    trained(pair, x, IWAE(2), compile=False, optimizer=sgd, clip_norm=0.5, draw=unchanged)
     module = IWAE(2)(copy.model, copy.guide)
     module.start(x)
     pyro.set_rng_seed(2)
@@ -246,7 +246,7 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
         module = IWAE(2)(*rooted(Root(), bad))
         module.start(data[:4])
         steps = Steps(module, adam(module.parameters()), batch_size=4)
-        steps._capturable = captured
+        steps.update.capturable = captured
         parameters = [*module.parameters()]
         steps.walk(Columns(data))
         return parameters
@@ -273,7 +273,7 @@ def test_replayed_steps_are_steps(rate, running, unfused):
         module = IWAE(2)(pair.model, pair.guide)
         module.start(dynamic(grey()))
         steps = Steps(module, adam(module.parameters()), batch_size=4, draw=dynamic)
-        steps._capturable = captured
+        steps.update.capturable = captured
         pyro.set_rng_seed(3)
         steps.walk(Columns(grey()), torch.randperm(11))
         if rate is not None:
@@ -291,12 +291,12 @@ def test_a_captured_step_is_made_anew_for_another_state_of_the_optimiser(running
     x = grey(8).round()
     module.start(x)
     steps, kept = Steps(module, adam(module.parameters()), batch_size=4), []
-    steps._capturable = True
+    steps.update.capturable = True
     for epoch in range(4):
         if epoch == 2:
             steps.optimizer.load_state_dict(steps.optimizer.state_dict())
         steps.walk(Columns(x))
-        kept.append(next(iter(steps._replays._captured.values()))[0])
+        kept.append(next(iter(steps._captured._captured.values()))[0])
     assert kept[0] is kept[1]
     assert kept[1] is not kept[2]
     assert kept[2] is kept[3]
@@ -317,7 +317,7 @@ class Einsum(nn.Module):
 def test_steps_are_backward_and_a_plain_optimiser(compile, float64):
     pair, copy, x = swapped(decoder=Einsum), swapped(decoder=Einsum), grey(8).round()
     copy.load_state_dict(pair.state_dict())
-    trained(pair, x, IWAE(2), compile=compile, draw=as_it_is)
+    trained(pair, x, IWAE(2), compile=compile, draw=unchanged)
     module, optimizer = IWAE(2)(copy.model, copy.guide), adam(copy.parameters(), fused=False)
     module.start(x)
     pyro.set_rng_seed(2)
@@ -349,13 +349,13 @@ def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch, r
         module, x = IWAE(2)(model, guide), torch.ones(8, 3)
         module.start(x)
         steps = Steps(module, adam(module.parameters()), batch_size=4, compile=compile)
-        steps._capturable = captured and compile
+        steps.update.capturable = captured and compile
         steps.walk(Columns(x))
         weight = 1.1
         steps.walk(Columns(x))
         return module.state_dict()
 
-    monkeypatch.setattr(steps_module, "CHECK_EVERY", 2)
+    monkeypatch.setattr("pyrovae.training.compiled_gradient.CHECK_EVERY", 2)
     torch.set_default_dtype(
         torch.float32 if captured else torch.float64
     )  # torch's fused Adam on a CPU skips in float32 only
@@ -372,17 +372,17 @@ def test_parameters_without_a_gradient_now_and_then():
     module = IWAE(2)(*rooted(Root()))
     module.start(torch.zeros(4, 4))
     steps = Steps(module, adam(module.parameters()), batch_size=4)
-    moved = [torch.ones_like(value) for value in steps._update.parameters]
-    steps._update(moved)
-    steps._update(moved)
-    steps._update(moved)
-    before = [value.clone() for value in steps._update.parameters]
-    steps._update([None, *moved[1:]])
-    steps._update([None, *moved[1:]])
-    assert torch.equal(steps._update.parameters[0], before[0])
-    assert not torch.equal(steps._update.parameters[1], before[1])
-    steps._update(moved)
-    assert not torch.equal(steps._update.parameters[0], before[0])
+    moved = [torch.ones_like(value) for value in steps.update.parameters]
+    steps.update(moved)
+    steps.update(moved)
+    steps.update(moved)
+    before = [value.clone() for value in steps.update.parameters]
+    steps.update([None, *moved[1:]])
+    steps.update([None, *moved[1:]])
+    assert torch.equal(steps.update.parameters[0], before[0])
+    assert not torch.equal(steps.update.parameters[1], before[1])
+    steps.update(moved)
+    assert not torch.equal(steps.update.parameters[0], before[0])
 
 
 @pytest.mark.parametrize("flushed", [False, True])
@@ -393,9 +393,9 @@ def test_moments_without_a_gradient_reach_zero(flushed):
     steps = Steps(module, adam(module.parameters()), batch_size=4)
     torch.set_flush_denormal(flushed)
     try:
-        steps._update([torch.ones_like(value) for value in steps._update.parameters])
+        steps.update([torch.ones_like(value) for value in steps.update.parameters])
         for _ in range(1200):
-            steps._update([torch.zeros_like(value) for value in steps._update.parameters])
+            steps.update([torch.zeros_like(value) for value in steps.update.parameters])
         assert (sys.float_info.min / 2 == 0.0) == flushed
     finally:
         torch.set_flush_denormal(False)
@@ -513,7 +513,8 @@ def test_nothing_waits_for_the_device_within_an_epoch():
     began.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        steps._replay((data,), body)
+        for _ in steps._captured.walk(Columns(data), body, 0):
+            pass
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -539,7 +540,7 @@ def test_a_replayed_step_that_is_not_finite_moves_nothing():
     steps = Steps(module, adam(module.parameters()), batch_size=4)
     with pytest.raises(InputError, match=r"not the gradient of .*linear\.weight"):
         steps.walk(Columns(data.cuda()))
-    assert int(steps._tally.steps) == 51
+    assert int(steps.progress.tally.steps) == 51
     assert all(value.isfinite().all() for value in module.parameters())
 
 
@@ -560,7 +561,7 @@ def test_steps_that_are_averaged_left_out_or_of_parts_are_eager_steps(settings, 
         means.append(steps.stream(map(Columns, data.split(4))).read("train"))
         with steps.averaged():
             averages = {f"average {name}": value.clone() for name, value in module.state_dict().items()}
-        return {**module.state_dict(), **averages, "skipped": torch.tensor(steps.skipped)}, means
+        return {**module.state_dict(), **averages, "skipped": torch.tensor(steps.progress.skipped)}, means
 
     (eager, means), (captured, other_means) = run(False), run(True)
     assert_same(eager, captured)

@@ -1,0 +1,137 @@
+"""The programs, run on the data before training, so that what is wrong with either is found before anything is changed."""
+
+import math
+import warnings
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrovae.data.split import Split
+from pyrovae.engine.derivatives import derivatives
+from pyrovae.errors import InputError
+from pyrovae.objectives import ObjectiveModule
+from pyrovae.runtime.batches import as_batch
+from pyrovae.runtime.eval_mode import evaluating, modes_kept
+from pyrovae.runtime.module_state import reached
+from pyrovae.runtime.parameters import same_random_numbers
+from pyrovae.training.splits import moved
+from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
+
+AT_ONCE = 2**19
+"""Numbers of data that the programs are shown together before training, at the least: 668 pictures of 28 x 28."""
+
+
+class EvaluationModeWarning(UserWarning):
+    """Parts of the networks are in evaluation mode, and training leaves them there."""
+
+
+def dry_run(
+    module: ObjectiveModule,
+    splits: list[Split],
+    batch_size: int,
+    *,
+    device: str | None,
+    place: torch.device,
+    workers: int,
+) -> list[Split]:
+    """Run the programs, with validation on, on the data, and return these where they are needed.
+
+    Args:
+        module: the objective on the pair, which is started, and moved to ``device`` where that is given.
+        splits: the training data, and perhaps validation data.
+        batch_size: data in a batch.
+        device: what the caller asked for.
+        place: where the pair is trained.
+        workers: processes that read ahead, for data that are not in memory.
+    """
+    with evaluating(module.model, module.guide):
+        _start(module, splits[0], batch_size)
+        if device is not None:
+            module.to(device)
+        splits = [moved(split, place) for split in splits]
+        for split in splits:
+            _check(module, split, batch_size, place, workers)
+    return splits
+
+
+def check_last_batch(module: ObjectiveModule, train: Split, batch_size: int, device: torch.device) -> None:
+    """Train on the few data of an epoch's last batch, without a trace.
+
+    Raises:
+        InputError: where the networks fail on so few.
+    """
+    rest = len(train) % batch_size
+    if not rest:
+        return
+    batch = as_batch(next(iter(train.batches(rest, shuffle=False, device=device))))
+    parameters = [value for value in module.parameters() if value.requires_grad]
+    with same_random_numbers(device), reached(module), modes_kept(module):
+        module.train_but(module.resting())
+        try:
+            loss = module.measure(batch.x, **batch.given).loss
+            if loss.requires_grad:
+                derivatives(loss, parameters)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"the last batch of an epoch has {rest} of the {len(train)} data, and on so few the programs fail: {error}; "
+                "take another batch_size, or leave these data out"
+            ) from error
+
+
+def warn_of_evaluation_mode(module: ObjectiveModule) -> None:
+    """Warn of networks that stay in evaluation mode."""
+    if resting := module.resting():
+        names = [name for name in resting if name.rpartition(".")[0] not in resting]
+        warnings.warn(
+            f"these parts are in evaluation mode and stay in it: {', '.join(names)}; where they are to train, call train() "
+            "on them before",
+            EvaluationModeWarning,
+            stacklevel=4,  # the caller of fit
+        )
+
+
+def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
+    """Find plates and parameters on one batch, where the parameters are now: those of functions join only here."""
+    first = as_batch(next(train.batches(batch_size, shuffle=False, generator=torch.Generator())))
+    first = first.to(next((value.device for value in module.parameters()), None))
+    module.meet(first, mixed=True)
+    if module.unknown:
+        warnings.warn(
+            f"the programs call networks that Pyro does not know, and which are not trained: {', '.join(module.unknown)}; "
+            "name them by pyro.module, make them parts of a module, or set requires_grad=False where it is meant",
+            UnmovedParameterWarning,
+            stacklevel=5,  # the caller of fit
+        )
+
+
+def _check(module: ObjectiveModule, split: Split, batch_size: int, device: torch.device, workers: int) -> None:
+    """Show the programs every datum held in memory, or the first batch of those that are not.
+
+    What cannot be shown many at once is shown by batches as in training, which say what is wrong, or that nothing is.
+    """
+    if not _passes(module, split, batch_size, device):
+        every = len(split) if isinstance(split.x, Tensor) else 1
+        for x in islice(split.batches(batch_size, shuffle=False, device=device, workers=workers), every):
+            _show(module, x)
+
+
+def _passes(module: ObjectiveModule, split: Split, batch_size: int, device: torch.device) -> bool:
+    """Whether the programs can be shown many data at once, if these are in memory, and find nothing wrong with them."""
+    if not isinstance(split.x, Tensor):
+        return False
+    many = AT_ONCE // max(1, math.prod(split.x.shape[1:]))
+    try:
+        for x in split.batches(max(many, batch_size), shuffle=False, device=device):
+            _show(module, x)
+    except Exception:  # of whatever type; those of a batch are raised
+        return False
+    return True
+
+
+def _show(module: ObjectiveModule, x: Any) -> None:
+    batch = as_batch(x)
+    module.check(batch.x, **batch.given)
