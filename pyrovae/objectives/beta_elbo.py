@@ -42,7 +42,8 @@ class BetaELBO(Objective):
     Args:
         beta: :math:`\beta`.
         num_particles: the number K of draws a datum; more of them lower the variance, not the value.
-        analytic_kl: take the KL from formulas where there are some, as :class:`ELBO` does.
+        analytic_kl: take the KL from formulas where there are some, as :class:`ELBO` does; by default only where free bits
+            per dimension need them, so that ``BetaELBO()`` is ``ELBO()``.
         warmup: the number T of steps; 0 for none.
         free_bits: :math:`\lambda`, in nats; 0 for none.
         free_bits_per: what a group is: ``site``, each latent site, or ``dimension``, each coordinate of each, those along
@@ -65,7 +66,7 @@ class BetaELBO(Objective):
         self,
         beta: float = 1.0,
         num_particles: int = 1,
-        analytic_kl: bool = True,
+        analytic_kl: bool | None = None,
         warmup: int = 0,
         free_bits: float = 0.0,
         free_bits_per: FreeBitsPer = "site",
@@ -73,11 +74,12 @@ class BetaELBO(Objective):
         super().__init__(num_particles)
         _require_not_negative(beta=beta, warmup=warmup, free_bits=free_bits)
         _require_groups(free_bits, free_bits_per, analytic_kl)
+        by_dimension = free_bits > 0 and free_bits_per == "dimension"
         self.beta = beta
         self.warmup = warmup
         self.free_bits = free_bits
         self.free_bits_per: FreeBitsPer = free_bits_per
-        self._elbo = ELBO(num_particles, analytic_kl)
+        self._elbo = ELBO(num_particles, by_dimension if analytic_kl is None else analytic_kl)
         self.state = _Steps() if warmup else None
         self.coupled = free_bits > 0
 
@@ -168,12 +170,12 @@ def _require_kl_of_each_site(weights: LogWeights) -> None:
         )
 
 
-def _require_groups(free_bits: float, free_bits_per: str, analytic_kl: bool) -> None:
+def _require_groups(free_bits: float, free_bits_per: str, analytic_kl: bool | None) -> None:
     if free_bits_per not in get_args(FreeBitsPer):
         raise InputError(
             f"free_bits_per is {free_bits_per!r}; expected one of {', '.join(map(repr, get_args(FreeBitsPer)))}"
         )
-    if free_bits and free_bits_per == "dimension" and not analytic_kl:
+    if free_bits and free_bits_per == "dimension" and analytic_kl is False:
         raise InputError(
             "free_bits_per is 'dimension', which takes the KL of each dimension from a formula, and analytic_kl is False; "
             'take analytic_kl=True, or free_bits_per="site"'

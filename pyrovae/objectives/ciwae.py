@@ -37,9 +37,9 @@ class CIWAE(WeightBound):
         self.beta = beta
         self._elbo, self._iwae = ELBO(num_particles), IWAE(num_particles)
 
-    def of(self, log_weights: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor) -> Tensor:
         """The combination, shape ``(K, B) -> (B,)``."""
-        return self._mixed(self._elbo.of(log_weights), self._iwae.of(log_weights))
+        return self._mixed(self._elbo.value(log_weights), self._iwae.value(log_weights))
 
     def slopes(self, log_weights: Tensor) -> Tensor:
         """That of the slopes."""

@@ -64,10 +64,10 @@ class EUBO(Objective):
         """The bound, with a gradient for the guide alone."""
         weights = self._weigh(stopping_model(call))
         weights.require_densities("EUBO")
-        bound = self.of(weights.total)
+        bound = self.value(weights.total)
         return Evaluation(weights, bound, bound)
 
-    def of(self, log_weights: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor) -> Tensor:
         """The mean log weight, the draws counted by their weights, shape ``(K, B) -> (B,)``."""
         return tilted_mean(log_weights, 1.0)
 

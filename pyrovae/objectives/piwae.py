@@ -53,7 +53,7 @@ class PIWAE(Objective):
         else:
             proposal, slopes = weights.log_proposal, self._of_guide.slopes(log_weights)
         surrogate = of_model + counted(slopes, alive - proposal)
-        return Evaluation(weights, self._of_model.of(log_weights), surrogate)
+        return Evaluation(weights, self._of_model.value(log_weights), surrogate)
 
     def examine_gradient(self, call: Call) -> None:
         """Raise an InputError where a parameter would escape being stopped, too."""

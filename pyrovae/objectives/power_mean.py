@@ -52,7 +52,7 @@ class PowerMean(WeightBound):
     def power(self) -> float:
         r""":math:`\gamma`."""
 
-    def of(self, log_weights: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor) -> Tensor:
         """F, shape ``(M K, B) -> (B,)``."""
         return self._of_groups(log_weights).mean(0)
 

@@ -59,7 +59,7 @@ class ReweightedWakeSleep(Objective):
         weights.require_densities("ReweightedWakeSleep")
         require_density(self, weights)
         log_weights = weights.total.detach()
-        bound = self._iwae.of(log_weights)
+        bound = self._iwae.value(log_weights)
         if not torch.is_grad_enabled():
             return Evaluation(weights, bound, bound)
         wake = weights.log_joint + self.insomnia * weights.log_proposal

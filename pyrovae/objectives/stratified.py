@@ -38,7 +38,7 @@ class Stratified(Objective):
         super().__init__(num_particles)
 
     @abstractmethod
-    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
         """The bound, shapes ``(K, B), (K, B) -> (B,)``."""
 
     def evaluate(self, call: Call) -> Evaluation:
@@ -50,7 +50,7 @@ class Stratified(Objective):
             self._require_one_choice(weights.guide.nodes[name])
         weights.require_densities(type(self).__name__)
         require_reparameterized(self, weights)
-        bound = self.of(weights.total, self._log_shares(weights))
+        bound = self.value(weights.total, self._log_shares(weights))
         return Evaluation(weights, bound, bound)
 
     def reparameterizes(self, site: Site) -> bool:
@@ -131,7 +131,7 @@ class SELBO(Stratified):
         | https://arxiv.org/abs/1406.5298
     """
 
-    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
         """The mean of the log weights by their shares."""
         return counted(log_shares.exp(), log_weights)
 
@@ -161,7 +161,7 @@ class SIWAE(Stratified):
         | https://arxiv.org/abs/2003.01687
     """
 
-    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
         """The logarithm of the mean of the weights by their shares."""
         return (log_weights + log_shares).logsumexp(0)
 

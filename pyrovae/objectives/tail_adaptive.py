@@ -53,7 +53,7 @@ class TailAdaptive(Objective):
         of_model = counted(self._iwae.slopes(log_weights), weights.log_joint)
         shares = self.shares(log_weights).masked_fill(log_weights == -torch.inf, 0.0)  # no way back from a weight of zero
         of_guide = counted(shares, alive - stopped_density(call, draws, weights))
-        return Evaluation(weights, self._iwae.of(log_weights), of_model + of_guide)
+        return Evaluation(weights, self._iwae.value(log_weights), of_model + of_guide)
 
     def shares(self, log_weights: Tensor) -> Tensor:
         r""":math:`\rho`, shape ``(K, B)``, which sums to 1 over the draws."""

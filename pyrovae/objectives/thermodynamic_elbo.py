@@ -58,7 +58,7 @@ class ThermodynamicELBO(WeightBound):
         logs = [math.log(smallest_beta) * (1 - j / (num_partitions - 1)) for j in range(num_partitions - 1)]
         self.betas = (0.0, *map(math.exp, logs)) if num_partitions > 1 else (0.0,)
 
-    def of(self, log_weights: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor) -> Tensor:
         """The sum, shape ``(K, B) -> (B,)``."""
         return self._added(tilted_mean, log_weights)
 
@@ -70,9 +70,9 @@ class ThermodynamicELBO(WeightBound):
         """The sum of the terms' slopes less their second derivatives."""
         return self.slopes(log_weights) - self._added(tilted_curvatures, log_weights)
 
-    def _added(self, of: Callable[[Tensor, float], Tensor], log_weights: Tensor) -> Tensor:
+    def _added(self, term: Callable[[Tensor, float], Tensor], log_weights: Tensor) -> Tensor:
         ends = zip(self.betas, (*self.betas[1:], 1.0), strict=True)
-        return reduce(add, ((after - before) * of(log_weights, before) for before, after in ends))
+        return reduce(add, ((after - before) * term(log_weights, before) for before, after in ends))
 
 
 def tilted_mean(log_weights: Tensor, beta: float) -> Tensor:

@@ -46,5 +46,5 @@ class VIMCO(PowerMean):
         mine = torch.eye(number, dtype=torch.bool, device=log_weights.device)[..., None]
         others = log_weights[:, None].masked_fill(mine, 0.0)  # the second dimension says which is left out
         geometric = others.sum(0) / (number - 1)
-        without = self.of(torch.where(mine, geometric, others))
-        return self.of(log_weights) - without.masked_fill(without == -torch.inf, 0.0)  # where all others are impossible
+        without = self.value(torch.where(mine, geometric, others))
+        return self.value(log_weights) - without.masked_fill(without == -torch.inf, 0.0)  # where all others are impossible

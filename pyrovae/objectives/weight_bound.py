@@ -62,7 +62,7 @@ class WeightBound(Objective):
         self.estimator: Estimator = estimator
 
     @abstractmethod
-    def of(self, log_weights: Tensor) -> Tensor:
+    def value(self, log_weights: Tensor) -> Tensor:
         """F, shape ``(K, B) -> (B,)``."""
 
     @abstractmethod
@@ -75,7 +75,7 @@ class WeightBound(Objective):
 
     def signals(self, log_weights: Tensor) -> Tensor:
         r"""What multiplies :math:`\partial \log q(z_k)` in the score function, shape ``(K, B)``."""
-        return self.of(log_weights).expand_as(log_weights)
+        return self.value(log_weights).expand_as(log_weights)
 
     def check(self, weights: LogWeights) -> None:
         """Raise an InputError where F would not be made of densities."""
@@ -87,7 +87,7 @@ class WeightBound(Objective):
             return _estimators[self.estimator](self, call)
         weights = call.weigh(call.draw())
         self.check(weights)
-        bound = self.of(weights.total)
+        bound = self.value(weights.total)
         return Evaluation(weights, bound, bound)
 
     def examine_gradient(self, call: Call) -> None:
@@ -100,14 +100,14 @@ class WeightBound(Objective):
 def _reparameterized(bound: WeightBound, call: Call) -> Evaluation:
     weights = call.weigh(call.draw())
     _check(bound, weights)
-    value = bound.of(weights.total)
+    value = bound.value(weights.total)
     return Evaluation(weights, value, value)
 
 
 def _score_function(bound: WeightBound, call: Call) -> Evaluation:
     weights = call.weigh(draw_stopped(call))
     bound.check(weights)
-    value = bound.of(weights.total)
+    value = bound.value(weights.total)
     signals = bound.signals(weights.total.detach())
     return Evaluation(weights, value, value + (signals * density_of_draws(weights)).sum(0))
 
@@ -116,8 +116,8 @@ def _stl(bound: WeightBound, call: Call) -> Evaluation:
     draws = call.draw()
     weights = call.weigh(draws)
     _check(bound, weights)
-    surrogate = bound.of(weights.log_joint - stopped_density(call, draws, weights))
-    return Evaluation(weights, bound.of(weights.total), surrogate)
+    surrogate = bound.value(weights.log_joint - stopped_density(call, draws, weights))
+    return Evaluation(weights, bound.value(weights.total), surrogate)
 
 
 def _dreg(bound: WeightBound, call: Call) -> Evaluation:
@@ -130,7 +130,7 @@ def _dreg(bound: WeightBound, call: Call) -> Evaluation:
     factors = torch.where(slopes == 0.0, 0.0, bound.doubly_reparameterized(log_weights) / slopes)
     landed = weights.log_joint - stopped_density(call, tapped.trace, weights)
     surrogate = counted(slopes, landed) + tapped.scaled(factors, weights)
-    return Evaluation(weights, bound.of(log_weights), surrogate)
+    return Evaluation(weights, bound.value(log_weights), surrogate)
 
 
 def _resampled(bound: WeightBound, call: Call) -> Evaluation:
@@ -146,7 +146,7 @@ def _resampled(bound: WeightBound, call: Call) -> Evaluation:
     joint = one.joint(one.observe(single), choose(draws, index, weights), weights.plates)
     require_same("the model", joint, weights.log_joint.gather(0, index[None]))
     surrogate = joint[0] - weights.log_proposal.gather(0, index[None])[0]
-    return Evaluation(weights, bound.of(log_weights), surrogate)
+    return Evaluation(weights, bound.value(log_weights), surrogate)
 
 
 def _drawn(probabilities: Tensor) -> Tensor:

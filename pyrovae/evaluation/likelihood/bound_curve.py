@@ -37,7 +37,7 @@ class Bound(Protocol):
     num_particles: int
     sign: int
 
-    def of(self, log_weights: Tensor, /) -> Tensor:
+    def value(self, log_weights: Tensor, /) -> Tensor:
         """Its value, shape ``(num_particles, B) -> (B,)``, in nats."""
         ...
 
@@ -156,7 +156,7 @@ def bound_curve(
         num_particles: the numbers K.
         bounds: by name, what makes a bound for K particles: a class as it is, ``partial(CIWAE, 0.5)``, or ``lambda K:
             MIWAE(8, K)``. Any object will do that has ``num_particles`` (the draws that one value needs), ``sign``
-            (false for an upper bound) and ``of`` (log weights of shape ``(num_particles, B)`` to values ``(B,)``).
+            (-1 for an upper bound) and ``value`` (log weights of shape ``(num_particles, B)`` to values ``(B,)``).
         num_samples: the number S of draws a datum; by default twice as many as the largest bound needs, so that each has
             a Monte Carlo error.
         seed: where the noise starts; the caller's random generators stay as they were.
@@ -195,7 +195,7 @@ def bound_curve(
         parts = []
         for index, batch in enumerate(xs):
             set_seed(seed_of(seed, index), device)
-            parts.append(_measured(draws.of(batch), made))
+            parts.append(_measured(draws.log_weights(batch), made))
     curve = _joined(parts, tuple(num_particles), made)
     if curve.log_likelihood.warning:
         warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=3)
@@ -218,9 +218,9 @@ def _made(particles: Sequence[int], bounds: Mapping[str, MakesBound]) -> dict[st
         raise InputError(f"particles is {tuple(particles)}; expected numbers of at least 1, and one of them or more")
     made = {name: [make(count) for count in particles] for name, make in bounds.items()}
     for name, bound in ((name, bound) for name, those in made.items() for bound in those):
-        if not all(hasattr(bound, member) for member in ("of", "num_particles", "sign")):
+        if not all(hasattr(bound, member) for member in ("value", "num_particles", "sign")):
             raise InputError(
-                f"bound {name!r} is {bound!r}, which is no function of log weights (of, num_particles, sign); pass "
+                f"bound {name!r} is {bound!r}, which is no function of log weights (value, num_particles, sign); pass "
                 "what makes one for K particles, such as pyrovae.IWAE or partial(pyrovae.objectives.CIWAE, 0.5)"
             )
     return made
@@ -255,7 +255,7 @@ def _of_groups(bound: Bound, log_weights: Tensor) -> Tensor:
     """The bound of each disjoint group of draws, shape ``(groups, B)``."""
     groups = len(log_weights) // bound.num_particles
     grouped = log_weights[: groups * bound.num_particles].unflatten(0, (groups, bound.num_particles))
-    return bound.of(grouped.transpose(0, 1).flatten(1)).unflatten(0, (groups, -1))
+    return bound.value(grouped.transpose(0, 1).flatten(1)).unflatten(0, (groups, -1))
 
 
 def _require_numbers(name: str, bound: Bound, values: Tensor) -> None:

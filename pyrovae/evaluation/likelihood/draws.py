@@ -89,7 +89,7 @@ class Draws:
         """The data, in their order."""
         return batches(self._data, self._batch_size, device=self._device)
 
-    def of(self, batch: Batch) -> Tensor:
+    def log_weights(self, batch: Batch) -> Tensor:
         """The log weights of a batch, shape ``(number, len(batch))``, float64.
 
         Raises:

@@ -146,7 +146,7 @@ class _Options:
             """One batch, with noise of its own."""
             set_seed(seeds.of(index), self.device)
             with computing_in(self.precision):
-                weights = draws.of(batch)
+                weights = draws.log_weights(batch)
             found = LogLikelihood.from_log_weights(weights, particles)
             return replace(
                 found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)

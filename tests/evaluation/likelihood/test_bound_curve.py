@@ -58,7 +58,7 @@ class Weights:
     def __init__(self, num_particles):
         self.num_particles, self.given = num_particles, []
 
-    def of(self, log_weights):
+    def value(self, log_weights):
         self.given.append(log_weights)
         return log_weights[0]
 
@@ -87,7 +87,7 @@ class TestValues:
             (model, guide), model.data(3), (4,), {"seen": lambda _: seen, "CIWAE": partial(CIWAE, 0.3)}, num_samples=23
         )
         (weights,) = seen.given
-        groups = torch.stack([bound.of(weights[4 * g : 4 * g + 4]) for g in range(5)])
+        groups = torch.stack([bound.value(weights[4 * g : 4 * g + 4]) for g in range(5)])
         torch.testing.assert_close(of(curve, "CIWAE", 4), groups.mean(0))
         errors = torch.from_numpy(curve.standard_errors[1, 0])
         torch.testing.assert_close(errors, groups.std(0) / math.sqrt(5))
@@ -329,7 +329,7 @@ class TestErrors:
 
     def test_a_bound_that_is_not_a_number(self):
         class Wrong(Weights):
-            def of(self, log_weights):
+            def value(self, log_weights):
                 return torch.where(torch.arange(log_weights.shape[1]) == 0, math.nan, log_weights[0])
 
         with pytest.raises(InputError, match="bound 'it' of 3 draws is not a number for 1 of 2 data"):
