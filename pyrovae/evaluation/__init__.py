@@ -2,7 +2,8 @@
 
 from pyrovae.evaluation.annealing.annealed_importance_sampling import AnnealedLikelihood, annealed_importance_sampling
 from pyrovae.evaluation.annealing.bidirectional import Bidirectional, bidirectional
-from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
 from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
 from pyrovae.evaluation.latent.active_units import ActiveUnits, active_units
 from pyrovae.evaluation.latent.aggregate_posterior import AggregatePosterior, aggregate_posterior

@@ -57,7 +57,7 @@ def standard_error(log_weights: Tensor) -> Tensor:
         \frac{\mathrm{sd}(w)}{\sqrt{K}\, \bar w} = \sqrt{\frac{K}{K - 1} \left(\frac{1}{\mathrm{ESS}} - \frac{1}{K}\right)}
 
     NaN for a single draw, and where every weight is zero. It presumes that the weights have a variance, which their
-    Pareto k-hat tells: see :func:`pyrovae.evaluation.estimates.pareto.pareto_smoothed`.
+    Pareto k-hat tells: see :func:`pyrovae.evaluation.estimates.pareto_k_hat.pareto_smoothed`.
     """
     weights = _relative(log_weights)
     variance = weights.var(0, correction=0) / weights.mean(0).square()

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
-from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.evaluation.likelihood.draws import Draws
 from pyrovae.evaluation.likelihood.log_likelihood import WORTHWHILE

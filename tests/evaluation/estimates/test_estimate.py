@@ -10,7 +10,7 @@ import torch
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.evaluation.estimates.estimate import COLUMNS, GROUP
+from pyrovae.evaluation.estimates.netcdf import COLUMNS, GROUP
 
 
 def estimate(count: int = 6, num_samples: int = 400, particles: tuple[int, ...] = (1, 5, 50)) -> LogLikelihood:
