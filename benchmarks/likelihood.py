@@ -129,7 +129,9 @@ def estimator(vae: pyrovae.VAE, draws: Draws, precision: Precision = "highest") 
     @torch.no_grad()
     def estimate() -> LogLikelihood:
         with computing_in(precision), evaluating(vae.model, vae.guide):
-            return LogLikelihood.concatenate([LogLikelihood.from_log_weights(draws.log_weights(x), counts) for x in draws.batches()])
+            return LogLikelihood.concatenate(
+                [LogLikelihood.from_log_weights(draws.log_weights(x), counts) for x in draws.batches()]
+            )
 
     return estimate
 

@@ -53,7 +53,11 @@ class TestBeta:
     @pytest.mark.parametrize("programs", [LinearGaussian, Chain, WithLatentPlate])
     def test_as_it_comes_it_is_the_elbo_as_it_comes(self, programs):
         model = programs()
-        guides = {LinearGaussian: partial(GaussianGuide, diagonal=True), Chain: ChainGuide, WithLatentPlate: LatentPlateGuide}
+        guides = {
+            LinearGaussian: partial(GaussianGuide, diagonal=True),
+            Chain: ChainGuide,
+            WithLatentPlate: LatentPlateGuide,
+        }
         guide, x = guides[programs](model, shift=0.2, widen=1.2), model.data(5)
         ours, elbo = (measure(objective, model, guide, x) for objective in (BetaELBO(beta=1), ELBO()))
         torch.testing.assert_close(ours, elbo, rtol=0, atol=1e-12)

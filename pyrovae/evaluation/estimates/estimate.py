@@ -15,7 +15,7 @@ from pyrovae.evaluation.estimates import arviz, importance, netcdf
 from pyrovae.evaluation.estimates.k_hat_warning import k_hat_threshold, k_hat_warning
 from pyrovae.evaluation.estimates.netcdf import COLUMNS
 from pyrovae.evaluation.estimates.pareto_k_hat import pareto_smoothed
-from pyrovae.evaluation.estimates.standard_error import mean_and_error
+from pyrovae.evaluation.estimates.standard_error import mean_and_error, monte_carlo_error
 from pyrovae.evaluation.estimates.table import table
 
 if TYPE_CHECKING:
@@ -67,24 +67,11 @@ class LogLikelihood:
     def from_log_weights(cls, log_weights: Tensor, num_particles: Sequence[int] = ()) -> Self:
         """The estimates that log weights of shape ``(K, N)`` hold, with the bounds of each of ``particles``."""
         log_weights = log_weights.detach().double()
-        smoothed, k_hat = pareto_smoothed(log_weights)
-        jackknife, jackknife_error = importance.jackknife(log_weights)
-        columns = {
-            "log_p": importance.log_mean_weight(log_weights),
-            "standard_error": importance.standard_error(log_weights),
-            "effective_sample_size": importance.effective_sample_size(log_weights),
-            "k_hat": k_hat,
-            "smoothed": importance.log_mean_weight(smoothed),
-            "jackknife": jackknife,
-            "jackknife_error": jackknife_error,
-        }
-        arrays: dict[str, Any] = {name: column.cpu().numpy() for name, column in columns.items()}
+        bounds = {count: importance.importance_weighted_bound(log_weights, count) for count in num_particles}
         return cls(
-            **arrays,
+            **{name: column.cpu().numpy() for name, column in _columns(log_weights).items()},
             num_samples=len(log_weights),
-            bounds={
-                count: importance.importance_weighted_bound(log_weights, count).cpu().numpy() for count in num_particles
-            },
+            bounds={count: bound.cpu().numpy() for count, bound in bounds.items()},
         )
 
     @classmethod
@@ -127,7 +114,7 @@ class LogLikelihood:
     @property
     def monte_carlo_error(self) -> float:
         r"""Standard error of the mean from the draws, :math:`\sqrt{\sum_n \mathrm{se}_n^2} / N`, in nats."""
-        return float(np.sqrt(np.square(self.standard_error).sum()) / len(self.log_p))
+        return float(monte_carlo_error(self.standard_error))
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Of each datum's log p(x), two arrays ``(N,)``, to be trusted where the k-hat is: :func:`~.importance.interval`."""
@@ -181,3 +168,18 @@ class LogLikelihood:
             InputError: for a file that is damaged, or holds anything else.
         """
         return cls(**netcdf.read_fields(path))
+
+
+def _columns(log_weights: Tensor) -> dict[str, Tensor]:
+    """Compute the numbers of each datum, ``(K, N) -> (N,)``, by name."""
+    smoothed, k_hat = pareto_smoothed(log_weights)
+    jackknife, jackknife_error = importance.jackknife(log_weights)
+    return {
+        "log_p": importance.log_mean_weight(log_weights),
+        "standard_error": importance.standard_error(log_weights),
+        "effective_sample_size": importance.effective_sample_size(log_weights),
+        "k_hat": k_hat,
+        "smoothed": importance.log_mean_weight(smoothed),
+        "jackknife": jackknife,
+        "jackknife_error": jackknife_error,
+    }

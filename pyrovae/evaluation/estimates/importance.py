@@ -102,11 +102,15 @@ def interval(log_p: Array, standard_error: Array, number: int, level: float) -> 
     return log_p - np.log1p(reach), log_p + up
 
 
-def student(number: int, level: float) -> float:
-    """How many standard errors an interval of the mean of so many numbers reaches to each side."""
+def student(number: int | NDArray[np.int64], level: float) -> Array:
+    """Compute Student's quantile: how many standard errors an interval of a mean of so many numbers reaches to each side.
+
+    Raises:
+        InputError: for a level that is not between 0 and 1.
+    """
     if not 0.0 < level < 1.0:
         raise InputError(f"level is {level}; expected a number between 0 and 1, as 0.95")
-    return float(scipy.stats.t(number - 1).ppf((1.0 + level) / 2.0))
+    return scipy.stats.t(np.asarray(number) - 1).ppf((1.0 + level) / 2.0)
 
 
 def _relative(log_weights: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from pyrovae.evaluation.latent.weighted_batches import weighed
 from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
 from pyrovae.runtime.seeds import seeded
 
 
@@ -36,7 +35,7 @@ def aggregate_posterior(
     *,
     seed: int = 0,
     device: torch.device | str | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int | None = None,
 ) -> AggregatePosterior:
     r"""Draw from the prior and from the mixture of what the guide proposes for all data.
 
@@ -50,7 +49,7 @@ def aggregate_posterior(
         num_samples: draws S a datum.
         seed: where the noise starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
-        max_rows: the most draws times data of one run of the programs.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096.
 
     Returns:
         :class:`AggregatePosterior`: the latent sites in the model's order, each flattened; ``plots.aggregate_posterior``

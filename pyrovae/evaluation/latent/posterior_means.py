@@ -13,7 +13,7 @@ from pyrovae.evaluation.latent.means import mean, mean_of_draws
 from pyrovae.runtime.batches import Batch, DataLike, as_data, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
+from pyrovae.runtime.memory import data_at_once
 from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
 
 
@@ -25,7 +25,7 @@ def posterior_means(
     num_samples: int = 1000,
     seed: Seed = 0,
     device: torch.device | str | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int | None = None,
 ) -> Tensor:
     r"""The mean :math:`E_{q(z \mid x)}[z]` of each datum's proposal.
 
@@ -41,7 +41,7 @@ def posterior_means(
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum: data are then taken one at a time, where the mean is not exact.
         device: where to put each batch; by default it stays where it is.
-        max_rows: the most draws times data of one run of the guide.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096.
 
     Returns:
         Shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
@@ -58,7 +58,8 @@ def posterior_means(
         exact = _is_exact(_run(module, next(batches(columns, 1, device=device)), 1)[0])
         num_samples, alone = 1 if exact else num_samples, seeds.alone and not exact
         means = []
-        for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // num_samples), device=device)):
+        at_once = 1 if alone else data_at_once(max_rows, num_samples)
+        for index, batch in enumerate(batches(columns, at_once, device=device)):
             if alone:
                 set_seed(seeds.of(index), device)
             means.append(_means(*_run(module, batch, num_samples)).cpu())

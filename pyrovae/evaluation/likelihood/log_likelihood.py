@@ -8,7 +8,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch.utils.data import Subset
-from tqdm.auto import tqdm
 
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
@@ -22,6 +21,7 @@ from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_WEIGHTS
 from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.precision import Precision, computing_in
+from pyrovae.runtime.progress import progress_bar
 from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
 from pyrovae.runtime.sharding import in_shards
 
@@ -37,12 +37,12 @@ def log_likelihood(
     num_samples: int = 5000,
     *,
     num_particles: Sequence[int] = (1, 5, 50, 500),
+    proposal: Proposal = "guide",
     seed: Seed = 0,
     device: torch.device | str | None = None,
     compile: bool | None = None,
     precision: Precision = "highest",
-    proposal: Proposal = "guide",
-    progress: bool = False,
+    progress: bool = True,
     max_rows: int | None = None,
     max_weights: int = MAX_WEIGHTS,
 ) -> LogLikelihood:
@@ -67,6 +67,9 @@ def log_likelihood(
         num_samples: the number of draws :math:`K` a datum.
         num_particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
             those above ``num_samples`` are left out.
+        proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
+            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data whose k-hat is above
+            the threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
             at a time, which costs little where ``num_samples`` is large.
@@ -74,13 +77,10 @@ def log_likelihood(
         compile: record the programs and fuse their operations, which takes seconds; if null, where there are two million
             draws or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
         precision: in what networks compute (:func:`pyrovae.runtime.precision.computing_in`); weights are float32 or more.
-        proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
-            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data whose k-hat is above
-            the threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
-        progress: whether to show a progress bar over data.
-        max_rows: the most particles times data of one run of the programs; if null, 4,096 on a CPU, fewer of data with more
-            than 512 numbers each, and on a CUDA device as many as take half of the memory that is free, which other
-            programs there may change.
+        progress: show a bar over data on stderr once the call has taken two seconds.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096 on a CPU, fewer of
+            data with more than 512 numbers each, and on a CUDA device as many as take half of the memory that is free,
+            which other programs there may change.
         max_weights: the most weights to hold; with more draws than this, data are taken one at a time.
 
     Returns:
@@ -153,7 +153,7 @@ class _Options:
                 found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
             )
 
-        xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not self.progress)
+        xs = progress_bar(draws.batches(), total=draws.number_of_batches, progress=self.progress)
         return LogLikelihood.concatenate(in_shards(xs, work))
 
     def _rounding(self, draws: Draws, batch: Batch, index: int) -> tuple[float, float] | None:
