@@ -13,7 +13,9 @@ from pyrovae.engine.supports import base_distribution
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import ELBO, has_formula, kl_terms, same_order
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 
 FreeBitsPer = Literal["site", "dimension"]
 

@@ -6,8 +6,9 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.stopped_densities import require_model_stops
 from pyrovae.engine.stopped_programs import stopping_model
 from pyrovae.errors import InputError
+from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.power_mean import PowerMean
-from pyrovae.objectives.weight_bound import Estimator, Evaluation
+from pyrovae.objectives.weight_bound import Estimator
 
 
 class CUBO(PowerMean):

@@ -11,8 +11,9 @@ from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution, is_masked
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.power_mean import PowerMean
+from pyrovae.objectives.reparameterization import require_reparameterized
 from pyrovae.objectives.weight_bound import Estimator
 
 

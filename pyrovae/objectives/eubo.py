@@ -11,7 +11,9 @@ from pyrovae.engine.stopped_densities import require_model_stops
 from pyrovae.engine.stopped_programs import stopping_model
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 from pyrovae.objectives.thermodynamic_elbo import tilted_mean
 
 Posterior = Literal["resampled", "simulated"]

@@ -12,7 +12,9 @@ from pyrovae.engine.sites import Site
 from pyrovae.engine.stopped_programs import keeping_buffers
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 
 
 class InfoVAE(Objective):

@@ -6,65 +6,27 @@ the gradient estimator is plain autodiff, the two are one.
 
 from abc import abstractmethod
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer.enum import get_importance_trace
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from pyrovae.compiling.recording_context import is_recording
 from pyrovae.engine.call import Call
-from pyrovae.engine.pair import Pair
 from pyrovae.engine.plates import Plates
 from pyrovae.engine.plates_cache import PlatesCache
 from pyrovae.engine.programs import PairLike, programs
 from pyrovae.engine.sites import Site
-from pyrovae.engine.stopped_densities import RunTwiceError, observe_apart
+from pyrovae.engine.stopped_densities import RunTwiceError
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
+from pyrovae.objectives.measurement import Evaluation, Measurement
+from pyrovae.objectives.objective_module import ObjectiveModule
 from pyrovae.runtime.fixed_randomness import Still
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program, same_random_numbers
 from pyrovae.runtime.perturbation import perturbed
-
-
-class Measurement(NamedTuple):
-    """What one evaluation of an objective on a batch gives, in nats.
-
-    Attributes:
-        loss: minus the bound (plus it, for an upper bound), summed over the data, times the data plate's scale; a scalar
-            with the objective's gradient.
-        bound: the bound, shape ``(B,)``.
-        reconstruction: the mean over particles of ``log p(x | z)``, shape ``(B,)``.
-        kl: the estimate of ``KL(q(z | x) || p(z))``, shape ``(B,)``.
-        parts: what else the objective is made of, as its ``parts`` name it, shape ``(len(parts), B)``.
-        scale: full size over subsample size of the data plate, contained in the loss only.
-    """
-
-    loss: Tensor
-    bound: Tensor
-    reconstruction: Tensor
-    kl: Tensor
-    parts: Tensor
-    scale: float | Tensor
-
-
-class Evaluation(NamedTuple):
-    """What an objective makes of one batch.
-
-    Attributes:
-        weights: the log weights.
-        bound: the value for each datum, shape ``(B,)``.
-        surrogate: what is differentiated for each datum, shape ``(B,)``; its own value does not matter.
-        parts: the values that ``Objective.parts`` names, each of shape ``(B,)``.
-    """
-
-    weights: LogWeights
-    bound: Tensor
-    surrogate: Tensor
-    parts: tuple[Tensor, ...] = ()
 
 
 class Objective(PyroELBO):
@@ -133,7 +95,7 @@ class Objective(PyroELBO):
             others = torch.stack(parts).detach() if parts else bound.new_zeros(0, len(bound))
         return Measurement(loss, bound.detach(), *terms, others, weights.scale)
 
-    def __call__(self, pair: PairLike | Program, guide: Program | None = None) -> "ObjectiveModule":  # pyright: ignore
+    def __call__(self, pair: PairLike | Program, guide: Program | None = None) -> ObjectiveModule:  # pyright: ignore
         """The module of this objective on a pair, ``IWAE(5)(vae)``, or, as Pyro has it, ``IWAE(5)(model, guide)``."""
         return ObjectiveModule(*programs(pair if guide is None else (pair, guide)), self)
 
@@ -194,71 +156,3 @@ class Objective(PyroELBO):
 
     def _get_trace(self, model: Program, guide: Program, args: tuple, kwargs: dict) -> Any:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
-
-
-class ObjectiveModule(Pair):
-    """An objective on a pair: ``module(x)`` is the loss, a scalar tensor; ``module.elbo`` is the objective."""
-
-    def __init__(self, model: Program, guide: Program, objective: Objective) -> None:
-        super().__init__(model, guide)
-        self.elbo = objective
-        self._examined: set[tuple[bool, ...]] = set()
-        if objective.state is not None:
-            self.state = objective.state
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss: minus the bound, or plus an upper one, summed over the data, in nats."""
-        return self.measure(*args, **kwargs).loss
-
-    def start(self, *args: Any, **kwargs: Any) -> None:
-        """Find plates and parameters, and let the objective examine the pair; the first call does it by itself."""
-        super().start(*args, **kwargs)
-        self._examined = set()
-        self._examine(args, kwargs, gradient=False)
-        if torch.is_grad_enabled():
-            self.examine_gradient(*args, **kwargs)
-
-    def examine_gradient(self, *args: Any, **kwargs: Any) -> None:
-        """Raise an InputError where the objective has no right gradient on this pair in its mode, training or evaluation."""
-        self._examine(args, kwargs, gradient=True)
-        self._examined.add(self._plates_cache.modes)
-
-    def _examine(self, args: tuple, kwargs: dict, gradient: bool) -> None:
-        with self.opened() as (model, guide):
-            call = Call(model, guide, args, kwargs, self.elbo.num_particles, self.plates)
-            self.elbo.examine_all(call, gradient)
-
-    def measure(self, *args: Any, **kwargs: Any) -> Measurement:
-        """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
-        if not is_recording():
-            self.ready(*args, **kwargs)
-            if torch.is_grad_enabled() and self._plates_cache.modes not in self._examined:
-                self.examine_gradient(*args, **kwargs)
-        with self.opened() as (model, guide):
-            return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)
-
-    def weights(self, *args: Any, **kwargs: Any) -> LogWeights:
-        """Log weights of the objective's number of particles."""
-        return self.weigh(self.elbo.num_particles, *args, **kwargs)
-
-
-def weigh_apart(objective: Objective, call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draws with the result of :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
-    draws = call.draw()
-    weights, alive = observe_apart(call, draws)
-    weights.require_densities(type(objective).__name__)
-    require_reparameterized(objective, weights)
-    return draws, weights, alive
-
-
-def require_reparameterized(objective: Objective, weights: LogWeights) -> None:
-    """Raise an InputError where the guide would be left without the gradient of a draw."""
-    for name, term in weights.proposal_terms.items():
-        site = weights.guide.nodes[name]
-        if term.requires_grad and not site["is_observed"] and not objective.reparameterizes(site):
-            family = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
-            raise InputError(
-                f"site {name!r} of the guide draws from {family}, which cannot be reparameterised, and "
-                f"{type(objective).__name__} would leave the guide without its gradient; take a reparameterised "
-                'distribution there, or VIMCO, ReweightedWakeSleep or estimator="score_function", which need none'
-            )

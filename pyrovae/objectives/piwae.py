@@ -5,9 +5,11 @@ import torch
 from pyrovae.engine.call import Call
 from pyrovae.engine.stopped_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
+from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.miwae import MIWAE
-from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
+from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.power_mean import require_groups
+from pyrovae.objectives.reparameterization import weigh_apart
 from pyrovae.objectives.weight_bound import counted
 
 

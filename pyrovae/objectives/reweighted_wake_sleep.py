@@ -8,7 +8,8 @@ from pyrovae.engine.plates import Plates
 from pyrovae.engine.stopped_draws import draw_stopped, require_density
 from pyrovae.errors import InputError
 from pyrovae.objectives.iwae import IWAE
-from pyrovae.objectives.objective import Evaluation, Objective
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.weight_bound import counted
 
 

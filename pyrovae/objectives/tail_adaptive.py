@@ -7,7 +7,9 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.stopped_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.errors import InputError
 from pyrovae.objectives.iwae import IWAE
-from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import weigh_apart
 from pyrovae.objectives.weight_bound import counted
 
 

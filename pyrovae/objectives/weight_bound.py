@@ -42,7 +42,9 @@ from pyrovae.engine.stopped_densities import require_guide_stops, require_same, 
 from pyrovae.engine.stopped_draws import density_of_draws, draw_stopped
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 
 Estimator = Literal["reparameterized", "score_function", "stl", "dreg", "resampled"]
 
