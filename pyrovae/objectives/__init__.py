@@ -1,4 +1,4 @@
-"""Objectives: log importance weights to a loss, one bound a file."""
+"""Objectives, from log importance weights to a loss, one a file."""
 
 from pyrovae.objectives.beta_elbo import BetaELBO
 from pyrovae.objectives.ciwae import CIWAE

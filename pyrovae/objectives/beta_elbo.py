@@ -86,7 +86,7 @@ class BetaELBO(Objective):
         self.coupled = free_bits > 0
 
     def evaluate(self, call: Call) -> Evaluation:
-        """Reconstruction less the weighted KL."""
+        """Compute the reconstruction minus the weighted KL."""
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
         kl = self._floored(weights) if self.free_bits else self.kl(weights)
@@ -94,24 +94,24 @@ class BetaELBO(Objective):
         return Evaluation(weights, bound, bound)
 
     def kl(self, weights: LogWeights) -> Tensor:
-        """The plain KL, analytic where asked for and known."""
+        """Compute the KL without weight or floor, analytic where asked for and known."""
         return self._elbo.kl(weights)
 
     def _weight(self) -> float | Tensor:
-        r""":math:`\beta_t`; where it counts, this is a step."""
+        r"""Return :math:`\beta_t`, and count a step where this is one."""
         if self.state is None or not (self.state.training and torch.is_grad_enabled()):
             return self.beta
         return self.beta * (self.state() / self.warmup).clamp(max=1.0)
 
     def _floored(self, weights: LogWeights) -> Tensor:
-        """The KL with each group's mean over the batch at least the free bits, shape ``(B,)``."""
+        """Compute the KL with each group's mean over the batch at least the free bits, shape ``(B,)``."""
         _require_kl_of_each_site(weights)
         groups = [values.mean(0) for values in self._groups(weights)]
         terms = [torch.where(kl.mean(0) < self.free_bits, self.free_bits, kl).sum(-1) for kl in groups]
         return sum(terms, torch.zeros_like(weights.total[0]))
 
     def _groups(self, weights: LogWeights) -> list[Tensor]:
-        """For each latent site the KL of its groups, shape ``(K, B, number of groups)``."""
+        """Compute the KL of the groups of each latent site, shape ``(K, B, number of groups)``."""
         if self.free_bits_per == "dimension":
             return [_kl_of_dimensions(name, weights) for name in weights.latent_terms]
         if self._elbo.analytic_kl:
@@ -120,7 +120,7 @@ class BetaELBO(Objective):
 
 
 class _Steps(nn.Module):
-    """Counts steps."""
+    """A counter of steps."""
 
     count: Tensor
 
@@ -129,14 +129,14 @@ class _Steps(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64), persistent=False)  # no weight of the pair's
 
     def forward(self) -> Tensor:
-        """The number of steps before this one."""
+        """Count a step, and return the number of those before it."""
         before = self.count.clone()
         self.count.add_(1)
         return before
 
 
 def _kl_of_dimensions(name: str, weights: LogWeights) -> Tensor:
-    """The KL of each coordinate of a latent site, shape ``(K, B, D)``."""
+    """Compute the KL of each coordinate of a latent site, shape ``(K, B, D)``."""
     q: Site = weights.guide.nodes[name]
     p: Site = weights.model.nodes[name]
     bases = base_distribution(q["fn"]), base_distribution(p["fn"])

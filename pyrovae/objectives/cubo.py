@@ -51,7 +51,7 @@ class CUBO(PowerMean):
         return self.n
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound, with a gradient for the guide alone."""
+        """Compute the bound, with a gradient for the guide alone."""
         return super().evaluate(stopping_model(call))
 
     def examine_gradient(self, call: Call) -> None:

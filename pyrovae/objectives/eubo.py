@@ -63,14 +63,14 @@ class EUBO(Objective):
         self.posterior: Posterior = posterior
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound, with a gradient for the guide alone."""
+        """Compute the bound, with a gradient for the guide alone."""
         weights = self._weigh(stopping_model(call))
         weights.require_densities("EUBO")
         bound = self.value(weights.total)
         return Evaluation(weights, bound, bound)
 
     def value(self, log_weights: Tensor) -> Tensor:
-        """The mean log weight, the draws counted by their weights, shape ``(K, B) -> (B,)``."""
+        """Compute the mean log weight, each draw counted by its normalised weight, shape ``(K, B) -> (B,)``."""
         return tilted_mean(log_weights, 1.0)
 
     def _weigh(self, call: Call) -> LogWeights:

@@ -8,7 +8,7 @@ from pyrovae.engine.weights import LogWeights
 
 
 class Measurement(NamedTuple):
-    """What one evaluation of an objective on a batch gives, in nats.
+    """The loss of one batch with the terms that make it, in nats.
 
     Attributes:
         loss: minus the bound (plus it, for an upper bound), summed over the data, times the data plate's scale; a scalar
@@ -29,7 +29,7 @@ class Measurement(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What an objective makes of one batch.
+    """The value of an objective on one batch, and what is differentiated for it.
 
     Attributes:
         weights: the log weights.

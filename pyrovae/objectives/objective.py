@@ -1,4 +1,4 @@
-r"""What every objective is: a number a datum, made of log importance weights.
+r"""The base of all objectives: a number a datum, made of log importance weights.
 
 An objective says two things. Its *bound* is the value it reports, in nats. Its *surrogate* is what is differentiated; where
 the gradient estimator is plain autodiff, the two are one.
@@ -30,7 +30,7 @@ from pyrovae.runtime.perturbation import perturbed
 
 
 class Objective(PyroELBO):
-    """The base of all objectives: drops into ``SVI``, and, called on a pair, gives a module whose output is the loss.
+    """The base of all objectives: a loss for ``SVI``, and, called on a pair, a module whose output is the loss.
 
     A subclass defines :meth:`evaluate`.
 
@@ -55,29 +55,29 @@ class Objective(PyroELBO):
 
     @abstractmethod
     def evaluate(self, call: Call) -> Evaluation:
-        """Draw, weigh, and say what is reported and what is differentiated.
+        """Draw, weigh, and return what is reported and what is differentiated.
 
         Raises:
             InputError: where the objective would be wrong on these programs.
         """
 
     def reparameterizes(self, site: Site) -> bool:
-        """Whether what it draws at a site of the guide carries a gradient."""
+        """Return whether a draw at a site of the guide carries a gradient."""
         return site["fn"].has_rsample
 
     def reconstruction(self, weights: LogWeights) -> Tensor:
-        r"""The estimate of :math:`E_q[\log p(x \mid z)]` that is reported for each datum, shape ``(B,)``."""
+        r"""Estimate :math:`E_q[\log p(x \mid z)]` of each datum, to be reported, shape ``(B,)``."""
         return weights.log_likelihood.mean(0)
 
     def kl(self, weights: LogWeights) -> Tensor:
-        r"""The estimate of :math:`KL(q \| p)` that is reported for each datum, shape ``(B,)``."""
+        r"""Estimate :math:`KL(q \| p)` of each datum, to be reported, shape ``(B,)``."""
         return (weights.log_proposal - weights.log_prior).mean(0)
 
     def examine(self, call: Call) -> None:
         """Raise an InputError where the value would be wrong, and :meth:`evaluate` cannot see it; called once a pair."""
 
     def examine_gradient(self, call: Call) -> None:
-        """The same of the gradient; called before it is first wanted, and again where programs are recorded.
+        """Raise an InputError where the gradient would be wrong; called before its first use, and again for a recording.
 
         What :meth:`evaluate` looks at it looks at here, since a recording sees no numbers.
         """
@@ -86,7 +86,7 @@ class Objective(PyroELBO):
     def measure(
         self, model: Program, guide: Program, *args: Any, plates: Plates | None = None, **kwargs: Any
     ) -> Measurement:
-        """The loss, and the terms that make it, on one batch of a pair that was examined, as modules and ``SVI`` see to."""
+        """Compute the loss and its terms on one batch of a pair that was examined, as modules and ``SVI`` see to."""
         weights, bound, surrogate, parts = self.evaluate(Call(model, guide, args, kwargs, self.num_particles, plates))
         value = bound if surrogate is bound else bound.detach() + (surrogate - surrogate.detach())
         loss = -self.sign * weights.scale * value.sum()
@@ -96,11 +96,11 @@ class Objective(PyroELBO):
         return Measurement(loss, bound.detach(), *terms, others, weights.scale)
 
     def __call__(self, pair: PairLike | Program, guide: Program | None = None) -> ObjectiveModule:  # pyright: ignore
-        """The module of this objective on a pair, ``IWAE(5)(vae)``, or, as Pyro has it, ``IWAE(5)(model, guide)``."""
+        """Make the module of this objective on a pair, ``IWAE(5)(vae)``, or, as in Pyro, ``IWAE(5)(model, guide)``."""
         return ObjectiveModule(*programs(pair if guide is None else (pair, guide)), self)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss as a scalar tensor, with Pyro's parameter store as it is."""
+        """Compute the loss as a scalar tensor, with Pyro's parameter store as it is."""
         pair, cache = self._cached
         if new := pair != (model, guide):
             self._cached = _, cache = (model, guide), PlatesCache()
@@ -115,7 +115,7 @@ class Objective(PyroELBO):
         return self.measure(model, guide, *args, plates=plates, **kwargs).loss
 
     def examine_all(self, call: Call, gradient: bool) -> None:
-        """:meth:`examine` or :meth:`examine_gradient`, leaving random generators and buffers as they were."""
+        """Call :meth:`examine` or :meth:`examine_gradient`, leaving random generators and buffers as they were."""
         alone = same_random_numbers(*call.args, *call.kwargs.values())
         with torch.enable_grad(), alone, reached(call.model, call.guide, self.state or nn.Module()) as modules:
             (self.examine_gradient if gradient else self.examine)(call)
@@ -130,7 +130,7 @@ class Objective(PyroELBO):
                 raise failure
 
     def _failure(self, call: Call, still: bool = False) -> Exception | None:
-        """Why the gradient cannot be examined, which may come of moved parameters; ``still``: without dropout."""
+        """Return why the gradient cannot be examined, which may come of moved parameters; ``still``: without dropout."""
         try:
             with Still() if still else nullcontext():
                 self.examine_gradient(call)
@@ -139,16 +139,16 @@ class Objective(PyroELBO):
         return None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the pair that it was last called on."""
+        """Return the state to pickle, without the pair that it was last called on."""
         return {**vars(self), "_cached": (None, PlatesCache()), "_examined": set()}
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """The loss as a number; what ``SVI.evaluate_loss`` calls."""
+        """Compute the loss as a number, for ``SVI.evaluate_loss``."""
         with torch.no_grad():
             return self.differentiable_loss(model, guide, *args, **kwargs).item()
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """The loss as a number, its gradient added to the parameters; what ``SVI.step`` calls."""
+        """Compute the loss as a number and add its gradient to the parameters, for ``SVI.step``."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)

@@ -27,7 +27,7 @@ class ObjectiveModule(Pair):
             self.state = objective.state
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The loss: minus the bound, or plus an upper one, summed over the data, in nats."""
+        """Compute the loss: minus the bound, or plus an upper one, summed over the data, in nats."""
         return self.measure(*args, **kwargs).loss
 
     def start(self, *args: Any, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class ObjectiveModule(Pair):
             self.elbo.examine_all(call, gradient)
 
     def measure(self, *args: Any, **kwargs: Any) -> Measurement:
-        """The loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
+        """Compute the loss and, for each datum, bound, reconstruction, KL and the objective's other parts."""
         if not is_recording():
             self.ready(*args, **kwargs)
             if torch.is_grad_enabled() and self._plates_cache.modes not in self._examined:
@@ -58,5 +58,5 @@ class ObjectiveModule(Pair):
             return self.elbo.measure(model, guide, *args, plates=self.plates, **kwargs)
 
     def weights(self, *args: Any, **kwargs: Any) -> LogWeights:
-        """Log weights of the objective's number of particles."""
+        """Compute the log weights of the objective's number of particles."""
         return self.weigh(self.elbo.num_particles, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""IWAE for the model, its lower-variance relative MIWAE for the guide."""
+"""The partially importance-weighted objective: IWAE for the model, MIWAE for the guide."""
 
 import torch
 
@@ -44,7 +44,7 @@ class PIWAE(Objective):
         self.doubly_reparameterized = doubly_reparameterized
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound of the model, and the two gradients."""
+        """Compute the bound of the model, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._of_model.evaluate(call)
         draws, weights, alive = weigh_apart(self, call)

@@ -1,4 +1,4 @@
-"""The gradient of a draw: objectives that differentiate through the guide's draws refuse a guide that has none."""
+"""The refusal of guides whose draws carry no gradient, by objectives that differentiate through them."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def weigh_apart(objective: "Objective", call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draws with the result of :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
+    """Draw, and weigh by :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
     weights.require_densities(type(objective).__name__)

@@ -47,7 +47,7 @@ class TailAdaptive(Objective):
         self._iwae = IWAE(num_particles)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """IWAE's bound, and the two gradients."""
+        """Compute IWAE's bound, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._iwae.evaluate(call)
         draws, weights, alive = weigh_apart(self, call)
@@ -58,7 +58,7 @@ class TailAdaptive(Objective):
         return Evaluation(weights, self._iwae.value(log_weights), of_model + of_guide)
 
     def shares(self, log_weights: Tensor) -> Tensor:
-        r""":math:`\rho`, shape ``(K, B)``, which sums to 1 over the draws."""
+        r"""Compute :math:`\rho`, shape ``(K, B)``, which sums to 1 over the draws."""
         tail = (log_weights[:, None] >= log_weights[None]).sum(0, dtype=log_weights.dtype) / len(log_weights)
         powers = tail**self.tail_adaptive_beta
         return powers / powers.sum(0)

@@ -1,4 +1,4 @@
-"""Wake-sleep."""
+"""The wake-sleep algorithm."""
 
 import torch
 
@@ -35,7 +35,7 @@ class WakeSleep(Objective):
         super().__init__(num_particles)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The ELBO, and the gradients of the two phases."""
+        """Compute the ELBO, and the gradients of the two phases."""
         weights = call.weigh(draw_stopped(call))
         weights.require_densities("WakeSleep")
         require_density(self, weights)

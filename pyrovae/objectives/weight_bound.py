@@ -50,7 +50,7 @@ Estimator = Literal["reparameterized", "score_function", "stl", "dreg", "resampl
 
 
 class WeightBound(Objective):
-    """A bound that is a function F of the log weights alone, of shape ``(K, B)``; subclasses say which.
+    """A bound that is a function F of the log weights alone, of shape ``(K, B)``, which a subclass defines.
 
     Args:
         num_particles: the number K of draws a datum.
@@ -65,18 +65,18 @@ class WeightBound(Objective):
 
     @abstractmethod
     def value(self, log_weights: Tensor) -> Tensor:
-        """F, shape ``(K, B) -> (B,)``."""
+        """Compute the bound F, shape ``(K, B) -> (B,)``, in nats."""
 
     @abstractmethod
     def slopes(self, log_weights: Tensor) -> Tensor:
-        r""":math:`c_k = \partial F / \partial h_k`, shape ``(K, B)``."""
+        r"""Compute :math:`c_k = \partial F / \partial h_k`, shape ``(K, B)``."""
 
     @abstractmethod
     def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
-        r""":math:`d_k = c_k - \partial c_k / \partial h_k`, shape ``(K, B)``."""
+        r"""Compute :math:`d_k = c_k - \partial c_k / \partial h_k`, shape ``(K, B)``."""
 
     def signals(self, log_weights: Tensor) -> Tensor:
-        r"""What multiplies :math:`\partial \log q(z_k)` in the score function, shape ``(K, B)``."""
+        r"""Compute the factors of :math:`\partial \log q(z_k)` in the score function, shape ``(K, B)``."""
         return self.value(log_weights).expand_as(log_weights)
 
     def check(self, weights: LogWeights) -> None:
@@ -84,7 +84,7 @@ class WeightBound(Objective):
         weights.require_densities(type(self).__name__)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """F of the weights, with the surrogate of the estimator where gradients are wanted."""
+        """Compute F of the weights, with the surrogate of the estimator where gradients are wanted."""
         if torch.is_grad_enabled():
             return _estimators[self.estimator](self, call)
         weights = call.weigh(call.draw())
@@ -152,19 +152,19 @@ def _resampled(bound: WeightBound, call: Call) -> Evaluation:
 
 
 def _drawn(probabilities: Tensor) -> Tensor:
-    """An index for each datum, shape ``(B,)``, drawn with probabilities of shape ``(K, B)``."""
+    """Draw an index for each datum, shape ``(B,)``, with probabilities of shape ``(K, B)``."""
     cumulative = probabilities.cumsum(0)
     threshold = torch.rand_like(probabilities[0]) * cumulative[-1]
     return (cumulative <= threshold).sum(0).clamp(max=len(probabilities) - 1)
 
 
 def counted(factors: Tensor, terms: Tensor) -> Tensor:
-    """The sum over draws of terms times constant factors: where the factor is zero, so is the product, of any term."""
+    """Sum terms times constant factors over draws; where the factor is zero, so is the product, of any term."""
     return (factors * terms.masked_fill(factors == 0.0, 0.0)).sum(0)
 
 
 def normalized_powers(log_weights: Tensor, power: float, dim: int = 0) -> Tensor:
-    r""":math:`w_k^\gamma / \sum_j w_j^\gamma` along a dimension."""
+    r"""Compute :math:`w_k^\gamma / \sum_j w_j^\gamma` along a dimension."""
     scaled = power * log_weights if power else torch.zeros_like(log_weights)  # the power 0 of a weight of 0 is 1
     return scaled.softmax(dim)
 

@@ -65,7 +65,7 @@ class LogLikelihood:
 
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, num_particles: Sequence[int] = ()) -> Self:
-        """The estimates that log weights of shape ``(K, N)`` hold, with the bounds of each of ``particles``."""
+        """Compute the estimates from log weights of shape ``(K, N)``, with the bounds of each of ``num_particles``."""
         log_weights = log_weights.detach().double()
         bounds = {count: importance.importance_weighted_bound(log_weights, count) for count in num_particles}
         return cls(
@@ -76,20 +76,20 @@ class LogLikelihood:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """One estimate of the data of all parts, which share all but the data."""
+        """Join the estimates of several parts of the data, which share all else."""
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
         bounds = {count: np.concatenate([part.bounds[count] for part in parts]) for count in parts[0].bounds}
         return replace(parts[0], **columns, bounds=bounds)
 
     def with_rows(self, rows: NDArray[np.bool_], other: Self) -> Self:
-        """These estimates, but those of some data from the mixture that ``other`` is of, in their order."""
+        """Replace the estimates of some data, in their order, by those that ``other`` has from a defensive mixture."""
         columns = {name: getattr(self, name).copy() for name in COLUMNS}
         for name, column in columns.items():
             column[rows] = getattr(other, name)
         return replace(self, **columns, defensive=rows)
 
     def worst(self, number: int = 10) -> "DataFrame":
-        """The data least to be trusted, a row each: those with the largest k-hats, those without one last."""
+        """Tabulate the data with the largest k-hats, the least to be trusted, a row each; those without one come last."""
         from pandas import DataFrame
 
         order = np.argsort(-self.k_hat.clip(max=np.finfo(float).max), kind="stable")[:number]  # NaN come last
@@ -103,7 +103,7 @@ class LogLikelihood:
 
     @property
     def bits_per_dimension(self) -> float | None:
-        r"""The code length :math:`-\log_2 p(x) / D`, mean over the data, of discrete data of D numbers; None of others."""
+        r"""Mean code length :math:`-\log_2 p(x) / D` of discrete data of D numbers each; None for other data."""
         return -self.mean / (self.discrete_dimensions * math.log(2.0)) if self.discrete_dimensions else None
 
     @property
@@ -117,7 +117,7 @@ class LogLikelihood:
         return float(monte_carlo_error(self.standard_error))
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
-        """Of each datum's log p(x), two arrays ``(N,)``, to be trusted where the k-hat is: :func:`~.importance.interval`."""
+        """Interval of each datum's log p(x), two arrays ``(N,)``, valid where the k-hat is: :func:`~.importance.interval`."""
         return importance.interval(self.log_p, self.standard_error, self.num_samples, level)
 
     @property
@@ -132,11 +132,11 @@ class LogLikelihood:
 
     @property
     def warning(self) -> str | None:
-        """The sentence to read before the numbers, where more than one datum in twenty has too large a k-hat."""
+        """Warning to read before the numbers, where more than one datum in twenty has too large a k-hat; else None."""
         return k_hat_warning(self.share_above, self.threshold)
 
     def gap(self, particles: int) -> Array:
-        r"""How far the bound is below the estimate, :math:`\log \hat p(x) - \mathrm{IWAE}_K` of each datum, in nats.
+        r"""Compute the gap :math:`\log \hat p(x) - \mathrm{IWAE}_K` of each datum, in nats.
 
         Raises:
             InputError: for a number of particles that has no bound here.
@@ -153,7 +153,7 @@ class LogLikelihood:
         return table(self)
 
     def to_arviz(self) -> Any:
-        """An ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x) with the group ``importance_sampling``."""
+        """Convert to an ``arviz.InferenceData`` (ArviZ 0.x) or ``xarray.DataTree`` (1.x), group ``importance_sampling``."""
         return arviz.as_tree(netcdf.to_dataset(self), netcdf.GROUP)
 
     def to_netcdf(self, path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""How many latent dimensions the data move."""
+"""The number of active units: latent dimensions whose proposal mean varies with the data."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class ActiveUnits(NamedTuple):
 
 
 def active_units(means: Tensor, threshold: float = THRESHOLD) -> ActiveUnits:
-    r"""Count the latent dimensions whose proposal mean moves with the data.
+    r"""Count the latent dimensions whose proposal mean varies with the data.
 
     .. math::
         A_d = \mathrm{Var}_x\left(E_{q(z \mid x)}[z_d]\right), \qquad d \text{ is active where } A_d > 0.01

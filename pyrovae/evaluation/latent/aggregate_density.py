@@ -56,7 +56,7 @@ class LatentDraws(NamedTuple):
 def log_aggregate_density(
     pair: Pair, data: Columns, latents: Sequence[LatentDraws], device: torch.device, max_pairs: int
 ) -> list[Tensor]:
-    r""":math:`\log q(z)` of latents, the mixture being that of all data; each of shape ``(R,)``, float64.
+    r"""Compute :math:`\log q(z)` of latents under the mixture of all data; each of shape ``(R,)``, float64.
 
     One run of the guide has at most ``max_pairs`` draws times data, about as many of the one as of the other: the encoder
     sees the data anew in each of them.
@@ -72,7 +72,7 @@ def log_aggregate_density(
 
 
 def log_density(pair: Pair, batch: Batch, draws: Trace, number: int) -> Tensor:
-    r""":math:`\log q(z_r \mid x_m)` of given latents, shape ``(number, len(batch))``, float64."""
+    r"""Compute :math:`\log q(z_r \mid x_m)` of given latents, shape ``(number, len(batch))``, float64."""
     assert pair.plates is not None
     with pair.opened() as programs:
         call = Call(*programs, (batch.x,), batch.given, number, pair.plates)
@@ -80,7 +80,7 @@ def log_density(pair: Pair, batch: Batch, draws: Trace, number: int) -> Tensor:
 
 
 def places(weights: LogWeights) -> dict[str, int]:
-    """Where, from behind, the data's dimension lies in the values of each latent site of the guide."""
+    """Find the dimension of the data, counted from the right, in the values of each latent site of the guide."""
     sites: dict[str, Site] = {name: weights.guide.nodes[name] for name in weights.latent_terms}
     return {name: data_place(site, weights.plates) for name, site in sites.items()}
 

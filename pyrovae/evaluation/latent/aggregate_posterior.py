@@ -21,7 +21,7 @@ from pyrovae.runtime.seeds import seeded
 
 
 class AggregatePosterior(NamedTuple):
-    """As many draws of the one as of the other, each of shape ``(S * N, D)``, on the CPU."""
+    """Equally many draws of prior and aggregate posterior, each a tensor of shape ``(S * N, D)``, on the CPU."""
 
     prior: Tensor
     posterior: Tensor
@@ -74,7 +74,7 @@ def aggregate_posterior(
 
 
 def _flat(trace: Trace, weights: LogWeights) -> Tensor:
-    """The values of the latent sites, shape ``(K * B, D)``."""
+    """Flatten the values of the latent sites to shape ``(K * B, D)``."""
     sites: list[Site] = [trace.nodes[name] for name in weights.latent_terms]
     values = [coordinates(site["value"], site, weights.plates) for site in sites]
     return torch.cat([value.to(torch.get_default_dtype()) for value in values], -1).flatten(0, 1).cpu()

@@ -1,4 +1,4 @@
-"""What was not observed of a datum, drawn from its posterior."""
+"""Imputation: draws of the missing numbers of a datum from their posterior."""
 
 import math
 
@@ -88,7 +88,7 @@ def impute(
 
 
 def _masked(data: Batch, mask: Tensor | np.ndarray | None) -> Batch:
-    """The data with the one mask that says what of them was observed."""
+    """Join the data with the one mask that says what was observed."""
     if (mask is None) != ("mask" in data.given):
         found = "there is no mask" if mask is None else "there are two masks"
         raise InputError(f"{found}; expected one: impute(pair, x, mask), or impute(pair, {{'x': x, 'mask': mask}})")

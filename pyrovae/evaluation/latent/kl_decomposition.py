@@ -1,4 +1,4 @@
-r"""The average KL as what a latent tells of its datum, and how far all latents together are from the prior."""
+r"""The average KL, split into mutual information and the KL of the aggregate posterior from the prior."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from pyrovae.runtime.seeds import seeded
 
 Array = NDArray[np.float64]
 MAX_PAIRS = 2**16
-"""Draws times data in one pass of the guide alone: more than of both programs, as no decoder runs."""
+"""Rows, draws times data, in one pass of the guide alone: more than of both programs, as no decoder runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class KLDecomposition:
 
     @property
     def ceiling(self) -> float:
-        r""":math:`\ln N`, above which N data can show no mutual information."""
+        r"""Largest mutual information that N data can show, :math:`\ln N`."""
         return math.log(self.kl.shape[1])
 
     def __str__(self) -> str:
@@ -194,14 +194,14 @@ def kl_decomposition(
 
 
 def _controlled(values: Tensor, control: Tensor) -> Tensor:
-    """Draws of the same mean and less variance, given what has mean 0: all of shape ``(S, N)``."""
+    """Lower the variance of draws by a control variate of mean 0, both of shape ``(S, N)``."""
     variance = control.square().sum()
     slope = ((values - values.mean()) * control).sum() / variance
     return values - slope * control if variance > 0 else values
 
 
 def _mean_and_error(draws: Array) -> tuple[float, float]:
-    """The mean of ``(S, N)`` draws, and its standard error where the N data are given and the draws are not."""
+    """Compute the mean of ``(S, N)`` draws and its Monte Carlo standard error, the N data being given."""
     count, data = draws.shape
     if count == 1:
         return float(draws.mean()), math.nan
@@ -209,7 +209,7 @@ def _mean_and_error(draws: Array) -> tuple[float, float]:
 
 
 class _Part:
-    """What is kept of a batch.
+    """The numbers of one batch that the split is made of.
 
     Attributes:
         kl: draws of the KL, from formulas where there are some, shape ``(S, B)``.

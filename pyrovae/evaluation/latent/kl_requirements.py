@@ -1,4 +1,4 @@
-"""What a pair must be for the KL of its aggregate posterior from its prior to be had, as refusals that say why it is not."""
+"""Requirements on a pair for the KL of its aggregate posterior from its prior to be computed."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from pyrovae.evaluation.latent.weighted_batches import weighed
 from pyrovae.runtime.batches import Batch, Columns
 
 TRIED = 64
-"""Number of data on which the programs are tried before."""
+"""Number of data on which the programs are tried first."""
 WHAT = "the split of the KL"
 """Name of the estimate in refusals."""
 

@@ -1,4 +1,4 @@
-"""The means of a guide's proposals: a point a datum, where the latent space is read."""
+"""The means of a guide's proposals, a point in latent space for each datum."""
 
 import torch
 from pyro.poutine.util import prune_subsample_sites
@@ -27,7 +27,7 @@ def posterior_means(
     device: torch.device | str | None = None,
     max_rows: int | None = None,
 ) -> Tensor:
-    r"""The mean :math:`E_{q(z \mid x)}[z]` of each datum's proposal.
+    r"""Compute the mean :math:`E_{q(z \mid x)}[z]` of each datum's proposal.
 
     It is exact where the guide has one random site, whose distribution knows its mean. Otherwise the mean of each site
     is averaged over draws of the sites before it; a distribution that does not know its mean (a flow) is drawn itself.
@@ -67,7 +67,7 @@ def posterior_means(
 
 
 def _run(pair: Pair, batch: Batch, draws: int) -> tuple[list[Site], Plates]:
-    """The random sites of the guide, each value of shape ``(draws, ..., B, *event_shape)``, and where the data lie."""
+    """Run the guide; returns its random sites, each value of shape ``(draws, ..., B, *event_shape)``, and the plates."""
     pair.meet(batch)
     assert pair.plates is not None
     with pair.opened() as programs:
@@ -85,7 +85,7 @@ def _means(sites: list[Site], plates: Plates) -> Tensor:
 
 
 def _mean(site: Site, plates: Plates) -> Tensor:
-    """The mean of one site, flattened, shape ``(B, D)``."""
+    """Compute the mean of one site, flattened, shape ``(B, D)``."""
     known = mean(site["fn"])
     values = site["value"] if known is None else known
     return mean_of_draws(values, site, plates).flatten(1)

@@ -1,4 +1,4 @@
-"""How many nats the latents of several pairs cost, and how well they tell the data."""
+"""Rate and distortion of several pairs on the same data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class RateDistortion:
-    r"""Where pairs are in the plane of rate and distortion, :math:`-\mathrm{ELBO} = D + R`, in nats a datum.
+    r"""Rate and distortion of several pairs, :math:`-\mathrm{ELBO} = D + R`, in nats a datum.
 
     Its mean, standard error and interval are NumPy arrays of shape ``(pairs, 3)``, the pairs in the order of :attr:`names`
     and the columns in that of :attr:`terms`. The error is that of the choice of data and of the draws together.
@@ -66,15 +66,15 @@ class RateDistortion:
         return means_and_errors(np.stack([np.stack([rate, distortion, -rate - distortion]) for rate, distortion in pairs]))
 
     def rate(self, name: str) -> tuple[float, float]:
-        """The mean rate and its standard error, of the choice of data and of the draws together."""
+        """Return the mean rate and its standard error, of the choice of data and of the draws together."""
         return mean_and_error(self.rates[name])
 
     def distortion(self, name: str) -> tuple[float, float]:
-        """The mean distortion and its standard error."""
+        """Return the mean distortion and its standard error."""
         return mean_and_error(self.distortions[name])
 
     def elbo(self, name: str) -> tuple[float, float]:
-        """The mean ELBO and its standard error, in which what rate and distortion have in common counts."""
+        """Return the mean ELBO and its standard error, which takes the covariance of rate and distortion into account."""
         return mean_and_error(-self.rates[name] - self.distortions[name])
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ def rate_distortion(
     device: torch.device | str | None = None,
     max_rows: int | None = None,
 ) -> RateDistortion:
-    r"""The rate and the distortion of pairs on the same data.
+    r"""Estimate the rate and the distortion of pairs on the same data.
 
     .. math::
         R = \frac1N \sum_n KL(q(z \mid x_n) \,\|\, p(z)), \qquad D = -\frac1N \sum_n E_{q(z \mid x_n)}[\log p(x_n \mid z)]
@@ -154,7 +154,7 @@ def _terms(
     device: torch.device | str | None,
     max_rows: int | None,
 ) -> tuple[Array, Array]:
-    """The rate and the distortion of each datum, shape ``(N,)``."""
+    """Estimate the rate and the distortion of each datum, shape ``(N,)``."""
     columns = as_data(data)
     device = home(columns, device)
     rates, distortions = [], []

@@ -1,4 +1,4 @@
-"""Data with draws of their latents and the weights of these, batch by batch, where the terms of the weights are wanted."""
+"""Batches of data with draws of their latents and the terms of their weights."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Weighed(NamedTuple):
 def weighed(
     pair: Pair, data: Columns, number: int, device: torch.device, max_rows: int | None, what: str
 ) -> Iterator[Weighed]:
-    """Draw ``number`` latents a datum; no run of the programs has more than ``max_rows`` draws times data, if it can be.
+    """Draw ``number`` latents a datum, batch by batch, at most ``max_rows`` draws times data in one pass if possible.
 
     Raises:
         InputError: where the pair cannot be weighed, where a weight is not a number, and where weights are not those of

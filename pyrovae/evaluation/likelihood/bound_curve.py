@@ -85,7 +85,7 @@ class BoundCurve:
 
     @property
     def gap(self) -> Array:
-        r"""How far a bound is below :math:`\log \hat p(x)`, of each datum by itself, shape ``(bounds, K, N)``."""
+        r"""Gap of each bound below :math:`\log \hat p(x)` of the same datum, shape ``(bounds, K, N)``."""
         with np.errstate(invalid="ignore"):
             return self.log_likelihood.log_p - self.values
 
@@ -100,7 +100,7 @@ class BoundCurve:
         return means_and_errors(self.gap)[1]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A dictionary for each bound and K, for ``pandas.DataFrame``."""
+        """List a dictionary for each bound and K, for ``pandas.DataFrame``."""
         columns = ("mean", "data_error", "monte_carlo_error", "gap_mean", "gap_error")
         found = {name: getattr(self, name) for name in columns}
         return [

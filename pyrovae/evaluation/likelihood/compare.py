@@ -1,4 +1,4 @@
-r"""Which of several models gives the same data more probability, and whether the difference can be told from chance."""
+r"""Comparison of several models by the probability that they give to the same data, with the error of each difference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def mean(self) -> Array:
-        """How far each model is below the best, in the mean over the data, shape ``(models,)``; 0 for the best."""
+        """Mean difference in log p(x) of the best model from each, shape ``(models,)``; 0 for the best itself."""
         return self._below()[0]
 
     @property
@@ -81,7 +81,7 @@ class Comparison:
         return mean_and_error(above.log_p - below.log_p)
 
     def to_frame(self) -> "DataFrame":
-        """A ``pandas.DataFrame`` with a row a model, as ``arviz.compare`` has it.
+        """Tabulate the models as a ``pandas.DataFrame``, a row each, in the form of ``arviz.compare``.
 
         Its columns are ``rank``, ``log_p`` (mean), ``se`` (of the data), ``diff`` (below the best), ``dse`` (of that,
         paired), ``mc_error`` (of the draws) and ``share_above``, the share of data whose k-hat is too large.

@@ -74,7 +74,7 @@ def make_bounds(particles: Sequence[int], bounds: Mapping[str, MakesBound]) -> d
 
 
 def require_draws(made: Mapping[str, Sequence[Bound]], num_samples: int | None) -> int:
-    """Take a number of draws that is enough for every bound: twice what the largest needs where none is asked for.
+    """Return a number of draws that is enough for every bound: twice what the largest needs where none is asked for.
 
     Raises:
         InputError: for fewer than the largest needs.

@@ -18,7 +18,7 @@ from pyrovae.runtime.memory import MAX_WEIGHTS
 
 @dataclass(frozen=True, eq=False)
 class InferenceGaps:
-    r"""What a guide's ELBO lacks to :math:`\log p(x)`, in two parts, of each datum, in nats.
+    r"""The gap between :math:`\log p(x)` and a guide's ELBO in two parts, of each datum, in nats.
 
     .. math::
         \log p(x) - \mathrm{ELBO}(q) =
@@ -41,12 +41,12 @@ class InferenceGaps:
 
     @property
     def amortization(self) -> NDArray[np.float64]:
-        """What refinement gains, shape ``(N,)``: the amortization gap as far as it found the optimum."""
+        """Amortization gap, shape ``(N,)``: what refinement gains, as far as it found the optimum."""
         return self.refined.bounds[1] - self.amortized.bounds[1]
 
     @property
     def approximation(self) -> NDArray[np.float64]:
-        """What the family cannot reach, shape ``(N,)``: the estimate of log p(x) less the refined ELBO."""
+        """Approximation gap, shape ``(N,)``: the estimate of log p(x) minus the refined ELBO."""
         return self.refined.gap(1)
 
     @property
@@ -90,7 +90,7 @@ def inference_gaps(
     max_rows: int | None = None,
     max_weights: int = MAX_WEIGHTS,
 ) -> InferenceGaps:
-    """Measure how much of a guide's gap is amortization, and how much is its family's.
+    """Split the gap of a guide's ELBO into the amortization gap and the approximation gap of its family.
 
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the guide is of a kind that

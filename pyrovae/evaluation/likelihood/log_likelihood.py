@@ -27,7 +27,7 @@ from pyrovae.runtime.sharding import in_shards
 
 Proposal = Literal["guide", "mixture", "auto"]
 WORTHWHILE = 2**21
-"""The number of draws, of all data together, from which on recording and fusing is expected to save time."""
+"""Number of draws, of all data together, from which recording and fusing is expected to save time."""
 
 
 @takes_pair
@@ -125,7 +125,7 @@ def log_likelihood(
 
 @dataclass(frozen=True)
 class _Options:
-    """How to draw."""
+    """Settings of an estimate."""
 
     number: int
     device: torch.device
@@ -138,13 +138,13 @@ class _Options:
     def estimate(
         self, model: Program, guide: Program, data: Columns, particles: Sequence[int], seeds: Seeds, defensive: bool = False
     ) -> LogLikelihood:
-        """The estimates from draws of one kind; the noise of each batch has a seed of its own, whoever draws it."""
+        """Estimate from draws of one kind; the noise of each batch has a seed of its own, whichever process draws it."""
         compile = len(data) * self.number >= WORTHWHILE if self.compile is None else self.compile
         limits = self.max_rows, self.max_weights
         draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive)
 
         def work(index: int, batch: Batch) -> LogLikelihood:
-            """One batch, with noise of its own."""
+            """Estimate for one batch, with noise of its own."""
             set_seed(seeds.of(index), self.device)
             with computing_in(self.precision):
                 weights = draws.log_weights(batch)
@@ -164,7 +164,7 @@ class _Options:
 
 
 def _chosen(data: Columns, rows: np.ndarray) -> Columns:
-    """Some of the data."""
+    """Select some of the data."""
     index = torch.from_numpy(rows.nonzero()[0])
     if isinstance(data.x, torch.Tensor):
         return data.rows(index)

@@ -20,14 +20,14 @@ from pyrovae.runtime.seeds import seeded
 
 
 class Refined:
-    r"""What :func:`refine` returns: a guide whose parameters are improved for each datum it is called with.
+    r"""A guide whose parameters are refined for each datum that it is called with, as :func:`refine` returns it.
 
     It has no parameters of its own, hands no gradient on, and goes wherever a guide is evaluated. The parameters of the
     last batch are kept, so that many draws for one batch cost one refinement.
     """
 
     each_by_itself = True
-    """No look need be taken whether it mixes the data of a batch, which would cost two refinements."""
+    """It does not mix the data of a batch, so that this need not be checked, at the cost of two refinements."""
 
     def __init__(
         self, model: Program, guide: Guide, steps: int, learning_rate: float, num_particles: int, seed: int
@@ -47,7 +47,7 @@ class Refined:
             return self.guide.draw(params)
 
     def params(self, x: Tensor, **given: Tensor) -> Tensor:
-        """The improved output of the encoder, shape ``(B, *param_shape)``."""
+        """Refine the output of the encoder, shape ``(B, *param_shape)``."""
         if is_recording():
             raise RuntimeError("a refined proposal is found by a loop over gradients, which cannot be recorded")
         told = [(value, value._version) for value in (x, *given.values())]
@@ -84,7 +84,7 @@ def refine(
     num_particles: int = 8,
     seed: int = 0,
 ) -> Refined:
-    r"""A guide whose proposal is improved for each datum by gradient steps on its ELBO, beginning at the encoder's output.
+    r"""Make a guide whose proposal is refined for each datum by gradient steps on its ELBO, from the encoder's output.
 
     .. math::
         \lambda_{t+1} = \lambda_t + \eta_t \nabla_\lambda E_{q_\lambda(z)}[\log p(x, z) - \log q_\lambda(z)], \qquad
@@ -130,7 +130,7 @@ def _same(kept: list[tuple[Tensor, int]], told: list[tuple[Tensor, int]]) -> boo
 
 @contextmanager
 def _apart() -> Iterator[None]:
-    """Run programs apart from the one that is running: none of Pyro's handlers around it sees them."""
+    """Run programs inside a running one without any of Pyro's handlers around it seeing them."""
     handlers, plates = _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:]
     _PYRO_STACK.clear()
     _DIM_ALLOCATOR._stack.clear()

@@ -258,11 +258,12 @@ class TestCall:
             curve = bound_curve((model, guide), model.data(20), (1000,), {"IWAE": IWAE})
         assert "Warning" not in str(curve)
 
-    def test_progress_is_shown_when_asked_for(self, capsys):
+    def test_progress_is_shown_unless_it_is_not_wanted(self, capsys, monkeypatch):
+        monkeypatch.setattr("pyrovae.runtime.progress.DELAY", 0.0)
         model, guide = exact()
-        bound_curve((model, guide), model.data(2), (1,))
+        bound_curve((model, guide), model.data(2), (1,), progress=False)
         assert capsys.readouterr().err == ""
-        bound_curve((model, guide), model.data(2), (1,), progress=True)
+        bound_curve((model, guide), model.data(2), (1,))
         assert "100%" in capsys.readouterr().err
 
 
@@ -270,7 +271,8 @@ def made() -> BoundCurve:
     """Of two bounds, three K and two data."""
     values = np.arange(12.0).reshape(2, 3, 2)
     log_p = LogLikelihood.from_log_weights(torch.randn(100, 2) - 90)
-    return BoundCurve(("IWAE", "CUBO(2)"), (1, 5, 5000), values, 0.1 * values, (False, True), log_p)
+    groups = np.full((2, 3), 2)
+    return BoundCurve(("IWAE", "CUBO(2)"), (1, 5, 5000), values, 0.1 * values, groups, (False, True), log_p)
 
 
 def test_rows():
