@@ -156,7 +156,7 @@ class _Angle:
         return theta - (function - function.detach()) / density.detach()
 
     def function(self, theta: Tensor, start: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the distribution function and its slope at angles in the panels of this index, which begin at ``start``."""
+        """Compute distribution function and slope at angles in the panels of this index, which start at ``start``."""
         before = self.cumulative.expand(*index.shape, -1).gather(-1, index[..., None])[..., 0]
         within, weights = _nodes(start, theta)
         angles = torch.cat([within, theta[..., None]], -1)

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LogLikelihood:
-    r"""Importance-sampling estimates of :math:`\log p(x)`, a number a datum, in nats.
+    r"""Importance-sampling estimates of :math:`\log p(x)`, a number a datum, in nats; NumPy arrays of float64.
 
     .. math::
         \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} w_k, \qquad
@@ -68,8 +68,9 @@ class LogLikelihood:
         """Compute the estimates from log weights of shape ``(K, N)``, with the bounds of each of ``num_particles``."""
         log_weights = log_weights.detach().double()
         bounds = {count: importance.importance_weighted_bound(log_weights, count) for count in num_particles}
+        columns: dict[str, Any] = {name: column.cpu().numpy() for name, column in _columns(log_weights).items()}
         return cls(
-            **{name: column.cpu().numpy() for name, column in _columns(log_weights).items()},
+            **columns,
             num_samples=len(log_weights),
             bounds={count: bound.cpu().numpy() for count, bound in bounds.items()},
         )
@@ -117,7 +118,7 @@ class LogLikelihood:
         return float(monte_carlo_error(self.standard_error))
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
-        """Interval of each datum's log p(x), two arrays ``(N,)``, valid where the k-hat is: :func:`~.importance.interval`."""
+        """Interval of log p(x) of each datum, two arrays ``(N,)``, valid where its k-hat is: :func:`~.importance.interval`."""
         return importance.interval(self.log_p, self.standard_error, self.num_samples, level)
 
     @property
