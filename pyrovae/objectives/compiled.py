@@ -19,7 +19,7 @@ from pyrovae.runtime.parameters import same_random_numbers
 
 Graph = Callable[..., Measurement]
 """A function from the tensors among the arguments to a measurement."""
-most_graphs = 8
+MOST_GRAPHS = 8
 """Number of shapes, and of values of other arguments, that one module is recorded for; further ones run eagerly."""
 
 
@@ -52,8 +52,8 @@ class CompiledObjective(nn.Module):
         wanted = tuple(value.requires_grad for value in self.module.parameters())
         training = tuple(module.training for module in self.module.modules())
         key = (arguments.key, wanted, training, torch.is_grad_enabled())
-        if key not in self._graphs and len(self._graphs) >= most_graphs:
-            return self._refuse(f"they were recorded for {most_graphs} {_OTHERS}", arguments)
+        if key not in self._graphs and len(self._graphs) >= MOST_GRAPHS:
+            return self._refuse(f"they were recorded for {MOST_GRAPHS} {_OTHERS}", arguments)
         if key not in self._graphs:
             self._graphs[key] = recorded(lambda: self._record(arguments), lambda: self._run(arguments))
         return self._graphs[key]

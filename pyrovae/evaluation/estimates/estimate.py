@@ -118,7 +118,7 @@ class LogLikelihood:
         return float(monte_carlo_error(self.standard_error))
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
-        """Interval of log p(x) of each datum, two arrays ``(N,)``, valid where its k-hat is: :func:`~.importance.interval`."""
+        """Interval of log p(x) of each datum, two arrays ``(N,)``, as good as its k-hat: :func:`~.importance.interval`."""
         return importance.interval(self.log_p, self.standard_error, self.num_samples, level)
 
     @property

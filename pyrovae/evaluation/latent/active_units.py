@@ -8,7 +8,7 @@ THRESHOLD = 0.01
 
 
 class ActiveUnits(NamedTuple):
-    """The number of active units, and the variance over the data of each dimension's mean, shape ``(D,)``."""
+    """The number of active units, and the variance over the data of each dimension's mean, a tensor of shape ``(D,)``."""
 
     number: int
     variances: Tensor

@@ -25,7 +25,7 @@ def decode(pair: Pair, batch: Batch, z: Tensor) -> Tensor:
         z: shape ``(N, D)``.
 
     Returns:
-        Shape ``(N, *event_shape)``.
+        A tensor of shape ``(N, *event_shape)``.
 
     Raises:
         InputError: as :func:`latent_site` does, where a z is outside the support of the prior, and for a model without

@@ -58,7 +58,7 @@ def impute(
             time where K is more than that.
 
     Returns:
-        Shape ``(S, N, *event_shape)``, on the CPU, with the observed numbers as they were.
+        A tensor of shape ``(S, N, *event_shape)``, on the CPU, with the observed numbers as they were.
 
     Raises:
         InputError: for numbers below one, no mask or two, a mask of another type or shape, and a model without one

@@ -44,7 +44,7 @@ def posterior_means(
         max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096.
 
     Returns:
-        Shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
+        A tensor of shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
 
     Raises:
         InputError: naming the site, for a pair that does not match (see :func:`pyrovae.engine.validation.find_plates`).

@@ -30,7 +30,7 @@ def reconstructions(pair: PairLike, x: DataLike, *, num_samples: int = 1, seed: 
         seed: where the noise starts; the caller's random generators stay as they were.
 
     Returns:
-        Shape ``(B, *event_shape)``.
+        A tensor of shape ``(B, *event_shape)``.
 
     Raises:
         InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
