@@ -35,12 +35,12 @@ class Stacked(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Of each."""
+        """The mean of each."""
         return self.stack([part.mean for part in self.parts])
 
     @property
     def variance(self) -> Tensor:
-        """Of each."""
+        """The variance of each."""
         return self.stack([part.variance for part in self.parts])
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -59,7 +59,7 @@ class Stacked(TorchDistribution):
         return self.stack([part.log_prob(row) for part, row in zip(self.parts, rows, strict=True)])
 
     def entropy(self) -> Tensor:
-        """Of each."""
+        """Compute the entropy of each, in nats."""
         return self.stack([part.entropy() for part in self.parts])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Stacked":

@@ -76,5 +76,5 @@ def observed_site(model: Trace) -> Site:
 
 
 def _is_data(site: Site) -> bool:
-    """Whether a site observes a value; ``pyro.deterministic`` and ``pyro.factor`` do not."""
+    """Return whether a site observes a value; ``pyro.deterministic`` and ``pyro.factor`` do not."""
     return not site["infer"].get("_deterministic") and site["value"].numel() > 0

@@ -27,7 +27,7 @@ class Refined:
     """
 
     each_by_itself = True
-    """It does not mix the data of a batch, so that this need not be checked, at the cost of two refinements."""
+    """True, as it does not mix the data of a batch: a check of that would cost two refinements."""
 
     def __init__(
         self, model: Program, guide: Guide, steps: int, learning_rate: float, num_particles: int, seed: int
@@ -124,7 +124,7 @@ def refine(
 
 
 def _same(kept: list[tuple[Tensor, int]], told: list[tuple[Tensor, int]]) -> bool:
-    """Whether these are the same tensors, unchanged."""
+    """Return whether these are the same tensors, unchanged."""
     return len(kept) == len(told) and all(a is b and old == new for (a, old), (b, new) in zip(kept, told, strict=True))
 
 
