@@ -129,7 +129,9 @@ def estimator(vae: pyrovae.VAE, draws: Draws, precision: Precision = "highest") 
     @torch.no_grad()
     def estimate() -> LogLikelihood:
         with computing_in(precision), evaluating(vae.model, vae.guide):
-            return LogLikelihood.concatenate([LogLikelihood.from_log_weights(draws.of(x), counts) for x in draws.batches()])
+            return LogLikelihood.concatenate(
+                [LogLikelihood.from_log_weights(draws.log_weights(x), counts) for x in draws.batches()]
+            )
 
     return estimate
 
@@ -146,7 +148,7 @@ def mean_weight(vae: pyrovae.VAE, draws: Draws) -> Estimate:
     @torch.no_grad()
     def estimate() -> Tensor:
         with evaluating(vae.model, vae.guide):
-            return torch.cat([log_mean_weight(draws.of(x)) for x in draws.batches()]).cpu()
+            return torch.cat([log_mean_weight(draws.log_weights(x)) for x in draws.batches()]).cpu()
 
     return estimate
 

@@ -43,7 +43,7 @@ def run(settings: Settings) -> None:
     epochs, seeds, images, samples = (1, 1, 20, 100) if settings.quick else (20, 3, 1000, 2000)
     data = dynamic(train[:500] if settings.quick else train)
     x = dynamic(test[:images]).fixed_draw()
-    objective = partial(BetaELBO, warmup=5 * len(data) // 100)
+    objective = partial(BetaELBO, analytic_kl=True, warmup=5 * len(data) // 100)
     with TemporaryDirectory() as folder:
         kept = Path(settings.keep or folder)
         found: dict[str, list[pyrovae.LogLikelihood]] = {name: [] for name in made}

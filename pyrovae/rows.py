@@ -175,5 +175,6 @@ def log_densities(vae: VAE, x: Tensor, num_samples: int, seed: int) -> np.ndarra
         seed=seeds_of_rows(x.numpy(), seed),
         device=parameter(vae).device,
         compile=False,
+        progress=False,
         max_rows=MAX_ROWS,
     ).log_p

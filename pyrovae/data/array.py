@@ -1,4 +1,4 @@
-"""A user's own array, saved with NumPy."""
+"""Data from a user's own array, saved with NumPy."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A data set as an experiment sees it: three parts, fixed by a seed, and a stated binarisation."""
+"""The base of all data sets: three parts, fixed by a seed, and a stated binarisation."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from pyrovae.data.split import Split
 from pyrovae.errors import InputError
 
 memory_limit = 2 * 2**30
-"""Bytes of float32 up to which a set is read into memory, unless ``in_memory`` says otherwise: 2 GiB."""
+"""Bytes of float32 up to which a data set is read into memory, unless ``in_memory`` says otherwise: 2 GiB."""
 
 
 class Data(ABC):
@@ -101,10 +101,10 @@ class Data(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the data are called in tables and figures."""
+        """Name of the data in tables and figures."""
 
     def record(self) -> dict[str, np.ndarray]:
-        """The indices of the data in each part, int64: with them the split can be made again by anyone."""
+        """The indices of the data in each part, int64, from which the split can be reproduced."""
         return {"train": self.train.index, "validation": self.validation.index, "test": self.test.index}
 
     def __repr__(self) -> str:
@@ -118,7 +118,7 @@ def _load(source: Source, binarize: Binarize) -> Tensor:
 
 
 def _filled(source: Source) -> tuple[np.ndarray, Tensor]:
-    """The data with 0 for each NaN, and a mask of those that are none."""
+    """Replace each NaN by 0, and return the mask of the numbers that were observed."""
     raw = np.asarray(source[np.arange(source.shape[0])])
     observed = ~np.isnan(raw) if raw.dtype.kind == "f" else np.ones(raw.shape, dtype=bool)
     return np.where(observed, raw, 0).astype(raw.dtype), torch.from_numpy(observed)

@@ -1,4 +1,4 @@
-r"""Binarisation: what is made of pixels :math:`x \in [0, 1]` before a model of zeros and ones sees them.
+r"""Binarisation of pixels :math:`x \in [0, 1]` for a model of zeros and ones.
 
 ================ ===============================================================================================
 ``none``         :math:`x` as it is, of any range
@@ -28,7 +28,7 @@ spellings = ("none", "dynamic", "fixed", "fixed(0)", "threshold")
 
 @dataclass(frozen=True)
 class Binarize:
-    """One of the four binarisations.
+    """One of four binarisations: none, dynamic, fixed or by a threshold.
 
     Args:
         kind: ``none``, ``dynamic``, ``fixed`` or ``threshold``.
@@ -60,7 +60,7 @@ class Binarize:
         return f"fixed({self.seed})" if self.kind == "fixed" else self.kind
 
     def store(self, x: Tensor, index: np.ndarray) -> Tensor:
-        """What is kept of data ``x`` of shape ``(N, *event_shape)`` that stand at ``index`` of their source.
+        """Compute what is stored of data ``x``, shape ``(N, *event_shape)``, that stand at ``index`` of their source.
 
         Raises:
             InputError: for a value outside [0, 1], unless the kind is ``none``.
@@ -72,7 +72,7 @@ class Binarize:
         return (x >= 0.5).to(x.dtype) if self.kind == "threshold" else x
 
     def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What one use makes of kept data ``x``: a fresh draw on the device of ``x`` if ``dynamic``, else ``x``."""
+        """Return stored data ``x`` for one use: a fresh draw on the device of ``x`` if ``dynamic``, else ``x``."""
         if self.kind != "dynamic":
             return x
         uniform = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -80,7 +80,7 @@ class Binarize:
 
 
 def fixed_draws(x: Tensor, index: np.ndarray, seed: int) -> Tensor:
-    """One draw from Bernoulli(x) for each datum, of the shape of ``x``.
+    """Draw once from Bernoulli(x) for each datum, of the shape of ``x``.
 
     The draw of a datum is a function of the seed and its index alone: it is the same in every split, batch, process
     and device, whether the data are in memory or read as they go.
@@ -92,5 +92,5 @@ def fixed_draws(x: Tensor, index: np.ndarray, seed: int) -> Tensor:
 
 
 def _stream(seed: int, i: int) -> np.random.Generator:
-    """A counter-based generator whose 128-bit key is the pair: no two pairs share a stream."""
+    """Make a counter-based generator whose 128-bit key is the pair: no two pairs share a stream."""
     return np.random.Generator(np.random.Philox(key=seed + (i << 64)))

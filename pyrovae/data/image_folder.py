@@ -1,4 +1,4 @@
-"""Find the image files in a folder, and their classes if they are in subfolders."""
+"""The image files in a folder, and their classes if they are in subfolders."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ suffixes = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 
 
 def find_images(folder: Path) -> tuple[list[Path], Tensor | None]:
-    """The image files in the order of their paths, and, if they are in subfolders, the number of each one's subfolder.
+    """Find the image files in the order of their paths, and, if they are in subfolders, the number of each one's subfolder.
 
     Subfolders without images do not count.
 
@@ -37,7 +37,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _leads_back(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in, which would be walked for ever."""
+    """Return whether it is a link to a folder that it lies in, which would be walked for ever."""
     return folder.is_symlink() and any(parent.samefile(folder) for parent in folder.absolute().parents)
 
 

@@ -1,4 +1,4 @@
-"""A folder of image files."""
+"""Data from a folder of image files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pyrovae.untrusted.image_files import ImageFiles
 
 
 class Images(Data):
-    """The images in a folder: 8 bits a channel, divided by 255.
+    """Images from a folder: 8 bits a channel, divided by 255.
 
     The event shape is ``(H, W)`` for grey levels and ``(3, H, W)`` for colours. Images in the folder itself have no
     labels; those in its subfolders, at any depth, have the number of their subfolder in the order of the names, as in

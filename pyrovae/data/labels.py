@@ -8,7 +8,7 @@ from pyrovae.errors import InputError
 
 
 def as_labels(labels: np.ndarray, size: int, name: str) -> Tensor:
-    """Whole numbers, one a datum, as int64 of shape ``(N,)``.
+    """Convert whole numbers, one a datum, to int64 of shape ``(N,)``.
 
     Raises:
         InputError: for another type of number, and for a count that differs from that of the data.

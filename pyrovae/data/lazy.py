@@ -12,7 +12,7 @@ from pyrovae.runtime.batches import size
 
 
 class Source(Protocol):
-    """Raw data by their indices: a NumPy array, a memory map, or files that are opened when asked for."""
+    """Raw data by their indices: a NumPy array, a memory map, or files that are opened on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -20,12 +20,12 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, index: np.ndarray, /) -> Any:
-        """An array of shape ``(B, *event_shape)`` for ``B`` indices."""
+        """Read an array of shape ``(B, *event_shape)`` for ``B`` indices."""
         ...
 
 
 def read(source: Source, index: np.ndarray) -> Tensor:
-    """The data at these indices as float32, of shape ``(B, *event_shape)``.
+    """Read the data at these indices as float32, of shape ``(B, *event_shape)``.
 
     Raises:
         InputError: for a value that is not finite.
@@ -36,7 +36,7 @@ def read(source: Source, index: np.ndarray) -> Tensor:
 
 
 class Rows(Dataset[Tensor]):
-    """The data of a source at these indices, each read when it is asked for."""
+    """The data of a source at these indices, each read on demand."""
 
     def __init__(self, source: Source, index: np.ndarray) -> None:
         self.source = source

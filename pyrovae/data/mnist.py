@@ -71,7 +71,7 @@ class FashionMNIST(MNIST):
 
 
 def _read(root: Path, name: str, download: bool) -> tuple[np.ndarray, np.ndarray, int]:
-    """Images and labels, those of the training file before those of the test file, and the number of the latter."""
+    """Read images and labels, those of the training file before those of the test file, and the number of the latter."""
     raw = root / name / "raw"
     _provide(root, name, download)
     train, train_labels, test, test_labels = (read_idx(raw / file, shape) for file, shape in files.items())
@@ -100,7 +100,7 @@ def _absence(root: Path, name: str, missing: list[str], cause: str) -> InputErro
 
 
 def _download(root: Path, name: str, missing: list[str]) -> None:
-    """Fetch the set into a temporary folder and move what is missing, so that no half a file is ever found in place."""
+    """Fetch the set into a temporary folder and move what is missing, so that no half-written file is ever in place."""
     from torchvision import datasets  # takes a second to import
 
     raw = root / name / "raw"

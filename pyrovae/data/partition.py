@@ -1,4 +1,4 @@
-"""Which datum belongs to which part: fixed by a seed, disjoint and covering."""
+"""Partitions of data into parts: fixed by a seed, disjoint and covering."""
 
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ def _shuffled(size: int, seed: int) -> np.ndarray:
 
 
 def _cut(order: np.ndarray, validation: int, test: int, cause: str) -> Partition:
-    """The last ``test``, the last ``validation`` before them, and the rest."""
+    """Cut off the last ``test``, and the last ``validation`` before them."""
     train = len(order) - validation - test
     if min(train, validation, test) < 1:
         raise InputError(

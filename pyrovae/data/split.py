@@ -1,4 +1,4 @@
-"""One part of a data set, and the two ways in which it is used: batches to train on, and the data as evaluated."""
+"""One part of a data set, as batches to train on and as the data that are evaluated."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,7 @@ class Split:
 
     @property
     def columns(self) -> Columns[Any]:
-        """The data as they are kept, with what is given beside them."""
+        """The data as they are stored, with what is given beside them."""
         return Columns(self.x, self.given)
 
     def batches(
@@ -51,7 +51,7 @@ class Split:
         device: torch.device | str | None = None,
         workers: int = 0,
     ) -> Iterator[Any]:
-        """Batches of shape ``(B, *event_shape)`` that hold each datum once, the last one short.
+        """Yield batches of shape ``(B, *event_shape)`` that hold each datum once, the last one short.
 
         In ``dynamic`` mode each batch is drawn afresh on its own device. Where something is given beside the data, a batch
         is a mapping that has the data under ``x``.
@@ -81,7 +81,7 @@ class Split:
             yield replace(batch, x=self.binarize.draw(batch.x, generator)).plain()
 
     def fixed_draw(self, seed: int = 0) -> Any:
-        """The data as they are evaluated, in their order.
+        """Return the data as they are evaluated, in their order.
 
         For ``dynamic`` this is one draw for each datum, the same for the same seed wherever it is made: the data that
         ``fixed(seed)`` would hold. Otherwise ``x`` itself. In memory if ``x`` is, otherwise read as it goes. Where something
@@ -101,7 +101,7 @@ class Split:
         return Binarized(self.x, self.index, fixed)
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same split with its tensors on a device.
+        """Move the split's tensors to a device.
 
         Raises:
             InputError: if the data are not in memory.
@@ -122,7 +122,7 @@ def _random_order(n: int, generator: torch.Generator | None) -> Tensor:
 
 
 def _on_device(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
-    """The generator itself if it lives on the device (or is torch's own), else one there, seeded from it."""
+    """Return the generator itself if it lives on the device (or is torch's own), else one there, seeded from it."""
     if generator is None or generator.device == device:
         return generator
     seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)

@@ -1,4 +1,4 @@
-"""Turn raw numbers into float32 data, and say which value of them cannot be used."""
+"""Conversion of raw numbers to float32 data, with refusals that name the value that cannot be used."""
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ def check_shape(shape: tuple[int, ...], name: str) -> None:
 
 
 def as_floats(raw: np.ndarray) -> Tensor:
-    """A float32 tensor of the same shape: ``uint8`` divided by 255, floats and ``bool`` as they are.
+    """Convert to a float32 tensor of the same shape: ``uint8`` divided by 255, floats and ``bool`` as they are.
 
     Raises:
         InputError: for any other type.

@@ -1,4 +1,4 @@
-"""A density made of one conditional after another, each a mixture of normals."""
+"""The autoregressive distribution whose conditionals are mixtures of normals."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 
 class AutoregressiveMixture(TorchDistribution):
-    r"""Vectors whose numbers follow one another.
+    r"""An autoregressive distribution of vectors, whose conditionals are mixtures of normals.
 
     .. math::
         p(z) = \prod_d \sum_c \pi_{cd} N(z_d; \mu_{cd}, \sigma_{cd}^2), \qquad \sigma = \log(1 + e^{s}) + 10^{-6},

@@ -7,7 +7,7 @@ from torch.distributions import constraints
 
 
 class ContinuousBernoulli(TorchDistribution):
-    r"""The exponential tilt of the uniform distribution on [0, 1].
+    r"""The continuous Bernoulli distribution, the exponential tilt of the uniform one on [0, 1].
 
     .. math::
         p(x) = \frac{\eta}{e^\eta - 1} e^{\eta x}, \qquad \eta = \operatorname{logit} \lambda
@@ -40,21 +40,21 @@ class ContinuousBernoulli(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        r""":math:`1 / (1 - e^{-\eta}) - 1 / \eta`, the derivative of the log normaliser."""
+        r"""The mean, :math:`1 / (1 - e^{-\eta}) - 1 / \eta`, the derivative of the log normaliser."""
         small, safe = self._split()
         exact = -1 / torch.expm1(-safe) - 1 / safe
         return torch.where(small, 0.5 + self.logits / 12 - self.logits**3 / 720, exact)
 
     @torch.no_grad()
     def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
-        """By the inverse of the distribution function, from the side on which it does not overflow."""
+        """Draw by the inverse of the distribution function, from the side on which it does not overflow."""
         size = self.logits.abs().clamp_min(1e-6)
         uniform = torch.rand(self._extended_shape(sample_shape), dtype=self.logits.dtype, device=self.logits.device)
         rising = (1 + torch.log1p((1 - uniform) * torch.expm1(-size)) / size).clamp(0, 1)
         return torch.where(self.logits > 0, rising, 1 - rising)
 
     def _log_normalizer(self) -> Tensor:
-        r""":math:`\log \int_0^1 e^{\eta x} dx = \max(\eta, 0) + \log(1 - e^{-|\eta|}) - \log |\eta|`."""
+        r"""Compute :math:`\log \int_0^1 e^{\eta x} dx = \max(\eta, 0) + \log(1 - e^{-|\eta|}) - \log |\eta|`."""
         small, safe = self._split()
         size = safe.abs()
         exact = safe.clamp_min(0) + torch.log(-torch.expm1(-size)) - size.log()
@@ -62,6 +62,6 @@ class ContinuousBernoulli(TorchDistribution):
         return torch.where(small, series, exact)
 
     def _split(self) -> tuple[Tensor, Tensor]:
-        """Where the series holds, and the logits with other values there, at which the formulas have gradients."""
+        """Find where the series holds, and replace the logits there by values at which the formulas have gradients."""
         small = self.logits.abs() < (0.05 if self.logits.dtype == torch.float64 else 0.3)
         return small, torch.where(small, torch.ones_like(self.logits), self.logits)

@@ -43,7 +43,7 @@ class DiagonalNormalMixture(dist.MixtureSameFamily):
 
     @torch.no_grad()
     def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
-        """Draw z, of shape ``(*sample_shape, *batch, D)``; unlike torch's multinomial, without a look at the numbers."""
+        """Draw z, of shape ``(*sample_shape, *batch, D)``; unlike torch's multinomial, without a check of the numbers."""
         mixture = self.expand(Size(sample_shape) + self.batch_shape)
         normal = mixture.component_distribution.base_dist
         component = _drawn(mixture.mixture_distribution.probs)[..., None, None]
@@ -58,7 +58,7 @@ class DiagonalNormalMixture(dist.MixtureSameFamily):
         return z - torch.linalg.solve_triangular(jacobian.detach(), moved[..., None], upper=False)[..., 0]
 
     def _distribution_functions(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """F and its Jacobian J, of shapes ``(*batch, D)`` and ``(*batch, D, D)``, at z of shape ``(*batch, D)``."""
+        """Compute F and its Jacobian J, of shapes ``(*batch, D)`` and ``(*batch, D, D)``, at z of shape ``(*batch, D)``."""
         normal = self.component_distribution.base_dist
         log_densities = normal.log_prob(z[..., None, :])
         before = pad(log_densities[..., :-1], (1, 0)).cumsum(-1)
@@ -72,7 +72,7 @@ class DiagonalNormalMixture(dist.MixtureSameFamily):
 
 
 def _drawn(probabilities: Tensor) -> Tensor:
-    """An index for each row of the last dimension, drawn with its probabilities."""
+    """Draw an index for each row of the last dimension, with its probabilities."""
     cumulative = probabilities.cumsum(-1)
     threshold = torch.rand_like(cumulative[..., :1]) * cumulative[..., -1:]
     return (cumulative <= threshold).sum(-1).clamp(max=probabilities.shape[-1] - 1)

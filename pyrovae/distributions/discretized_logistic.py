@@ -69,14 +69,14 @@ class DiscretizedLogistic(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        r""":math:`\frac{1}{L - 1} \sum_{k=0}^{L-2} P(x > k / (L - 1))`."""
+        r"""The mean, :math:`\frac{1}{L - 1} \sum_{k=0}^{L-2} P(x > k / (L - 1))`."""
         levels = torch.arange(self.levels - 1, dtype=self.loc.dtype, device=self.loc.device)
         edges = (levels + 0.5) / (self.levels - 1)
         return torch.sigmoid((self.loc[..., None] - edges) / self.scale[..., None]).mean(-1)
 
     @property
     def variance(self) -> Tensor:
-        """By the sum over all levels."""
+        """The variance, by the sum over all levels."""
         levels = torch.arange(self.levels, dtype=self.loc.dtype, device=self.loc.device) / (self.levels - 1)
         each = DiscretizedLogistic(self.loc[..., None], self.scale[..., None], self.levels, validate_args=False)
         return (each.log_prob(levels).exp() * (levels - self.mean[..., None]).square()).sum(-1)

@@ -1,4 +1,4 @@
-"""The mixture, with equal weights, of a batch of distributions of any kind."""
+"""The equally weighted mixture of a batch of distributions of any kind."""
 
 from math import log
 
@@ -9,7 +9,7 @@ from torch.distributions import constraints
 
 
 class EqualMixture(TorchDistribution):
-    r"""The mixture of all distributions of a batch.
+    r"""The equally weighted mixture of all distributions of a batch.
 
     .. math::
         p(z) = \frac{1}{C} \sum_{c=1}^{C} p_c(z)
@@ -36,7 +36,7 @@ class EqualMixture(TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
-        """Draw from all components, and keep one of each draw: a flow cannot be asked for one alone."""
+        """Draw from all components, and keep one of each draw, as a flow cannot draw from one alone."""
         shape = self._extended_shape(sample_shape)
         number = Size(shape[: len(shape) - self.event_dim]).numel()
         each = self.components(Size((number,)))

@@ -18,14 +18,14 @@ _families: dict[str, Callable[..., Any]] = {"maf": zuko.flows.MAF, "nsf": zuko.f
 
 
 def family(kind: Kind) -> Callable[..., Any]:
-    """The flow of this name; an InputError where there is none."""
+    """Find the flow of this name; raise an InputError where there is none."""
     if kind not in _families:
         raise InputError(f"kind is {kind!r}; expected one of {', '.join(map(repr, get_args(Kind)))}")
     return _families[kind]
 
 
 class FlowDistribution(ZukoToPyro):
-    """What a flow of zuko makes: a distribution of vectors, which says so."""
+    """The distribution of vectors that a flow of zuko makes, with its event dimension stated."""
 
     support = constraints.real_vector  # pyright: ignore
 

@@ -1,4 +1,4 @@
-"""One of several levels, as the number that it is."""
+"""The categorical distribution over the numbers 0, 1, ..., L - 1."""
 
 import pyro.distributions as dist
 import torch
@@ -14,7 +14,7 @@ class Levels(dist.Categorical):
 
     @property
     def mean(self) -> Tensor:
-        r""":math:`\sum_l l\, \pi_l`."""
+        r"""The mean, :math:`\sum_l l\, \pi_l`."""
         levels = torch.arange(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)
         return (self.probs * levels).sum(-1)
 

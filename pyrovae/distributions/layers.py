@@ -1,4 +1,4 @@
-"""What priors and guides of several stochastic layers agree on."""
+"""Names and checks that priors and guides of several stochastic layers share."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from pyrovae.errors import InputError
 
 
 def site(layer: int) -> str:
-    """The name of a layer's site, the lowest being 0: ``z``, ``z2``, ``z3`` and so on."""
+    """Name a layer's site, the lowest being 0: ``z``, ``z2``, ``z3`` and so on."""
     return f"z{layer + 1}" if layer else "z"
 
 

@@ -1,4 +1,4 @@
-"""A distribution of which some numbers were observed."""
+"""The density of a partly observed datum."""
 
 import torch
 from pyro.distributions import Independent, TorchDistribution
@@ -8,7 +8,7 @@ from pyrovae.errors import InputError
 
 
 def observed_part(distribution: TorchDistribution, mask: Tensor) -> TorchDistribution:
-    r"""The same distribution with the density of the observed numbers alone.
+    r"""Restrict the density of a distribution to the observed numbers.
 
     .. math::
         p(x_\text{observed}) = \prod_{i:\, m_i = 1} p(x_i)

@@ -8,7 +8,7 @@ from torch.distributions import constraints
 
 
 class OpenInterval(constraints.interval):
-    """The numbers between two others, without these."""
+    """The open interval between two numbers, as a constraint."""
 
     def check(self, value: Tensor) -> Tensor:
         return (self.lower_bound < value) & (value < self.upper_bound)
@@ -18,6 +18,6 @@ class OpenInterval(constraints.interval):
 
 
 class OpenBeta(dist.Beta):
-    """The beta distribution, which has no finite density at 0 and 1 in general, without these in its support."""
+    """The beta distribution without 0 and 1 in its support, where its density is not finite in general."""
 
     support: Any = OpenInterval(0.0, 1.0)

@@ -15,12 +15,12 @@ from pyrovae.errors import InputError
 
 _PANELS = 32
 _NODES, _WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(8))
-"""Of Gauss-Legendre quadrature over [-1, 1]."""
+"""Nodes and weights of Gauss-Legendre quadrature over [-1, 1]."""
 _NEWTON_STEPS = 8
 
 
 class UniformSphere(TorchDistribution):
-    r"""Every direction alike.
+    r"""The uniform distribution on the sphere.
 
     .. math::
         p(z) = \frac{\Gamma(d / 2)}{2 \pi^{d / 2}}, \qquad |z| = 1
@@ -51,7 +51,7 @@ class UniformSphere(TorchDistribution):
 
 
 class VonMisesFisher(TorchDistribution):
-    r"""Directions around one, the more concentrated the greater :math:`\kappa` is.
+    r"""The von Mises-Fisher distribution: directions around a mean one, with concentration :math:`\kappa`.
 
     .. math::
         p(z) = \frac{\kappa^{d/2 - 1}}{(2 \pi)^{d/2} I_{d/2 - 1}(\kappa)}\, e^{\kappa \mu^\top z}, \qquad |z| = 1
@@ -89,12 +89,12 @@ class VonMisesFisher(TorchDistribution):
 
     @cached_property
     def _angle(self) -> "_Angle":
-        """Of the parameters as they are, not as they are expanded."""
+        """Return the distribution of the angle, of the parameters before they are expanded."""
         return _Angle(self.concentration, self.event_shape[0])
 
     @property
     def mean(self) -> Tensor:
-        """It lies within the sphere."""
+        """The mean, which lies inside the sphere."""
         return (self.loc * (1.0 - self._angle.mean_height)[..., None]).expand(self.batch_shape + self.event_shape)
 
     def rsample(self, sample_shape: Size = Size()) -> Tensor:  # noqa: B008
@@ -109,7 +109,7 @@ class VonMisesFisher(TorchDistribution):
         return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
 
     def entropy(self) -> Tensor:
-        """In nats, shape ``batch_shape``."""
+        """Compute the entropy, in nats, shape ``batch_shape``."""
         mean = -self.concentration * self._angle.mean_height - self._angle.log_mass - _log_area(self.event_shape[0] - 1)
         return -mean.expand(self.batch_shape)
 
@@ -156,7 +156,7 @@ class _Angle:
         return theta - (function - function.detach()) / density.detach()
 
     def function(self, theta: Tensor, start: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The distribution function, and its slope, at angles within the panels of this index that begin at ``start``."""
+        """Compute distribution function and slope at angles in the panels of this index, which start at ``start``."""
         before = self.cumulative.expand(*index.shape, -1).gather(-1, index[..., None])[..., 0]
         within, weights = _nodes(start, theta)
         angles = torch.cat([within, theta[..., None]], -1)
@@ -170,18 +170,18 @@ class _Angle:
 
 
 def _nodes(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """The nodes between two angles, and their weights, each of shape ``(*start.shape, nodes)``."""
+    """Compute the nodes between two angles and their weights, each of shape ``(*start.shape, nodes)``."""
     half = (end - start)[..., None] / 2.0
     return start[..., None] + half * (1.0 + _NODES.to(half)), half * _WEIGHTS.to(half)
 
 
 def _height(theta: Tensor) -> Tensor:
-    r""":math:`1 - \cos \theta`, precise at small angles."""
+    r"""Compute :math:`1 - \cos \theta`, precise at small angles."""
     return 2.0 * (theta / 2.0).sin().square()
 
 
 def direction(vector: Tensor) -> Tensor:
-    """The unit vector along a vector of shape ``(*batch, d)``; the first axis for one that is 0."""
+    """Normalise vectors of shape ``(*batch, d)``; a vector of 0 becomes the first axis."""
     first_axis = torch.eye(vector.shape[-1], dtype=vector.dtype, device=vector.device)[0]
     return normalize(vector + 1e-6 * first_axis, dim=-1)
 
@@ -193,7 +193,7 @@ def require_sphere(latent_dim: int) -> None:
 
 
 def _turned(z: Tensor, pole: Tensor) -> Tensor:
-    r"""The reflection of z that takes the first axis to the pole, or the negative of one that takes it to the antipode.
+    r"""Reflect z so that the first axis goes to the pole, or take the negative of the reflection to the antipode.
 
     Of the two the one that reflects along the longer vector, :math:`e_1 \mp \mu`, which is never short.
     """
@@ -204,7 +204,7 @@ def _turned(z: Tensor, pole: Tensor) -> Tensor:
 
 
 def _log_area(length: int) -> float:
-    """The logarithm of the area of the unit sphere in so many dimensions."""
+    """Compute the logarithm of the area of the unit sphere in so many dimensions."""
     return math.log(2.0) + length / 2 * math.log(math.pi) - math.lgamma(length / 2)
 
 

@@ -1,4 +1,4 @@
-"""Distributions of single runs of a program, side by side."""
+"""The stack of the distributions of single runs of a program."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from torch.distributions import kl_divergence, register_kl
 
 
 class Stacked(TorchDistribution):
-    """Distributions of single runs, one after another along a further, outermost, dimension of the batch.
+    """The stack of the distributions of single runs along a further, outermost, dimension of the batch.
 
     Args:
         parts: of the same family and shapes, one a run.
@@ -25,22 +25,22 @@ class Stacked(TorchDistribution):
 
     @property
     def support(self) -> Any:
-        """That of each."""
+        """The support, which is that of each."""
         return self.parts[0].support
 
     @property
     def has_rsample(self) -> bool:
-        """Whether each has."""
+        """Whether every distribution can be reparameterised."""
         return self.parts[0].has_rsample
 
     @property
     def mean(self) -> Tensor:
-        """Of each."""
+        """The mean of each."""
         return self.stack([part.mean for part in self.parts])
 
     @property
     def variance(self) -> Tensor:
-        """Of each."""
+        """The variance of each."""
         return self.stack([part.variance for part in self.parts])
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -52,24 +52,24 @@ class Stacked(TorchDistribution):
         return self._draws([part.sample(sample_shape) for part in self.parts], len(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log density of each at its value."""
+        """Compute the log density of each at its value."""
         shape = self.batch_shape + self.event_shape
         inner = self.parts[0].batch_shape + self.event_shape
         rows = value.expand(torch.broadcast_shapes(value.shape, shape)).reshape(len(self.parts), *inner)
         return self.stack([part.log_prob(row) for part, row in zip(self.parts, rows, strict=True)])
 
     def entropy(self) -> Tensor:
-        """Of each."""
+        """Compute the entropy of each, in nats."""
         return self.stack([part.entropy() for part in self.parts])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Stacked":
-        """Itself, for its own shape."""
+        """Return itself, for its own shape."""
         if torch.Size(batch_shape) != self.batch_shape:
             raise NotImplementedError("distributions of single runs cannot be expanded")
         return self
 
     def stack(self, values: Sequence[Tensor]) -> Tensor:
-        """A tensor of each, of which the batch comes first, with all dimensions of the batch."""
+        """Stack a tensor of each distribution, of which the batch comes first, with all dimensions of the batch."""
         stacked = torch.stack([*values])
         return stacked.reshape(len(values), *[1] * (self._rank - len(self.parts[0].batch_shape)), *stacked.shape[1:])
 
@@ -81,7 +81,7 @@ class Stacked(TorchDistribution):
 
 
 def stacked_shape(parts: Sequence[Any], rank: int) -> torch.Size:
-    """The shape of their batches together, ``(runs, ..., *batch_shape)``, with ``rank`` dimensions after the first."""
+    """Compute the common batch shape, ``(runs, ..., *batch_shape)``, with ``rank`` dimensions after the first."""
     batch_shape = parts[0].batch_shape
     return torch.Size((len(parts), *[1] * (rank - len(batch_shape)), *batch_shape))
 

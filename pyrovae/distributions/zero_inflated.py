@@ -1,4 +1,4 @@
-"""Counts of which some are 0 for reasons of their own."""
+"""The zero-inflated distribution of counts."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 
 class ZeroInflated(TorchDistribution):
-    r"""0 with probability :math:`\pi`, and else a count of another distribution.
+    r"""The zero-inflated distribution: 0 with probability :math:`\pi`, and else a count of another distribution.
 
     .. math::
         p(x) = \pi\, 1[x = 0] + (1 - \pi)\, p_0(x)
@@ -45,12 +45,12 @@ class ZeroInflated(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        r""":math:`(1 - \pi)` times the mean of the counts."""
+        r"""The mean, :math:`(1 - \pi)` times that of the counts."""
         return (-self.gate_logits).sigmoid() * self.counts.mean
 
     @property
     def variance(self) -> Tensor:
-        r""":math:`(1 - \pi) (v + m^2) - (1 - \pi)^2 m^2` for mean m and variance v of the counts."""
+        r"""The variance, :math:`(1 - \pi) (v + m^2) - (1 - \pi)^2 m^2` for mean m and variance v of the counts."""
         return (-self.gate_logits).sigmoid() * (self.counts.variance + self.counts.mean.square()) - self.mean.square()
 
     @torch.no_grad()

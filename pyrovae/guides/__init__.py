@@ -1,4 +1,4 @@
-"""Guides: x to q(z | x), one family a file."""
+"""Guides q(z | x), one family a file."""
 
 from pyrovae.guides.diagonal_normal import DiagonalNormal
 from pyrovae.guides.flow import Flow

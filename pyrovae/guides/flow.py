@@ -1,4 +1,4 @@
-"""The proposal that a normalizing flow makes, with the encoder's output as its context."""
+"""The normalizing-flow proposal, with the encoder's output as the flow's context."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from pyrovae.networks import Build, Shape
 
 
 class Flow(Guide):
-    r"""The proposal that a normalizing flow makes, with the encoder's output as its context.
+    r"""The normalizing-flow proposal, with the encoder's output as the flow's context.
 
     .. math::
         z = m(c) + s(c) \odot f_T(\cdots f_1(\varepsilon, c), c), \quad \varepsilon \sim N(0, I), \qquad

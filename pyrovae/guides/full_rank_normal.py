@@ -1,4 +1,4 @@
-"""The Gaussian proposal with a covariance."""
+"""The Gaussian proposal with a full covariance."""
 
 import pyro.distributions as dist
 import torch
@@ -9,11 +9,11 @@ from pyrovae.guides.guide import Guide
 from pyrovae.networks import Shape
 
 _LONGEST = 100.0
-"""The bound of an entry of N, in units of the standard deviation that is independent of the elements before."""
+"""Bound on an entry of N, in units of the standard deviation that is independent of the elements before."""
 
 
 class FullRankNormal(Guide):
-    r"""The Gaussian proposal with a covariance.
+    r"""The Gaussian proposal with a full covariance.
 
     .. math::
         q(z \mid x) = N\big(z; \mu(x), L L^\top\big), \qquad L = \operatorname{diag}(\sigma) (I + N), \quad
@@ -43,7 +43,7 @@ class FullRankNormal(Guide):
 
 
 def _triangle(entries: Tensor, size: int) -> Tensor:
-    """The lower triangular matrices of entries row by row, of shape ``(*batch, size * (size + 1) / 2)``."""
+    """Fill lower triangular matrices row by row with entries of shape ``(*batch, size * (size + 1) / 2)``."""
     row, column = torch.tril_indices(size, size, device=entries.device)
     matrix = entries.new_zeros(*entries.shape[:-1], size, size)
     matrix[..., row, column] = entries

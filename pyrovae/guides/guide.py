@@ -1,4 +1,4 @@
-"""What every guide is: a program that draws z given x, the proposal of an importance sampler."""
+"""The base of all guides: a program that draws z given x, the proposal of an importance sampler."""
 
 from abc import abstractmethod
 
@@ -29,7 +29,7 @@ class Guide(PyroModule):
         self.encoder = encoder(self.event_shape, self.param_shape)
 
     def meet(self, prior: nn.Module) -> None:
-        """Learn of the prior that this guide is paired with; most do not care.
+        """Adapt to the prior that this guide is paired with; most guides need not.
 
         Raises:
             InputError: where it does not go with that prior.
@@ -42,17 +42,17 @@ class Guide(PyroModule):
 
     @abstractmethod
     def proposal(self, params: Tensor) -> TorchDistribution:
-        """The distribution q(z | x) of the site ``z``, given the encoder's output, of shape ``(*batch, *param_shape)``."""
+        """Return the distribution q(z | x) of the site ``z``, given the encoder's output ``(*batch, *param_shape)``."""
 
     def encode(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """The encoder's output, for data whose numbers outside the mask it sees as 0."""
+        """Run the encoder on data, which it sees as 0 outside the mask."""
         if mask is not None:
             require_mask(mask, x)
             x = torch.where(mask, x, 0.0)
         return output(self.encoder, x, context)
 
     def propose(self, x: Tensor, context: Tensor | None = None) -> TorchDistribution:
-        """The distribution q(z | x) of data of shape ``(*batch, *event_shape)``, given their context."""
+        """Return the distribution q(z | x) of data of shape ``(*batch, *event_shape)``, given their context."""
         return self.proposal(self.encode(x, context))
 
     def draw(self, params: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pyrovae.networks import MLP, Build, Shape
 
 
 class Hierarchical(DiagonalNormal):
-    r"""Stochastic layers, each Gaussian given the one below, from the data up.
+    r"""The bottom-up proposal of several stochastic layers, each Gaussian given the one below.
 
     .. math::
         q(z_1, \dots, z_n \mid x) = N(z_1; \mu_1(x), \sigma_1(x)^2)

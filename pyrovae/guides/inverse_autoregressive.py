@@ -1,4 +1,4 @@
-"""The Gaussian proposal that affine autoregressive steps make richer."""
+"""The inverse autoregressive flow: affine autoregressive steps from a Gaussian proposal."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from pyrovae.networks import Build, Shape
 
 
 class InverseAutoregressive(Guide):
-    r"""The Gaussian proposal that affine autoregressive steps make richer.
+    r"""The inverse autoregressive flow: affine autoregressive steps from a Gaussian proposal.
 
     .. math::
         z_0 = \mu(x) + \sigma(x) \odot \varepsilon, \quad \varepsilon \sim N(0, I), \qquad

@@ -1,4 +1,4 @@
-"""The proposal of several stochastic layers, from the top down, that corrects the prior's layers by what the data say."""
+"""The top-down proposal of a ladder VAE, which corrects the prior's layers by evidence from the data."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ Conditional = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Ladder(Guide):
-    r"""Stochastic layers from the top down, each the product of the prior's layer and of what the data say of it.
+    r"""The top-down proposal of a ladder VAE: each layer is the product of the prior's and of evidence from the data.
 
     .. math::
         q(z_1, \dots, z_n \mid x) = N(z_n; \hat\mu_n, \hat\sigma_n^2) \prod_{i=1}^{n-1} N(z_i; m_i, s_i^2), \qquad
@@ -82,7 +82,7 @@ class Ladder(Guide):
         return (self.features,)
 
     def proposal(self, params: Tensor) -> dist.TorchDistribution:
-        """What the data say of ``z`` alone, without the prior's layer."""
+        """Return the evidence of the data on ``z`` alone, without the prior's layer."""
         return dist.Normal(*_moments(self.evidence[0], params)).to_event(1)
 
     def draw(self, params: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _moments(linear: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _product(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Location and scale of the product of two normal densities."""
+    """Compute location and scale of the product of two normal densities."""
     (loc, scale), (other_loc, other_scale) = one, other
     norm = torch.hypot(scale, other_scale)
     return loc + (other_loc - loc) * (scale / norm).square(), scale / norm * other_scale

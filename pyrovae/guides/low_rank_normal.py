@@ -1,4 +1,4 @@
-"""The Gaussian proposal whose covariance is diagonal but for a few directions."""
+"""The Gaussian proposal whose covariance is diagonal plus a matrix of low rank."""
 
 import pyro.distributions as dist
 import torch
@@ -10,11 +10,11 @@ from pyrovae.guides.guide import Guide
 from pyrovae.networks import Build, Shape
 
 _LONGEST = 100.0
-"""The bound of an entry of W, in units of the standard deviation that is independent of the others."""
+"""Bound on an entry of W, in units of the standard deviation that is independent of the others."""
 
 
 class LowRankNormal(Guide):
-    r"""The Gaussian proposal whose covariance is diagonal but for a few directions.
+    r"""The Gaussian proposal whose covariance is diagonal plus a matrix of low rank.
 
     .. math::
         q(z \mid x) = N\big(z; \mu(x), W W^\top + \operatorname{diag} \sigma(x)^2\big), \qquad

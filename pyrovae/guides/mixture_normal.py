@@ -1,4 +1,4 @@
-"""The proposal of several modes: a mixture of Gaussians with independent dimensions."""
+"""The mixture proposal, of Gaussians with independent dimensions."""
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -11,7 +11,7 @@ from pyrovae.networks import Build, Shape
 
 
 class MixtureNormal(Guide):
-    r"""The proposal of several modes: a mixture of Gaussians with independent dimensions.
+    r"""The mixture proposal, of Gaussians with independent dimensions.
 
     .. math::
         q(z \mid x) = \sum_{c=1}^C \pi_c(x) \prod_d N(z_d; \mu_{cd}(x), \sigma_{cd}(x)^2), \qquad

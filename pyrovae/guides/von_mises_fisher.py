@@ -1,4 +1,4 @@
-"""The proposal on the sphere."""
+"""The von Mises-Fisher proposal on the sphere."""
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -11,7 +11,7 @@ from pyrovae.networks import Build, Shape
 
 
 class VonMisesFisher(Guide):
-    r"""Directions around one, the proposal on the sphere.
+    r"""The von Mises-Fisher proposal: directions around one that the encoder gives.
 
     .. math::
         q(z \mid x) = \frac{\kappa^{d/2 - 1}}{(2 \pi)^{d/2} I_{d/2 - 1}(\kappa)}\, e^{\kappa \mu^\top z}, \qquad |z| = 1,

@@ -1,4 +1,4 @@
-"""Likelihoods: parameters to p(x | z), one a file."""
+"""Likelihoods p(x | z), from the decoder's output, one a file."""
 
 from pyrovae.likelihoods.bernoulli import Bernoulli
 from pyrovae.likelihoods.beta import Beta

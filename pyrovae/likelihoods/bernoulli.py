@@ -1,4 +1,4 @@
-"""Binary data."""
+"""The Bernoulli likelihood of binary data."""
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -19,5 +19,5 @@ class Bernoulli(Likelihood):
         return dist.Bernoulli(logits=params).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The logit of the mean; pixels that are always on or off start at 1 in 1,000."""
+        """Compute the logit of the mean; pixels that are always on or off start at 1 in 1,000."""
         return mean.clamp(1e-3, 1 - 1e-3).logit()

@@ -1,4 +1,4 @@
-"""Shares: numbers between 0 and 1."""
+"""The beta likelihood of numbers between 0 and 1."""
 
 import math
 
@@ -56,6 +56,6 @@ class Beta(Likelihood):
         return OpenBeta(alpha, beta).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The logit of the mean, at least 1 in 1,000 off both ends, beside the concentration's 0."""
+        """Compute the logit of the mean, at least 1 in 1,000 off both ends; the concentration starts at 0."""
         logits = mean.clamp(1e-3, 1 - 1e-3).logit()
         return torch.stack([logits, torch.zeros_like(logits)])

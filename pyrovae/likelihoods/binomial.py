@@ -1,4 +1,4 @@
-"""Counts out of a known number."""
+"""The binomial likelihood of counts out of a known number."""
 
 import pyro.distributions as dist
 import torch
@@ -34,6 +34,6 @@ class Binomial(Likelihood):
         return dist.Binomial(self.total_count, logits=params).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The logit of the mean's share; a count that is always 0 or :math:`n` starts 1 in 1,000 away from it."""
+        """Compute the logit of the mean's share; a count that is always 0 or :math:`n` starts 1 in 1,000 away from it."""
         successes = mean.clamp_min(1e-3).minimum(self.total_count - 1e-3)
         return successes.log() - (self.total_count - successes).log()

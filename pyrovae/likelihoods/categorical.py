@@ -1,4 +1,4 @@
-"""Grey levels, each with a probability of its own."""
+"""The categorical likelihood of grey levels."""
 
 import pyro.distributions as dist
 import torch
@@ -39,7 +39,7 @@ class Categorical(Likelihood):
         return Levels(logits=logits).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The log probabilities of the binomial distribution of this mean; it starts at least 1 in 1,000 off both ends."""
+        """Compute the log probabilities of the binomial distribution of this mean, at least 1 in 1,000 off both ends."""
         top = self.levels - 1
         level = torch.arange(self.levels, dtype=mean.dtype, device=mean.device).reshape(-1, *[1] * mean.dim())
         share = mean.clamp(1e-3, top - 1e-3) / top

@@ -1,4 +1,4 @@
-"""Grey values between 0 and 1."""
+"""The continuous Bernoulli likelihood of grey values between 0 and 1."""
 
 import pyro.distributions as dist
 import torch
@@ -28,7 +28,7 @@ class ContinuousBernoulli(Likelihood):
         return continuous_bernoulli.ContinuousBernoulli(params).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The logits at which the mean is this one, by bisection; one that is always 0 or 1 starts 0.005 off."""
+        """Find the logits of this mean by bisection; a pixel that is always 0 or 1 starts 0.005 off."""
         low, high = torch.full_like(mean, -200.0), torch.full_like(mean, 200.0)
         for _ in range(60):
             middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Grey levels that are near where their neighbours are: a logistic density, rounded."""
+"""The discretized logistic likelihood of grey levels."""
 
 from collections.abc import Callable
 
@@ -48,14 +48,14 @@ class DiscretizedLogistic(LocationScale):
         return Rounded(loc, scale, self.levels)
 
     def start(self, mean: Tensor) -> Tensor:
-        """The location at which rounding leaves this mean, which is at least 1 in 1,000 off both ends."""
+        """Find the location at which rounding leaves this mean, at least 1 in 1,000 off both ends."""
         scale = self.log_scale.detach().exp()
         loc = location_of(mean, lambda loc: Rounded(loc, scale.expand_as(loc), self.levels).mean)
         return super().start(loc)
 
 
 def checked_levels(levels: int) -> int:
-    """The number of levels, if there are two or more."""
+    """Return the number of levels; raise an InputError for fewer than two."""
     if levels < 2:
         raise InputError(f"levels is {levels}; expected at least 2")
     return levels
@@ -63,7 +63,7 @@ def checked_levels(levels: int) -> int:
 
 @torch.no_grad()
 def location_of(mean: Tensor, mean_at: Callable[[Tensor], Tensor]) -> Tensor:
-    """The location at which an increasing function has these values, by bisection."""
+    """Find the location at which an increasing function has these values, by bisection."""
     mean = mean.clamp(1e-3, 1 - 1e-3)
     low, high = torch.full_like(mean, -1.0), torch.full_like(mean, 2.0)
     while not (mean_at(low) <= mean).all() or not (mean_at(high) >= mean).all():

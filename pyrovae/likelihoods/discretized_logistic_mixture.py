@@ -1,4 +1,4 @@
-"""Grey levels of several modes: a mixture of logistic densities, rounded."""
+"""The likelihood of grey levels by a mixture of discretized logistic distributions."""
 
 import math
 
@@ -61,11 +61,11 @@ class DiscretizedLogisticMixture(Likelihood):
         return self._mixture(logits, loc, softplus(raw_scale) + 1e-3).to_event(len(self.event_shape))
 
     def _mixture(self, logits: Tensor, loc: Tensor, scale: Tensor) -> Mixture:
-        """Of parameters whose last dimension counts the components."""
+        """Make the mixture from parameters whose last dimension counts the components."""
         return Mixture(dist.Categorical(logits=logits), Rounded(loc, scale, self.levels))
 
     def start(self, mean: Tensor) -> Tensor:
-        """Components of equal weight, next to one another, that have this mean, at least 1 in 1,000 off both ends."""
+        """Place components of equal weight next to one another around this mean, at least 1 in 1,000 off both ends."""
         offsets = self.scale * torch.linspace(-1.0, 1.0, self.components + 2, dtype=mean.dtype, device=mean.device)[1:-1]
 
         def mean_at(loc: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Real-valued data with outliers, in absolute differences."""
+"""The Laplace likelihood of real-valued data with outliers."""
 
 import pyro.distributions as dist
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What every likelihood is: decoder output to a distribution over x."""
+"""The base of all likelihoods: from decoder output to a distribution over x."""
 
 from abc import abstractmethod
 
@@ -32,12 +32,12 @@ class Likelihood(PyroModule):
 
     @abstractmethod
     def forward(self, params: Tensor) -> TorchDistribution:
-        """The distribution of x, event shape ``event_shape``, given ``params`` of shape ``(*batch, *param_shape)``."""
+        """Return the distribution of x, event shape ``event_shape``, given ``params`` ``(*batch, *param_shape)``."""
 
     def given(self, params: Tensor, context: Tensor | None) -> TorchDistribution:
-        """The distribution of x given a context too, of shape ``(*batch, *context_shape)``; most have no use for it."""
+        """Return the distribution of x given a context ``(*batch, *context_shape)`` too, which most leave unused."""
         return self(params)
 
     @abstractmethod
     def start(self, mean: Tensor) -> Tensor:
-        """The decoder output, shape ``param_shape``, at which the mean of x is ``mean``, of shape ``event_shape``."""
+        """Return the decoder output, shape ``param_shape``, at which the mean of x is ``mean``, of shape ``event_shape``."""

@@ -1,4 +1,4 @@
-"""Real-valued data around a location, with one of three scales."""
+"""The base of likelihoods of real-valued data with a location and one of three scales."""
 
 import math
 from abc import abstractmethod
@@ -56,10 +56,10 @@ class LocationScale(Likelihood):
 
     @abstractmethod
     def around(self, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:
-        """The density of each pixel, given its location, which is its mean, and its scale."""
+        """Return the distribution of each pixel, given its location, which is its mean, and its scale."""
 
     def forward(self, params: Tensor) -> dist.TorchDistribution:
-        """The distribution of one datum, given ``params`` of shape ``(*batch, *param_shape)``."""
+        """Return the distribution of one datum, given ``params`` of shape ``(*batch, *param_shape)``."""
         loc, scale = params, self.log_scale.exp()
         if self.learned == "pixel":
             loc, raw_scale = params.unbind(-len(self.param_shape))
@@ -67,7 +67,7 @@ class LocationScale(Likelihood):
         return self.around(loc, scale).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The mean itself; beside it, where the scale comes from the decoder, the value that makes it ``scale``."""
+        """Return the mean itself and, where the scale comes from the decoder, the value that makes it ``scale``."""
         if self.learned != "pixel":
             return mean
         softplus_scale = (self.log_scale.exp() - 1e-3).clamp_min(1e-6)

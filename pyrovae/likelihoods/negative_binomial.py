@@ -1,4 +1,4 @@
-"""Counts that vary more than their mean says."""
+"""The negative binomial likelihood of overdispersed counts."""
 
 import math
 
@@ -48,11 +48,11 @@ class NegativeBinomial(Likelihood):
         return self.given(params, None)
 
     def given(self, params: Tensor, context: Tensor | None) -> dist.TorchDistribution:
-        """The distribution of x given a context too, whose last number is the logarithm of the total count."""
+        """Return the distribution of x given a context too, whose last number is the logarithm of the total count."""
         return self.counts(self.log_mean(params, context)).to_event(len(self.event_shape))
 
     def log_mean(self, params: Tensor, context: Tensor | None) -> Tensor:
-        r""":math:`\log \mu`, of the shape of ``params``."""
+        r"""Compute :math:`\log \mu`, of the shape of ``params``."""
         if not self.library:
             return params
         if context is None:
@@ -65,9 +65,9 @@ class NegativeBinomial(Likelihood):
         return (shares + context[..., -1:].to(params.dtype)).unflatten(-1, self.event_shape)
 
     def counts(self, log_mean: Tensor) -> dist.TorchDistribution:
-        """The distribution of each count."""
+        """Return the distribution of each count."""
         return dist.NegativeBinomial(self.log_inverse_dispersion.exp(), logits=log_mean - self.log_inverse_dispersion)
 
     def start(self, mean: Tensor) -> Tensor:
-        """The logarithm of the mean; a count that is always 0 starts at 1 in 1,000."""
+        """Compute the logarithm of the mean; a count that is always 0 starts at 1 in 1,000."""
         return mean.clamp_min(1e-3).log()

@@ -1,4 +1,4 @@
-"""Real-valued data."""
+"""The normal likelihood of real-valued data."""
 
 import pyro.distributions as dist
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Counts."""
+"""The Poisson likelihood of counts."""
 
 import pyro.distributions as dist
 from torch import Tensor
@@ -20,5 +20,5 @@ class Poisson(Likelihood):
         return dist.Poisson(params.exp()).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The logarithm of the mean; a count that is always 0 starts at 1 in 1,000."""
+        """Compute the logarithm of the mean; a count that is always 0 starts at 1 in 1,000."""
         return mean.clamp_min(1e-3).log()

@@ -1,4 +1,4 @@
-"""Real-valued data with far outliers."""
+"""The Student-t likelihood of real-valued data with far outliers."""
 
 import math
 
@@ -12,7 +12,7 @@ from pyrovae.networks import Shape
 
 
 class StudentT(LocationScale):
-    r"""Independent Student-t pixels, which forgive a pixel that lies far out.
+    r"""Independent Student-t pixels, whose heavy tails tolerate outliers.
 
     .. math::
         p(x \mid z) = \prod_i \frac{\Gamma((\nu + 1) / 2)}{\Gamma(\nu / 2) \sqrt{\nu \pi}\, \sigma_i}

@@ -1,4 +1,4 @@
-"""Counts of which some are 0 for reasons of their own."""
+"""The zero-inflated negative binomial likelihood of counts."""
 
 import math
 
@@ -44,5 +44,5 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         return ZeroInflated(counts, gate_logits).to_event(len(self.event_shape))
 
     def start(self, mean: Tensor) -> Tensor:
-        """The logarithm of the mean over nine in ten, beside a tenth of zeros for other reasons."""
+        """Compute the logarithm of the mean over 0.9, and the logit of a tenth of extra zeros."""
         return torch.stack([super().start(mean / 0.9), torch.full_like(mean, -math.log(9.0))])

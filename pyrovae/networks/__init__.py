@@ -1,4 +1,4 @@
-"""Networks: tensors to tensors, no probability."""
+"""Networks, from tensors to tensors, without probability."""
 
 from pyrovae.networks.conv import ConvDecoder, ConvEncoder
 from pyrovae.networks.mlp import MLP

@@ -68,7 +68,7 @@ def require_rows(context: Tensor | None, size: int) -> None:
 
 
 def output(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:
-    """What a network makes of an input, and of a context where it was built for one.
+    """Run a network on an input, and on a context where it was built for one.
 
     Raises:
         InputError: for a context that is missing, and for one that nothing was built for.

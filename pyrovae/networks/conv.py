@@ -15,7 +15,7 @@ Upsampling = Literal["resize", "transposed"]
 
 
 class ConvEncoder(Network):
-    """Strided convolutions, each halving the picture, and one linear layer.
+    """The convolutional encoder: strided convolutions, each halving the picture, and one linear layer.
 
     Maps ``(*batch, [channels,] height, width)`` to ``(*batch, *out_shape)``.
 
@@ -54,7 +54,7 @@ class ConvEncoder(Network):
 
 
 class ConvDecoder(Network):
-    """One linear layer and convolutions, each with the picture twice its size: no checkerboards, any picture size.
+    """The convolutional decoder: one linear layer and convolutions, each doubling the picture, without checkerboards.
 
     Maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``; leading dimensions of ``out_shape`` become channels. Either way
     up, every pixel is made of as many numbers as its neighbours.
@@ -109,7 +109,7 @@ class ConvDecoder(Network):
 
 
 class _Transposed(nn.ConvTranspose2d):
-    """A transposed convolution to twice the size, less the row and column that a size has too many."""
+    """A transposed convolution to twice the size, without the row and column that an odd size has too many."""
 
     def __init__(self, before: int, after: int, size: tuple[int, int]) -> None:
         super().__init__(before, after, 4, stride=2, padding=1)
@@ -131,7 +131,7 @@ _doubling = {"resize": _resized, "transposed": _transposed}
 
 
 def picture_shape(shape: Shape) -> tuple[int, int, int]:
-    """``(channels, height, width)`` of a shape whose last two numbers are the picture's."""
+    """Read ``(channels, height, width)`` from a shape whose last two numbers are the picture's."""
     if len(shape) < 2:
         raise InputError(
             f"the shape {tuple(shape)} is not that of a picture; convolutions need (height, width) or (channels, height, "
@@ -141,7 +141,7 @@ def picture_shape(shape: Shape) -> tuple[int, int, int]:
 
 
 def halved(size: tuple[int, int], times: int) -> list[tuple[int, int]]:
-    """The size, and what is left of it after each of ``times`` convolutions with stride 2."""
+    """Compute the sizes before and after each of ``times`` convolutions with stride 2."""
     sizes = [size]
     for _ in range(times):
         height, width = sizes[-1]

@@ -11,7 +11,7 @@ from pyrovae.networks.network import Activation, Network, Shape, activations
 
 
 class MLP(Network):
-    r"""Linear layers with an activation between them.
+    r"""The multilayer perceptron: linear layers with an activation between them.
 
     Maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)`` for any number of batch dimensions.
 

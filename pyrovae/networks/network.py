@@ -1,4 +1,4 @@
-"""What the networks of this library have in common: shapes, and a bias to start from."""
+"""The base of this library's networks: shapes, and a bias to start from."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -44,7 +44,7 @@ class Network(nn.Module):
         """Set the output layer's bias so that the network starts near ``value``, of shape ``out_shape``."""
 
     def batch_shape(self, x: Tensor) -> Size:
-        """The batch dimensions of an input.
+        """Return the batch dimensions of an input.
 
         Raises:
             InputError: where its last dimensions are not ``in_shape``, or its precision is not the network's.
@@ -65,4 +65,4 @@ class Network(nn.Module):
 
 
 Build = Callable[[Shape, Shape], Network] | Callable[[Shape, Shape], nn.Module]
-"""What builds a network from its input and output shapes; a short name in a configuration is first looked for among ours."""
+"""A function from input and output shapes to a network; a short name in a configuration is first looked for among ours."""

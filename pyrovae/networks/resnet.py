@@ -12,7 +12,7 @@ from pyrovae.networks.network import Activation, Network, Shape, activations
 
 
 class ResNetEncoder(Network):
-    """Residual blocks, the picture halved before each further width, and one linear layer.
+    """The residual encoder: residual blocks, the picture halved before each further width, and one linear layer.
 
     Maps ``(*batch, [channels,] height, width)`` to ``(*batch, *out_shape)``. Normalisation is by groups of channels within a
     datum, never over the batch: what a datum's weights are does not depend on its company.
@@ -65,7 +65,7 @@ class ResNetEncoder(Network):
 
 
 class ResNetDecoder(Network):
-    """One linear layer and residual blocks, the picture resized to twice its size after each width but the last.
+    """The residual decoder: one linear layer and residual blocks, the picture doubled after each width but the last.
 
     Maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``; leading dimensions of ``out_shape`` become channels.
 
@@ -119,7 +119,7 @@ class ResNetDecoder(Network):
 
 
 class _Residual(nn.Module):
-    """The input plus two convolutions of it, each after normalisation and activation."""
+    """A residual block: the input plus two convolutions of it, each after normalisation and activation."""
 
     def __init__(self, width: int, activation: Activation) -> None:
         super().__init__()
@@ -131,5 +131,5 @@ class _Residual(nn.Module):
 
 
 def _normalised(width: int, activation: Activation) -> list[nn.Module]:
-    """By groups of four channels or more, as many as there are, and an activation."""
+    """Make a group normalisation, by groups of four channels or more, and an activation."""
     return [nn.GroupNorm(math.gcd(8, max(1, width // 4)), width), activations[activation]()]

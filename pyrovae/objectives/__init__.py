@@ -1,4 +1,4 @@
-"""Objectives: log importance weights to a loss, one bound a file."""
+"""Objectives, from log importance weights to a loss, one a file."""
 
 from pyrovae.objectives.beta_elbo import BetaELBO
 from pyrovae.objectives.ciwae import CIWAE
@@ -7,8 +7,10 @@ from pyrovae.objectives.elbo import ELBO
 from pyrovae.objectives.eubo import EUBO
 from pyrovae.objectives.info_vae import InfoVAE
 from pyrovae.objectives.iwae import IWAE
+from pyrovae.objectives.measurement import Evaluation, Measurement
 from pyrovae.objectives.miwae import MIWAE
-from pyrovae.objectives.objective import Evaluation, Measurement, Objective, ObjectiveModule
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.objective_module import ObjectiveModule
 from pyrovae.objectives.piwae import PIWAE
 from pyrovae.objectives.renyi import Renyi
 from pyrovae.objectives.reweighted_wake_sleep import ReweightedWakeSleep

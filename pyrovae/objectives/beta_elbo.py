@@ -13,7 +13,9 @@ from pyrovae.engine.supports import base_distribution
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import ELBO, has_formula, kl_terms, same_order
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 
 FreeBitsPer = Literal["site", "dimension"]
 
@@ -42,7 +44,8 @@ class BetaELBO(Objective):
     Args:
         beta: :math:`\beta`.
         num_particles: the number K of draws a datum; more of them lower the variance, not the value.
-        analytic_kl: take the KL from formulas where there are some, as :class:`ELBO` does.
+        analytic_kl: take the KL from formulas where there are some, as :class:`ELBO` does; by default only where free bits
+            per dimension need them, so that ``BetaELBO()`` is ``ELBO()``.
         warmup: the number T of steps; 0 for none.
         free_bits: :math:`\lambda`, in nats; 0 for none.
         free_bits_per: what a group is: ``site``, each latent site, or ``dimension``, each coordinate of each, those along
@@ -65,7 +68,7 @@ class BetaELBO(Objective):
         self,
         beta: float = 1.0,
         num_particles: int = 1,
-        analytic_kl: bool = True,
+        analytic_kl: bool | None = None,
         warmup: int = 0,
         free_bits: float = 0.0,
         free_bits_per: FreeBitsPer = "site",
@@ -73,16 +76,17 @@ class BetaELBO(Objective):
         super().__init__(num_particles)
         _require_not_negative(beta=beta, warmup=warmup, free_bits=free_bits)
         _require_groups(free_bits, free_bits_per, analytic_kl)
+        by_dimension = free_bits > 0 and free_bits_per == "dimension"
         self.beta = beta
         self.warmup = warmup
         self.free_bits = free_bits
         self.free_bits_per: FreeBitsPer = free_bits_per
-        self._elbo = ELBO(num_particles, analytic_kl)
+        self._elbo = ELBO(num_particles, by_dimension if analytic_kl is None else analytic_kl)
         self.state = _Steps() if warmup else None
         self.coupled = free_bits > 0
 
     def evaluate(self, call: Call) -> Evaluation:
-        """Reconstruction less the weighted KL."""
+        """Compute the reconstruction minus the weighted KL."""
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
         kl = self._floored(weights) if self.free_bits else self.kl(weights)
@@ -90,24 +94,24 @@ class BetaELBO(Objective):
         return Evaluation(weights, bound, bound)
 
     def kl(self, weights: LogWeights) -> Tensor:
-        """The plain KL, analytic where asked for and known."""
+        """Compute the KL without weight or floor, analytic where asked for and known."""
         return self._elbo.kl(weights)
 
     def _weight(self) -> float | Tensor:
-        r""":math:`\beta_t`; where it counts, this is a step."""
+        r"""Return :math:`\beta_t`, and count a step where this is one."""
         if self.state is None or not (self.state.training and torch.is_grad_enabled()):
             return self.beta
         return self.beta * (self.state() / self.warmup).clamp(max=1.0)
 
     def _floored(self, weights: LogWeights) -> Tensor:
-        """The KL with each group's mean over the batch at least the free bits, shape ``(B,)``."""
+        """Compute the KL with each group's mean over the batch at least the free bits, shape ``(B,)``."""
         _require_kl_of_each_site(weights)
         groups = [values.mean(0) for values in self._groups(weights)]
         terms = [torch.where(kl.mean(0) < self.free_bits, self.free_bits, kl).sum(-1) for kl in groups]
         return sum(terms, torch.zeros_like(weights.total[0]))
 
     def _groups(self, weights: LogWeights) -> list[Tensor]:
-        """For each latent site the KL of its groups, shape ``(K, B, number of groups)``."""
+        """Compute the KL of the groups of each latent site, shape ``(K, B, number of groups)``."""
         if self.free_bits_per == "dimension":
             return [_kl_of_dimensions(name, weights) for name in weights.latent_terms]
         if self._elbo.analytic_kl:
@@ -116,7 +120,7 @@ class BetaELBO(Objective):
 
 
 class _Steps(nn.Module):
-    """Counts steps."""
+    """A counter of steps."""
 
     count: Tensor
 
@@ -125,14 +129,14 @@ class _Steps(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64), persistent=False)  # no weight of the pair's
 
     def forward(self) -> Tensor:
-        """The number of steps before this one."""
+        """Count a step, and return the number of those before it."""
         before = self.count.clone()
         self.count.add_(1)
         return before
 
 
 def _kl_of_dimensions(name: str, weights: LogWeights) -> Tensor:
-    """The KL of each coordinate of a latent site, shape ``(K, B, D)``."""
+    """Compute the KL of each coordinate of a latent site, shape ``(K, B, D)``."""
     q: Site = weights.guide.nodes[name]
     p: Site = weights.model.nodes[name]
     bases = base_distribution(q["fn"]), base_distribution(p["fn"])
@@ -168,12 +172,12 @@ def _require_kl_of_each_site(weights: LogWeights) -> None:
         )
 
 
-def _require_groups(free_bits: float, free_bits_per: str, analytic_kl: bool) -> None:
+def _require_groups(free_bits: float, free_bits_per: str, analytic_kl: bool | None) -> None:
     if free_bits_per not in get_args(FreeBitsPer):
         raise InputError(
             f"free_bits_per is {free_bits_per!r}; expected one of {', '.join(map(repr, get_args(FreeBitsPer)))}"
         )
-    if free_bits and free_bits_per == "dimension" and not analytic_kl:
+    if free_bits and free_bits_per == "dimension" and analytic_kl is False:
         raise InputError(
             "free_bits_per is 'dimension', which takes the KL of each dimension from a formula, and analytic_kl is False; "
             'take analytic_kl=True, or free_bits_per="site"'

@@ -37,20 +37,20 @@ class CIWAE(WeightBound):
         self.beta = beta
         self._elbo, self._iwae = ELBO(num_particles), IWAE(num_particles)
 
-    def of(self, log_weights: Tensor) -> Tensor:
-        """The combination, shape ``(K, B) -> (B,)``."""
-        return self._mixed(self._elbo.of(log_weights), self._iwae.of(log_weights))
+    def value(self, log_weights: Tensor) -> Tensor:
+        """Combine the two bounds, shape ``(K, B) -> (B,)``."""
+        return self._mixed(self._elbo.value(log_weights), self._iwae.value(log_weights))
 
     def slopes(self, log_weights: Tensor) -> Tensor:
-        """That of the slopes."""
+        """Combine the slopes of the two bounds."""
         return self._mixed(self._elbo.slopes(log_weights), self._iwae.slopes(log_weights))
 
     def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
-        """That of the doubly reparameterised ones."""
+        """Combine the doubly reparameterised slopes of the two bounds."""
         return self._mixed(self._elbo.doubly_reparameterized(log_weights), self._iwae.doubly_reparameterized(log_weights))
 
     def signals(self, log_weights: Tensor) -> Tensor:
-        """That of the signals."""
+        """Combine the signals of the two bounds."""
         return self._mixed(self._elbo.signals(log_weights), self._iwae.signals(log_weights))
 
     def _mixed(self, elbo: Tensor, iwae: Tensor) -> Tensor:

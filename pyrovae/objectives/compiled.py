@@ -1,4 +1,4 @@
-"""An objective on a pair as fused tensor operations: Pyro's handlers run once, when the programs are recorded."""
+"""An objective on a pair, recorded as tensor operations and fused; Pyro's handlers run once, for the recording."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,13 +18,13 @@ from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
 
 Graph = Callable[..., Measurement]
-"""What an objective measures, of the tensors among the arguments."""
-most_graphs = 8
-"""Shapes, and values of other arguments, that one module is recorded for; batches of further ones run eagerly."""
+"""A function from the tensors among the arguments to a measurement."""
+MOST_GRAPHS = 8
+"""Number of shapes, and of values of other arguments, that one module is recorded for; further ones run eagerly."""
 
 
 class CompiledObjective(nn.Module):
-    """What :func:`compile` returns: the parameters and the loss of an objective's module, recorded and fused.
+    """An objective's module with its parameters, whose loss is recorded and fused, as :func:`compile` returns it.
 
     ``compiled(x)`` is the loss, ``compiled.measure(x)`` the loss with its terms.
     """
@@ -36,11 +36,11 @@ class CompiledObjective(nn.Module):
         self._said: set[str] = set()
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Minus the bound, summed over the data, in nats."""
+        """Compute the loss: minus the bound, summed over the data, in nats."""
         return self.measure(*args, **kwargs).loss
 
     def measure(self, *args: Any, **kwargs: Any) -> Measurement:
-        """The loss and, for each datum, bound, reconstruction and KL."""
+        """Compute the loss and, for each datum, bound, reconstruction and KL."""
         arguments = Arguments(args, kwargs)
         graph = self._graph(arguments)
         return self.module.measure(*args, **kwargs) if graph is None else graph(*arguments.tensors)
@@ -52,8 +52,8 @@ class CompiledObjective(nn.Module):
         wanted = tuple(value.requires_grad for value in self.module.parameters())
         training = tuple(module.training for module in self.module.modules())
         key = (arguments.key, wanted, training, torch.is_grad_enabled())
-        if key not in self._graphs and len(self._graphs) >= most_graphs:
-            return self._refuse(f"they were recorded for {most_graphs} {_OTHERS}", arguments)
+        if key not in self._graphs and len(self._graphs) >= MOST_GRAPHS:
+            return self._refuse(f"they were recorded for {MOST_GRAPHS} {_OTHERS}", arguments)
         if key not in self._graphs:
             self._graphs[key] = recorded(lambda: self._record(arguments), lambda: self._run(arguments))
         return self._graphs[key]
@@ -80,7 +80,7 @@ class CompiledObjective(nn.Module):
         return self.module.measure(*args, **kwargs)
 
     def _tried(self, graph: Graph, arguments: Arguments) -> Outcome:
-        """What a measurement of these arguments gives and changes; random generators and buffers stay as they were."""
+        """Find what a measurement of these arguments gives and changes; random generators and buffers stay as they were."""
         named = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
         tensors = leaves(arguments.tensors, [value.requires_grad for value in arguments.tensors])
         named |= {f"argument {place}": value for place, value in enumerate(tensors) if value.requires_grad}
@@ -144,7 +144,7 @@ def compile(module: ObjectiveModule, *example: Any, **named: Any) -> CompiledObj
 
 
 def record(module: ObjectiveModule, arguments: Arguments, function: Callable[..., Any]) -> Recording:
-    """A function of the tensors among the arguments that measures a batch like this.
+    """Record a function of the tensors among the arguments that measures a batch like this.
 
     Raises:
         InputError: where the programs cannot be weighed.
@@ -164,7 +164,7 @@ def _start(module: ObjectiveModule, arguments: Arguments) -> None:
 
 
 def as_tensors(measured: Measurement) -> list[Tensor]:
-    """All of a measurement, outside of any graph of derivatives."""
+    """Return all of a measurement as tensors without gradients."""
     return detached(*measured[:-1], torch.as_tensor(measured.scale, device=measured.loss.device))
 
 
@@ -178,7 +178,7 @@ def _undifferentiable(module: ObjectiveModule, arguments: Arguments) -> Graph:
 
 
 def _differentiable(module: ObjectiveModule, arguments: Arguments) -> Graph:
-    """The measurement, whose loss hands on the gradient that was computed with it."""
+    """Record a measurement whose loss hands on the gradient that was computed with it."""
     parameters = [value for value in module.parameters() if value.requires_grad]
     given = [value.requires_grad for value in arguments.tensors]
 
@@ -205,12 +205,12 @@ def _fused(recording: Recording, args: Sequence[Tensor]) -> Callable[..., Any]:
 
 
 def detached(*tensors: Tensor) -> list[Tensor]:
-    """The same numbers, outside of any graph of derivatives."""
+    """Detach tensors from their graph of derivatives."""
     return [tensor.detach() for tensor in tensors]
 
 
 def leaves(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> tuple[Tensor, ...]:
-    """The tensors, those that are wanted as leaves of a new graph of derivatives."""
+    """Make those tensors that are wanted leaves of a new graph of derivatives."""
     pairs = zip(tensors, wanted, strict=True)
     return tuple(value.detach().requires_grad_() if needed else value for value, needed in pairs)
 

@@ -6,8 +6,9 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.stopped_densities import require_model_stops
 from pyrovae.engine.stopped_programs import stopping_model
 from pyrovae.errors import InputError
+from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.power_mean import PowerMean
-from pyrovae.objectives.weight_bound import Estimator, Evaluation
+from pyrovae.objectives.weight_bound import Estimator
 
 
 class CUBO(PowerMean):
@@ -50,7 +51,7 @@ class CUBO(PowerMean):
         return self.n
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound, with a gradient for the guide alone."""
+        """Compute the bound, with a gradient for the guide alone."""
         return super().evaluate(stopping_model(call))
 
     def examine_gradient(self, call: Call) -> None:

@@ -11,8 +11,9 @@ from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution, is_masked
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.power_mean import PowerMean
+from pyrovae.objectives.reparameterization import require_reparameterized
 from pyrovae.objectives.weight_bound import Estimator
 
 
@@ -57,12 +58,12 @@ class ELBO(PowerMean):
         return 0.0
 
     def check(self, weights: LogWeights) -> None:
-        """Scales are no matter where the densities are only added up."""
+        """Raise an InputError for a site with a scale of its own, unless densities are only added up."""
         if self.estimator in ("score_function", "resampled"):
             super().check(weights)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The mean of log w over particles, with the analytic KL in its place where asked for."""
+        """Compute the mean of log w over particles, with the analytic KL in its place where asked for."""
         if not self.analytic_kl:
             return super().evaluate(call)
         weights = call.weigh(call.draw())
@@ -71,14 +72,14 @@ class ELBO(PowerMean):
         return Evaluation(weights, bound, bound)
 
     def kl(self, weights: LogWeights) -> Tensor:
-        """The KL, analytic where asked for and known."""
+        """Compute the KL, analytic where asked for and known."""
         if not self.analytic_kl:
             return super().kl(weights)
         return sum(kl_terms(weights).values(), torch.zeros_like(weights.log_likelihood)).mean(0)
 
 
 def kl_terms(weights: LogWeights) -> dict[str, Tensor]:
-    """The KL at each site, shape ``(K, B)``, by name: analytic where there is a formula, else a draw of it.
+    """Compute the KL at each site, shape ``(K, B)``, by name: analytic where there is a formula, else a draw of it.
 
     They add up to ``log q(z | x) - log p(z)`` in the mean over draws.
     """
@@ -90,7 +91,7 @@ def kl_terms(weights: LogWeights) -> dict[str, Tensor]:
 
 
 def _analytic_kls(weights: LogWeights) -> dict[str, Tensor]:
-    """``KL(q || p)`` of each latent site for which there is a formula, shape ``(K, B)``, by name."""
+    """Compute ``KL(q || p)`` of each latent site for which there is a formula, shape ``(K, B)``, by name."""
     if not same_order(weights):
         return {}
     kls = {name: _analytic_kl(name, weights) for name in weights.latent_terms}
@@ -98,7 +99,7 @@ def _analytic_kls(weights: LogWeights) -> dict[str, Tensor]:
 
 
 def same_order(weights: LogWeights) -> bool:
-    """Whether both programs draw their latents in one order, so that each site's KL is given the same others."""
+    """Return whether both programs draw their latents in one order, so that each site's KL is given the same others."""
     return [*weights.latent_terms] == [name for name in weights.proposal_terms if name in weights.latent_terms]
 
 
@@ -115,7 +116,7 @@ def _analytic_kl(name: str, weights: LogWeights) -> Tensor | None:
 
 
 def has_formula(name: str, weights: LogWeights) -> bool:
-    """Whether nothing but the two families stands in the way of an analytic KL at a site."""
+    """Return whether an analytic KL at a site depends on the two families alone: no scale, no mask, no Delta."""
     q: Site = weights.guide.nodes[name]
     p: Site = weights.model.nodes[name]
     delta = isinstance(base_distribution(q["fn"]), Delta)  # Pyro's formula for it forgets its log_density

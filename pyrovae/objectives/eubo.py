@@ -11,7 +11,9 @@ from pyrovae.engine.stopped_densities import require_model_stops
 from pyrovae.engine.stopped_programs import stopping_model
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 from pyrovae.objectives.thermodynamic_elbo import tilted_mean
 
 Posterior = Literal["resampled", "simulated"]
@@ -61,14 +63,14 @@ class EUBO(Objective):
         self.posterior: Posterior = posterior
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound, with a gradient for the guide alone."""
+        """Compute the bound, with a gradient for the guide alone."""
         weights = self._weigh(stopping_model(call))
         weights.require_densities("EUBO")
-        bound = self.of(weights.total)
+        bound = self.value(weights.total)
         return Evaluation(weights, bound, bound)
 
-    def of(self, log_weights: Tensor) -> Tensor:
-        """The mean log weight, the draws counted by their weights, shape ``(K, B) -> (B,)``."""
+    def value(self, log_weights: Tensor) -> Tensor:
+        """Compute the mean log weight, each draw counted by its normalised weight, shape ``(K, B) -> (B,)``."""
         return tilted_mean(log_weights, 1.0)
 
     def _weigh(self, call: Call) -> LogWeights:

@@ -1,4 +1,4 @@
-"""InfoVAE."""
+"""The InfoVAE objective: the ELBO with the maximum mean discrepancy of the aggregate posterior."""
 
 import math
 
@@ -12,11 +12,13 @@ from pyrovae.engine.sites import Site
 from pyrovae.engine.stopped_programs import keeping_buffers
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 
 
 class InfoVAE(Objective):
-    r"""InfoVAE: a part of the KL, and the distance of the aggregate posterior from the prior.
+    r"""The InfoVAE objective: a part of the KL, and the discrepancy of the aggregate posterior from the prior.
 
     .. math::
         E_q[\log p(x \mid z)] - (1 - \alpha)\, KL(q(z \mid x) \,\|\, p(z)) - (\alpha + \lambda - 1)\, MMD^2(q(z), p(z)),
@@ -80,7 +82,7 @@ class InfoVAE(Objective):
         self.bandwidth = bandwidth
 
     def evaluate(self, call: Call) -> Evaluation:
-        """Reconstruction less the KL's part and the discrepancy's."""
+        """Compute the reconstruction minus the weighted KL and the weighted discrepancy."""
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
         prior = keeping_buffers(call).simulate()
@@ -97,7 +99,7 @@ class InfoVAE(Objective):
         return Evaluation(weights, bound, bound - factor * score, (mmd,))
 
     def _pairs(self, z: Tensor, simulated: Tensor) -> Tensor:
-        """The four kernels of all pairs of data, with their signs, shape ``(K, B, D), (K, B, D) -> (4, K, B, B)``."""
+        """Compute the four kernels of all pairs of data, signed, shape ``(K, B, D), (K, B, D) -> (4, K, B, B)``."""
         if z.shape[1] < 2:
             raise InputError(
                 "the batch has a single datum, which says nothing of the distance of q(z) from the prior; InfoVAE needs at "
@@ -107,19 +109,19 @@ class InfoVAE(Objective):
         return torch.stack([self._kernel(z, z), self._kernel(simulated, simulated), -across, -across.mT])
 
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
-        """k of every pair, shape ``(K, B, D), (K, B, D) -> (K, B, B)``."""
+        """Compute the kernel of every pair, shape ``(K, B, D), (K, B, D) -> (K, B, B)``."""
         bandwidth = self.bandwidth or math.sqrt(max(a.shape[-1], 1))
         distances = (a[:, :, None] - b[:, None]).square().sum(-1)
         return (-distances / (2.0 * bandwidth**2)).exp()
 
 
 def _over_others(pairs: Tensor) -> Tensor:
-    """The mean over the other data, shape ``(K, B, B) -> (K, B)``."""
+    """Average over the other data, shape ``(K, B, B) -> (K, B)``."""
     return (pairs.sum(-1) - pairs.diagonal(dim1=-2, dim2=-1)) / (pairs.shape[-1] - 1)
 
 
 def _score(prior: Trace, names: list[str], weights: LogWeights) -> Tensor:
-    r""":math:`\log p` of those latents whose draws carry no gradient, shape ``(K, B)``."""
+    r"""Compute :math:`\log p` of those latents whose draws carry no gradient, shape ``(K, B)``."""
     sites: list[Site] = [prior.nodes[name] for name in names if not prior.nodes[name]["fn"].has_rsample]
     terms = [
         per_datum(site["fn"].log_prob(site["value"].detach()), site, len(weights.total), weights.plates) for site in sites
@@ -128,7 +130,7 @@ def _score(prior: Trace, names: list[str], weights: LogWeights) -> Tensor:
 
 
 def latent_vectors(trace: Trace, names: list[str], weights: LogWeights) -> Tensor:
-    """The latents of a trace at these sites as one vector for each particle and datum, shape ``(K, B, D)``."""
+    """Join the latents of a trace at these sites to one vector for each particle and datum, shape ``(K, B, D)``."""
     sites: list[Site] = [trace.nodes[name] for name in names]
     vectors = [coordinates(site["value"], site, weights.plates) for site in sites]
     return torch.cat([weights.total.new_zeros(*weights.total.shape, 0), *vectors], -1)

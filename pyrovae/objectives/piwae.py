@@ -1,13 +1,15 @@
-"""IWAE for the model, its lower-variance relative MIWAE for the guide."""
+"""The partially importance-weighted objective: IWAE for the model, MIWAE for the guide."""
 
 import torch
 
 from pyrovae.engine.call import Call
 from pyrovae.engine.stopped_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
+from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.miwae import MIWAE
-from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
+from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.power_mean import require_groups
+from pyrovae.objectives.reparameterization import weigh_apart
 from pyrovae.objectives.weight_bound import counted
 
 
@@ -42,7 +44,7 @@ class PIWAE(Objective):
         self.doubly_reparameterized = doubly_reparameterized
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound of the model, and the two gradients."""
+        """Compute the bound of the model, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._of_model.evaluate(call)
         draws, weights, alive = weigh_apart(self, call)
@@ -53,7 +55,7 @@ class PIWAE(Objective):
         else:
             proposal, slopes = weights.log_proposal, self._of_guide.slopes(log_weights)
         surrogate = of_model + counted(slopes, alive - proposal)
-        return Evaluation(weights, self._of_model.of(log_weights), surrogate)
+        return Evaluation(weights, self._of_model.value(log_weights), surrogate)
 
     def examine_gradient(self, call: Call) -> None:
         """Raise an InputError where a parameter would escape being stopped, too."""

@@ -10,11 +10,11 @@ from pyrovae.errors import InputError
 from pyrovae.objectives.weight_bound import Estimator, WeightBound, normalized_powers
 
 _SMALL = 1e-2
-"""Below this power the result is computed as a correction to the mean of the logarithms, which rounding would swallow."""
+"""Power below which the result is computed as a correction to the mean of the logarithms, lest rounding swallow it."""
 
 
 def log_power_mean(log_weights: Tensor, power: float) -> Tensor:
-    r""":math:`\frac1\gamma \log \frac1K \sum_k w_k^\gamma` over the first dimension; the mean of :math:`\log w` at 0."""
+    r"""Compute :math:`\frac1\gamma \log \frac1K \sum_k w_k^\gamma` along the first axis; the mean of :math:`\log w` at 0."""
     mean = log_weights.mean(0)
     if power == 0.0:
         return mean
@@ -50,23 +50,23 @@ class PowerMean(WeightBound):
     @property
     @abstractmethod
     def power(self) -> float:
-        r""":math:`\gamma`."""
+        r"""The power :math:`\gamma`."""
 
-    def of(self, log_weights: Tensor) -> Tensor:
-        """F, shape ``(M K, B) -> (B,)``."""
+    def value(self, log_weights: Tensor) -> Tensor:
+        """Compute the bound F, shape ``(M K, B) -> (B,)``."""
         return self._of_groups(log_weights).mean(0)
 
     def slopes(self, log_weights: Tensor) -> Tensor:
-        """The normalised powers of the weights, of each group by itself, over the number of groups."""
+        """Compute the normalised powers of the weights within each group, divided by the number of groups."""
         return self._normalized(log_weights).flatten(0, 1) / self._groups
 
     def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
-        r""":math:`c (1 - \gamma + \gamma s)`."""
+        r"""Compute :math:`c (1 - \gamma + \gamma s)`."""
         normalized = self._normalized(log_weights)
         return (normalized * (1 - self.power + self.power * normalized)).flatten(0, 1) / self._groups
 
     def signals(self, log_weights: Tensor) -> Tensor:
-        """The value of a particle's group less the mean of the other groups', over the number of groups."""
+        """Compute the value of a particle's group minus the mean of the other groups', divided by the number of groups."""
         values = self._of_groups(log_weights)
         others = (values.sum(0) - values) / max(1, self._groups - 1)
         signals = (values - others) / self._groups

@@ -1,4 +1,4 @@
-"""Reweighted wake-sleep."""
+"""The reweighted wake-sleep algorithm."""
 
 import torch
 
@@ -8,12 +8,13 @@ from pyrovae.engine.plates import Plates
 from pyrovae.engine.stopped_draws import draw_stopped, require_density
 from pyrovae.errors import InputError
 from pyrovae.objectives.iwae import IWAE
-from pyrovae.objectives.objective import Evaluation, Objective
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.weight_bound import counted
 
 
 class ReweightedWakeSleep(Objective):
-    r"""Reweighted wake-sleep.
+    r"""The reweighted wake-sleep algorithm.
 
     With normalised weights :math:`\tilde w_k` of K draws of the guide, for each datum by itself, the model climbs IWAE's
     bound, and the guide fits the posterior that these draws tell of (wake) or the latents of data that the model dreams
@@ -54,12 +55,12 @@ class ReweightedWakeSleep(Objective):
         self._iwae = IWAE(num_particles)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """IWAE's bound, and the gradients of the phases."""
+        """Compute IWAE's bound, and the gradients of the phases."""
         weights = call.weigh(draw_stopped(call))
         weights.require_densities("ReweightedWakeSleep")
         require_density(self, weights)
         log_weights = weights.total.detach()
-        bound = self._iwae.of(log_weights)
+        bound = self._iwae.value(log_weights)
         if not torch.is_grad_enabled():
             return Evaluation(weights, bound, bound)
         wake = weights.log_joint + self.insomnia * weights.log_proposal
@@ -70,6 +71,6 @@ class ReweightedWakeSleep(Objective):
 
 
 def asleep(call: Call, plates: Plates) -> torch.Tensor:
-    r""":math:`\log q(z' \mid x')` of one dreamt datum for each of the batch, shape ``(B,)``."""
+    r"""Compute :math:`\log q(z' \mid x')` of one dreamt datum for each of the batch, shape ``(B,)``."""
     dreamt, draws = dream(call)
     return dreamt.density(draws, plates)[0]

@@ -1,4 +1,4 @@
-r"""Bounds from draws that are stratified: what a finite choice in the guide comes out as is not drawn, it is gone through.
+r"""Bounds from stratified draws: a finite choice in the guide is enumerated, not sampled.
 
 The choice is the component of a mixture, or the value of a discrete site. Of C outcomes with probabilities :math:`\pi_c(x)`
 each has K / C of the K draws, and each of these draws the share :math:`C \pi_c / K` in means over q. The gradient of
@@ -21,7 +21,9 @@ from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 from pyrovae.objectives.weight_bound import counted
 
 
@@ -38,11 +40,11 @@ class Stratified(Objective):
         super().__init__(num_particles)
 
     @abstractmethod
-    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
-        """The bound, shapes ``(K, B), (K, B) -> (B,)``."""
+    def value(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+        """Compute the bound, shapes ``(K, B), (K, B) -> (B,)``."""
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The bound, which is differentiated as it is."""
+        """Compute the bound, which is differentiated as it is."""
         with _GoneThrough():
             draws = call.draw()
         weights = call.weigh(draws)
@@ -50,21 +52,21 @@ class Stratified(Objective):
             self._require_one_choice(weights.guide.nodes[name])
         weights.require_densities(type(self).__name__)
         require_reparameterized(self, weights)
-        bound = self.of(weights.total, self._log_shares(weights))
+        bound = self.value(weights.total, self._log_shares(weights))
         return Evaluation(weights, bound, bound)
 
     def reparameterizes(self, site: Site) -> bool:
-        """Of a mixture the components count; of a discrete site nothing is drawn."""
+        """Return whether a draw carries a gradient: of a mixture the components count; a discrete site is enumerated."""
         if isinstance(site["fn"], MixtureSameFamily):
             return site["fn"].component_distribution.has_rsample
         return site["fn"].has_enumerate_support or super().reparameterizes(site)
 
     def reconstruction(self, weights: LogWeights) -> Tensor:
-        """The mean over q of the log likelihood."""
+        """Compute the mean over q of the log likelihood."""
         return counted(self._log_shares(weights).exp(), weights.log_likelihood)
 
     def kl(self, weights: LogWeights) -> Tensor:
-        """The estimate of the KL, with each draw's share."""
+        """Estimate the KL, with each draw's share."""
         return counted(self._log_shares(weights).exp(), weights.log_proposal - weights.log_prior)
 
     def _require_one_choice(self, site: Site) -> None:
@@ -78,7 +80,7 @@ class Stratified(Objective):
             )
 
     def _log_shares(self, weights: LogWeights) -> Tensor:
-        r""":math:`\log (C \pi_c / K)` of the outcome that each draw has, shape ``(K, B)``."""
+        r"""Compute :math:`\log (C \pi_c / K)` of the outcome that each draw has, shape ``(K, B)``."""
         sites = {name: weights.guide.nodes[name] for name in weights.proposal_terms}
         choices = {name: site for name, site in sites.items() if _is_choice(site)}
         if not choices:
@@ -107,7 +109,7 @@ class Stratified(Objective):
 
 
 class SELBO(Stratified):
-    r"""The evidence lower bound, with what a finite choice in the guide comes out as summed and not drawn.
+    r"""The evidence lower bound with a finite choice in the guide enumerated, not sampled.
 
     .. math::
         \mathcal L(x) = \sum_{c=1}^C \pi_c(x)\, E_{z \sim q_c(z \mid x)} [\log p(x, z) - \log q(z \mid x)]
@@ -131,13 +133,13 @@ class SELBO(Stratified):
         | https://arxiv.org/abs/1406.5298
     """
 
-    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
-        """The mean of the log weights by their shares."""
+    def value(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+        """Average the log weights by their shares."""
         return counted(log_shares.exp(), log_weights)
 
 
 class SIWAE(Stratified):
-    r"""The importance-weighted bound, with what a finite choice in the guide comes out as summed and not drawn.
+    r"""The importance-weighted bound with a finite choice in the guide enumerated, not sampled.
 
     .. math::
         \mathcal L_K(x) = E \Big[ \log \frac{C}{K} \sum_{t=1}^{K / C} \sum_{c=1}^C \pi_c(x)\,
@@ -161,13 +163,13 @@ class SIWAE(Stratified):
         | https://arxiv.org/abs/2003.01687
     """
 
-    def of(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
-        """The logarithm of the mean of the weights by their shares."""
+    def value(self, log_weights: Tensor, log_shares: Tensor) -> Tensor:
+        """Compute the logarithm of the mean of the weights by their shares."""
         return (log_weights + log_shares).logsumexp(0)
 
 
 class _GoneThrough(Messenger):
-    """At a finite choice, take the outcomes in turn along the particles, the outermost dimension."""
+    """A handler that, at a finite choice, takes the outcomes in turn along the particles, the outermost dimension."""
 
     def _pyro_sample(self, msg: Any) -> None:
         if not _is_choice(msg) or msg["done"]:
@@ -187,7 +189,7 @@ def _is_choice(site: Site) -> bool:
 
 
 def _log_probabilities(site: Site) -> Tensor:
-    """Of the outcomes, which lie along the last dimension."""
+    """Compute the log probabilities of the outcomes, along the last dimension."""
     fn = site["fn"]
     if isinstance(fn, MixtureSameFamily):
         return fn.mixture_distribution.logits.log_softmax(-1)
@@ -197,7 +199,7 @@ def _log_probabilities(site: Site) -> Tensor:
 
 
 def _of_particle(values: Tensor, dim: int) -> Tensor:
-    """Of outcomes along ``dim`` that of the particle that runs, or, where all run together, one after another."""
+    """Select from outcomes along ``dim`` that of the running particle, or all in turn where particles run together."""
     particle = current_particle()
     if particle is None:
         return _in_turn(*((values.transpose(0, 1), 1) if dim == 0 else (values, dim)))
@@ -205,7 +207,7 @@ def _of_particle(values: Tensor, dim: int) -> Tensor:
 
 
 def _outcomes(site: Site) -> Tensor:
-    """The values that a discrete site can have, along the first dimension."""
+    """Enumerate the values that a discrete site can have, along the first dimension."""
     try:
         return site["fn"].enumerate_support()
     except NotImplementedError as error:  # a Binomial with another number of trials for each datum, say
@@ -216,6 +218,6 @@ def _outcomes(site: Site) -> Tensor:
 
 
 def _in_turn(values: Tensor, dim: int) -> Tensor:
-    """Of each row of the first dimension one outcome, which lie along ``dim``: the first, the second, and so on again."""
+    """Select for each row of the first dimension one outcome along ``dim``: the first, the second, and so on again."""
     rows = torch.arange(len(values), device=values.device)
     return values.movedim(dim, 1)[rows, rows % values.shape[dim]]

@@ -7,7 +7,9 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.stopped_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.errors import InputError
 from pyrovae.objectives.iwae import IWAE
-from pyrovae.objectives.objective import Evaluation, Objective, weigh_apart
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import weigh_apart
 from pyrovae.objectives.weight_bound import counted
 
 
@@ -45,7 +47,7 @@ class TailAdaptive(Objective):
         self._iwae = IWAE(num_particles)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """IWAE's bound, and the two gradients."""
+        """Compute IWAE's bound, and the two gradients."""
         if not torch.is_grad_enabled():
             return self._iwae.evaluate(call)
         draws, weights, alive = weigh_apart(self, call)
@@ -53,10 +55,10 @@ class TailAdaptive(Objective):
         of_model = counted(self._iwae.slopes(log_weights), weights.log_joint)
         shares = self.shares(log_weights).masked_fill(log_weights == -torch.inf, 0.0)  # no way back from a weight of zero
         of_guide = counted(shares, alive - stopped_density(call, draws, weights))
-        return Evaluation(weights, self._iwae.of(log_weights), of_model + of_guide)
+        return Evaluation(weights, self._iwae.value(log_weights), of_model + of_guide)
 
     def shares(self, log_weights: Tensor) -> Tensor:
-        r""":math:`\rho`, shape ``(K, B)``, which sums to 1 over the draws."""
+        r"""Compute :math:`\rho`, shape ``(K, B)``, which sums to 1 over the draws."""
         tail = (log_weights[:, None] >= log_weights[None]).sum(0, dtype=log_weights.dtype) / len(log_weights)
         powers = tail**self.tail_adaptive_beta
         return powers / powers.sum(0)

@@ -15,7 +15,9 @@ from pyrovae.engine.supports import base_distribution
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import has_formula
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 
 
 class TCVAE(Objective):
@@ -81,7 +83,7 @@ class TCVAE(Objective):
         self.dataset_size = dataset_size
 
     def evaluate(self, call: Call) -> Evaluation:
-        """Reconstruction less the three terms."""
+        """Compute the reconstruction minus the three weighted terms."""
         weights = call.weigh(call.draw())
         require_reparameterized(self, weights)
         information, correlation, dimensions = terms = self._terms(weights)
@@ -96,7 +98,7 @@ class TCVAE(Objective):
             _require_independent(earlier, later, weights)
 
     def _terms(self, weights: LogWeights) -> tuple[Tensor, Tensor, Tensor]:
-        """The three terms, each of shape ``(B,)``."""
+        """Compute the three terms, each of shape ``(B,)``."""
         log_q = _of_all_pairs(weights)
         log_size = math.log(self.dataset_size) + math.log(log_q.shape[-2])
         joint = log_q.sum(-1).logsumexp(-1) - log_size
@@ -107,14 +109,14 @@ class TCVAE(Objective):
 
 
 def _of_all_pairs(weights: LogWeights) -> Tensor:
-    r""":math:`\log q(z_{kid} \mid x_j)` of every draw at every datum, shape ``(K, B, B, D)``, over k, i, j and d."""
+    r"""Compute :math:`\log q(z_{kid} \mid x_j)` of every draw at every datum, shape ``(K, B, B, D)``, over k, i, j and d."""
     pairs = [_site_at_all(name, weights) for name in weights.proposal_terms]
     shape = weights.total.shape
     return torch.cat([weights.total.new_zeros(*shape, shape[1], 0), *pairs], -1)
 
 
 def _site_at_all(name: str, weights: LogWeights) -> Tensor:
-    """The same of one site, D being its coordinates: its distribution has j in its data plate, so i goes before all."""
+    """Compute that of one site, D being its coordinates: its distribution has j in its data plate, so i goes before all."""
     site: Site = weights.guide.nodes[name]
     base = _require_scalars(name, weights)
     data = next(frame.dim for frame in site["cond_indep_stack"] if frame.name == weights.plates.data)
@@ -126,7 +128,7 @@ def _site_at_all(name: str, weights: LogWeights) -> Tensor:
 
 
 def _require_scalars(name: str, weights: LogWeights) -> Any:
-    """The distribution of a guide's coordinates, or an InputError where they have no densities of their own."""
+    """Return the distribution of a guide's coordinates; raise an InputError where they have no densities of their own."""
     site: Site = weights.guide.nodes[name]
     base: Any = base_distribution(site["fn"])
     if name not in weights.latent_terms:
@@ -144,7 +146,7 @@ def _require_scalars(name: str, weights: LogWeights) -> Any:
 
 
 class _Followed(Messenger):
-    """Draws whose use can be seen in the graph of derivatives, whether or not the guide has parameters to train."""
+    """A handler whose draws can be followed in the graph of derivatives, even if the guide has no parameters to train."""
 
     def _pyro_post_sample(self, msg: Any) -> None:
         value = msg["value"]

@@ -58,44 +58,44 @@ class ThermodynamicELBO(WeightBound):
         logs = [math.log(smallest_beta) * (1 - j / (num_partitions - 1)) for j in range(num_partitions - 1)]
         self.betas = (0.0, *map(math.exp, logs)) if num_partitions > 1 else (0.0,)
 
-    def of(self, log_weights: Tensor) -> Tensor:
-        """The sum, shape ``(K, B) -> (B,)``."""
+    def value(self, log_weights: Tensor) -> Tensor:
+        """Compute the Riemann sum, shape ``(K, B) -> (B,)``."""
         return self._added(tilted_mean, log_weights)
 
     def slopes(self, log_weights: Tensor) -> Tensor:
-        """The sum of the terms' slopes."""
+        """Sum the terms' slopes."""
         return self._added(tilted_slopes, log_weights)
 
     def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
-        """The sum of the terms' slopes less their second derivatives."""
+        """Sum the terms' slopes minus their second derivatives."""
         return self.slopes(log_weights) - self._added(tilted_curvatures, log_weights)
 
-    def _added(self, of: Callable[[Tensor, float], Tensor], log_weights: Tensor) -> Tensor:
+    def _added(self, term: Callable[[Tensor, float], Tensor], log_weights: Tensor) -> Tensor:
         ends = zip(self.betas, (*self.betas[1:], 1.0), strict=True)
-        return reduce(add, ((after - before) * of(log_weights, before) for before, after in ends))
+        return reduce(add, ((after - before) * term(log_weights, before) for before, after in ends))
 
 
 def tilted_mean(log_weights: Tensor, beta: float) -> Tensor:
-    r""":math:`E_{\pi_\beta}[\log w]`: the mean of :math:`h = \log w` with probabilities :math:`s \propto e^{\beta h}`."""
+    r"""Compute :math:`E_{\pi_\beta}[\log w]`, the mean of :math:`h = \log w` under :math:`s \propto e^{\beta h}`."""
     probabilities = normalized_powers(log_weights, beta)
     counted = log_weights.masked_fill(probabilities == 0.0, 0.0)  # a weight of zero times its probability, zero, is zero
     return (probabilities * counted).sum(0)
 
 
 def tilted_slopes(log_weights: Tensor, beta: float) -> Tensor:
-    r"""Its derivative with respect to each :math:`h_k`, :math:`s_k + \beta s_k (h_k - \bar h)`."""
+    r"""Compute the derivative of :func:`tilted_mean` by each :math:`h_k`, :math:`s_k + \beta s_k (h_k - \bar h)`."""
     probabilities, deviations = _tilted(log_weights, beta)
     return probabilities * (1 + beta * deviations)
 
 
 def tilted_curvatures(log_weights: Tensor, beta: float) -> Tensor:
-    r"""The second one, :math:`2 \beta s_k (1 - s_k) + \beta^2 s_k (1 - 2 s_k) (h_k - \bar h)`."""
+    r"""Compute its second derivative, :math:`2 \beta s_k (1 - s_k) + \beta^2 s_k (1 - 2 s_k) (h_k - \bar h)`."""
     s, deviations = _tilted(log_weights, beta)
     return 2 * beta * s * (1 - s) + beta**2 * s * (1 - 2 * s) * deviations
 
 
 def _tilted(log_weights: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """The probabilities, and the deviations from the mean under them; of what has none, zero."""
+    """Compute the probabilities, and the deviations from the mean under them, 0 where the probability is."""
     probabilities = normalized_powers(log_weights, beta)
     if beta == 0.0:
         return probabilities, torch.zeros_like(log_weights)  # which are not looked at

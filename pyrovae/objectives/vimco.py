@@ -1,4 +1,4 @@
-"""The importance-weighted bound for guides that cannot be reparameterised."""
+"""The importance-weighted bound with VIMCO's gradient, for guides that cannot be reparameterised."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from pyrovae.objectives.power_mean import PowerMean
 
 
 class VIMCO(PowerMean):
-    r"""The importance-weighted bound for guides that cannot be reparameterised.
+    r"""The importance-weighted bound with VIMCO's gradient, for guides that cannot be reparameterised.
 
     The bound is IWAE's. Its gradient is that of the score function with a baseline for each particle, made of the others:
 
@@ -41,10 +41,10 @@ class VIMCO(PowerMean):
         return 1.0
 
     def signals(self, log_weights: Tensor) -> Tensor:
-        """The bound less what it would be with a particle's weight the geometric mean of the others'."""
+        """Compute the bound minus what it would be with a particle's weight replaced by the geometric mean of the others."""
         number = len(log_weights)
         mine = torch.eye(number, dtype=torch.bool, device=log_weights.device)[..., None]
         others = log_weights[:, None].masked_fill(mine, 0.0)  # the second dimension says which is left out
         geometric = others.sum(0) / (number - 1)
-        without = self.of(torch.where(mine, geometric, others))
-        return self.of(log_weights) - without.masked_fill(without == -torch.inf, 0.0)  # where all others are impossible
+        without = self.value(torch.where(mine, geometric, others))
+        return self.value(log_weights) - without.masked_fill(without == -torch.inf, 0.0)  # where all others are impossible

@@ -1,10 +1,11 @@
-"""Wake-sleep."""
+"""The wake-sleep algorithm."""
 
 import torch
 
 from pyrovae.engine.call import Call
 from pyrovae.engine.stopped_draws import draw_stopped, require_density
-from pyrovae.objectives.objective import Evaluation, Objective
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.reweighted_wake_sleep import asleep
 
 
@@ -34,7 +35,7 @@ class WakeSleep(Objective):
         super().__init__(num_particles)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """The ELBO, and the gradients of the two phases."""
+        """Compute the ELBO, and the gradients of the two phases."""
         weights = call.weigh(draw_stopped(call))
         weights.require_densities("WakeSleep")
         require_density(self, weights)

@@ -42,13 +42,15 @@ from pyrovae.engine.stopped_densities import require_guide_stops, require_same, 
 from pyrovae.engine.stopped_draws import density_of_draws, draw_stopped
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.objectives.objective import Evaluation, Objective, require_reparameterized
+from pyrovae.objectives.measurement import Evaluation
+from pyrovae.objectives.objective import Objective
+from pyrovae.objectives.reparameterization import require_reparameterized
 
 Estimator = Literal["reparameterized", "score_function", "stl", "dreg", "resampled"]
 
 
 class WeightBound(Objective):
-    """A bound that is a function F of the log weights alone, of shape ``(K, B)``; subclasses say which.
+    """A bound that is a function F of the log weights alone, of shape ``(K, B)``, which a subclass defines.
 
     Args:
         num_particles: the number K of draws a datum.
@@ -62,32 +64,32 @@ class WeightBound(Objective):
         self.estimator: Estimator = estimator
 
     @abstractmethod
-    def of(self, log_weights: Tensor) -> Tensor:
-        """F, shape ``(K, B) -> (B,)``."""
+    def value(self, log_weights: Tensor) -> Tensor:
+        """Compute the bound F, shape ``(K, B) -> (B,)``, in nats."""
 
     @abstractmethod
     def slopes(self, log_weights: Tensor) -> Tensor:
-        r""":math:`c_k = \partial F / \partial h_k`, shape ``(K, B)``."""
+        r"""Compute :math:`c_k = \partial F / \partial h_k`, shape ``(K, B)``."""
 
     @abstractmethod
     def doubly_reparameterized(self, log_weights: Tensor) -> Tensor:
-        r""":math:`d_k = c_k - \partial c_k / \partial h_k`, shape ``(K, B)``."""
+        r"""Compute :math:`d_k = c_k - \partial c_k / \partial h_k`, shape ``(K, B)``."""
 
     def signals(self, log_weights: Tensor) -> Tensor:
-        r"""What multiplies :math:`\partial \log q(z_k)` in the score function, shape ``(K, B)``."""
-        return self.of(log_weights).expand_as(log_weights)
+        r"""Compute the factors of :math:`\partial \log q(z_k)` in the score function, shape ``(K, B)``."""
+        return self.value(log_weights).expand_as(log_weights)
 
     def check(self, weights: LogWeights) -> None:
         """Raise an InputError where F would not be made of densities."""
         weights.require_densities(type(self).__name__)
 
     def evaluate(self, call: Call) -> Evaluation:
-        """F of the weights, with the surrogate of the estimator where gradients are wanted."""
+        """Compute F of the weights, with the surrogate of the estimator where gradients are wanted."""
         if torch.is_grad_enabled():
             return _estimators[self.estimator](self, call)
         weights = call.weigh(call.draw())
         self.check(weights)
-        bound = self.of(weights.total)
+        bound = self.value(weights.total)
         return Evaluation(weights, bound, bound)
 
     def examine_gradient(self, call: Call) -> None:
@@ -100,14 +102,14 @@ class WeightBound(Objective):
 def _reparameterized(bound: WeightBound, call: Call) -> Evaluation:
     weights = call.weigh(call.draw())
     _check(bound, weights)
-    value = bound.of(weights.total)
+    value = bound.value(weights.total)
     return Evaluation(weights, value, value)
 
 
 def _score_function(bound: WeightBound, call: Call) -> Evaluation:
     weights = call.weigh(draw_stopped(call))
     bound.check(weights)
-    value = bound.of(weights.total)
+    value = bound.value(weights.total)
     signals = bound.signals(weights.total.detach())
     return Evaluation(weights, value, value + (signals * density_of_draws(weights)).sum(0))
 
@@ -116,8 +118,8 @@ def _stl(bound: WeightBound, call: Call) -> Evaluation:
     draws = call.draw()
     weights = call.weigh(draws)
     _check(bound, weights)
-    surrogate = bound.of(weights.log_joint - stopped_density(call, draws, weights))
-    return Evaluation(weights, bound.of(weights.total), surrogate)
+    surrogate = bound.value(weights.log_joint - stopped_density(call, draws, weights))
+    return Evaluation(weights, bound.value(weights.total), surrogate)
 
 
 def _dreg(bound: WeightBound, call: Call) -> Evaluation:
@@ -130,7 +132,7 @@ def _dreg(bound: WeightBound, call: Call) -> Evaluation:
     factors = torch.where(slopes == 0.0, 0.0, bound.doubly_reparameterized(log_weights) / slopes)
     landed = weights.log_joint - stopped_density(call, tapped.trace, weights)
     surrogate = counted(slopes, landed) + tapped.scaled(factors, weights)
-    return Evaluation(weights, bound.of(log_weights), surrogate)
+    return Evaluation(weights, bound.value(log_weights), surrogate)
 
 
 def _resampled(bound: WeightBound, call: Call) -> Evaluation:
@@ -146,23 +148,23 @@ def _resampled(bound: WeightBound, call: Call) -> Evaluation:
     joint = one.joint(one.observe(single), choose(draws, index, weights), weights.plates)
     require_same("the model", joint, weights.log_joint.gather(0, index[None]))
     surrogate = joint[0] - weights.log_proposal.gather(0, index[None])[0]
-    return Evaluation(weights, bound.of(log_weights), surrogate)
+    return Evaluation(weights, bound.value(log_weights), surrogate)
 
 
 def _drawn(probabilities: Tensor) -> Tensor:
-    """An index for each datum, shape ``(B,)``, drawn with probabilities of shape ``(K, B)``."""
+    """Draw an index for each datum, shape ``(B,)``, with probabilities of shape ``(K, B)``."""
     cumulative = probabilities.cumsum(0)
     threshold = torch.rand_like(probabilities[0]) * cumulative[-1]
     return (cumulative <= threshold).sum(0).clamp(max=len(probabilities) - 1)
 
 
 def counted(factors: Tensor, terms: Tensor) -> Tensor:
-    """The sum over draws of terms times constant factors: where the factor is zero, so is the product, of any term."""
+    """Sum terms times constant factors over draws; where the factor is zero, so is the product, of any term."""
     return (factors * terms.masked_fill(factors == 0.0, 0.0)).sum(0)
 
 
 def normalized_powers(log_weights: Tensor, power: float, dim: int = 0) -> Tensor:
-    r""":math:`w_k^\gamma / \sum_j w_j^\gamma` along a dimension."""
+    r"""Compute :math:`w_k^\gamma / \sum_j w_j^\gamma` along a dimension."""
     scaled = power * log_weights if power else torch.zeros_like(log_weights)  # the power 0 of a weight of 0 is 1
     return scaled.softmax(dim)
 

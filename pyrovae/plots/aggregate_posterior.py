@@ -1,4 +1,4 @@
-"""Whether all latents together look like draws of the prior."""
+"""A figure of the aggregate posterior against the prior."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,12 +12,12 @@ from pyrovae.plots.axes import as_array, given_or_new, quiet
 from pyrovae.plots.palette import FIRST
 
 SHARES = (0.5, 0.95)
-"""The parts of the draws that contours enclose."""
+"""Shares of the draws that contours enclose."""
 MOST = 2000
-"""So many draws of each make the contours and are drawn as points; the deviations are of all."""
+"""Number of draws of each that make the contours and are drawn as points; the deviations are of all."""
 
 NAMED = 32
-"""Up to so many dimensions have their names at their bars; of more it is their ranks."""
+"""Number of dimensions up to which bars have names; above it they have ranks."""
 
 
 def aggregate_posterior(
@@ -74,7 +74,7 @@ def _require_draws(prior: np.ndarray, posterior: np.ndarray) -> None:
 
 
 def _projected(prior: np.ndarray, posterior: np.ndarray) -> tuple[list[np.ndarray], tuple[str, str]]:
-    """Both in the plane, and the names of its axes."""
+    """Project both to the plane, and name its axes."""
     if prior.shape[1] == 2:
         return [prior, posterior], ("z1", "z2")
     from sklearn.decomposition import PCA  # takes a second to import
@@ -86,7 +86,7 @@ def _projected(prior: np.ndarray, posterior: np.ndarray) -> tuple[list[np.ndarra
 
 
 def _draw_contours(ax: Axes, draws: np.ndarray, colour: str, style: str) -> None:
-    """Contours of the highest density; none where the draws lie on a line, which has no density in the plane."""
+    """Draw contours of the highest density; none where the draws lie on a line, which has no density in the plane."""
     from scipy.stats import gaussian_kde
 
     if np.linalg.matrix_rank(np.cov(draws.T)) < 2:
@@ -101,7 +101,7 @@ def _draw_contours(ax: Axes, draws: np.ndarray, colour: str, style: str) -> None
 
 
 def _draw_deviations(ax: Axes, prior: np.ndarray, posterior: np.ndarray) -> None:
-    """The standard deviations by dimension, in axes to the right, for which those of the plane make room."""
+    """Draw the standard deviations by dimension, in axes to the right, for which those of the plane make room."""
     beside = quiet(make_axes(ax, location="right", fraction=0.3, aspect=2.2, anchor=(0.0, 0.5))[0])
     order = np.argsort(-posterior, kind="stable")
     places = np.arange(1, len(order) + 1)

@@ -1,4 +1,4 @@
-"""Where a figure is drawn: on the axes handed in, or on those of a new figure."""
+"""The axes of a figure: those handed in, or those of a new figure."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def given_or_new(ax: Axes | None) -> Axes:
-    """The axes handed in, or else those of a new pyplot figure, which a notebook shows by itself."""
+    """Return the axes handed in, or else those of a new pyplot figure, which a notebook shows by itself."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -15,11 +15,11 @@ def given_or_new(ax: Axes | None) -> Axes:
 
 
 def quiet(ax: Axes) -> Axes:
-    """Take away the frame's upper and right side."""
+    """Remove the upper and the right side of the frame."""
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 
 def as_array(values: Tensor | np.ndarray) -> np.ndarray:
-    """A tensor from wherever it is, or an array, as an array."""
+    """Convert a tensor, on any device, or an array to an array."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

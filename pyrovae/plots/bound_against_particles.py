@@ -1,4 +1,4 @@
-"""How the importance-weighted bound tightens with its number of particles."""
+"""A figure of the importance-weighted bound against its number of particles."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def bound_against_particles(log_likelihood: LogLikelihood, ax: Axes | None = Non
 
 
 def _draw_log_p(ax: Axes, estimate: LogLikelihood) -> None:
-    """The line to approach, with its name and errors above it."""
+    """Draw the line that the bound approaches, with its name and errors above it."""
     ax.axhline(estimate.mean, color=SECOND, linewidth=1.5)
     place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "xytext": (4, 4), "va": "bottom"}
     ax.annotate(described(estimate), (0, estimate.mean), color=SECOND, **place)

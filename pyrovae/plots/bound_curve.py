@@ -1,4 +1,4 @@
-"""Bounds from below and above against their number of particles, and log p(x) between them."""
+"""A figure of lower and upper bounds against their number of particles, and log p(x) between them."""
 
 from itertools import cycle
 from typing import Any
@@ -48,7 +48,7 @@ def bound_curve(curve: BoundCurve, ax: Axes | None = None) -> Axes:
 
 
 def _draw_log_p(ax: Axes, estimate: LogLikelihood) -> Line2D:
-    """The line to approach, and what its draws leave uncertain of it."""
+    """Draw the line that bounds approach, and the interval that its draws leave."""
     half = 1.96 * np.nan_to_num(estimate.monte_carlo_error)
     ax.axhspan(estimate.mean - half, estimate.mean + half, color=ASIDE, alpha=0.3, linewidth=0)
     return ax.axhline(estimate.mean, color="black", linewidth=1, label="log p(x)")

@@ -1,4 +1,4 @@
-"""How far several models are below the best of them."""
+"""A figure of the difference in log p(x) of several models from the best."""
 
 import numpy as np
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Pictures in rows and columns."""
+"""A figure of pictures in rows and columns."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pictures on the way from one datum to another."""
+"""A figure of interpolations between data."""
 
 from matplotlib.axes import Axes
 
@@ -7,7 +7,7 @@ from pyrovae.plots.picture_rows import picture_rows
 
 
 def interpolations(interpolation: Interpolation, ax: Axes | None = None) -> Axes:
-    """Draw a path a row: the pictures that the model makes on the way between two latents, from left to right.
+    """Draw a path a row: the pictures decoded between two latents, from left to right.
 
     Args:
         interpolation: what :func:`pyrovae.evaluation.interpolate` returns for data that are pictures, of shape ``(H, W)``,

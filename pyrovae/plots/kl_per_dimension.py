@@ -1,4 +1,4 @@
-"""Which dimensions of the latent carry the KL."""
+"""A figure of the KL of each dimension of the latent."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from pyrovae.plots.axes import as_array, given_or_new, quiet
 from pyrovae.plots.palette import FIRST
 
 NAMED = 32
-"""Up to so many bars have their dimension's name below them."""
+"""Number of bars up to which each has its dimension's name below it."""
 
 
 def kl_per_dimension(kl: KLDecomposition | Tensor | np.ndarray, ax: Axes | None = None) -> Axes:

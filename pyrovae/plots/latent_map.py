@@ -1,4 +1,4 @@
-"""Latent space in the plane."""
+"""A figure of data in latent space, in the plane."""
 
 from collections.abc import Callable
 from functools import partial
@@ -54,7 +54,7 @@ def _draw_classes(ax: Axes, draw: Callable[..., PathCollection], labels: np.ndar
 
 
 def _write_names(ax: Axes, points: np.ndarray, labels: np.ndarray) -> None:
-    """Each label at the median of its points, so that similar colours are told apart."""
+    """Write each label at the median of its points, so that similar colours are told apart."""
     halo = [withStroke(linewidth=2.5, foreground="white")]
     for name in np.unique(labels):
         x, y = np.median(points[labels == name], 0)

@@ -1,4 +1,4 @@
-"""How training went, epoch by epoch."""
+"""A figure of the bound in training, epoch by epoch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,7 +46,7 @@ def loss_curve(metrics: Metrics, ax: Axes | None = None) -> Axes:
 
 
 def curve(metrics: Metrics, name: str) -> Curve:
-    """The epochs that have a number under this name, and the numbers."""
+    """Select the epochs that have a number under this name, and the numbers."""
     points = [(row["epoch"], row[name]) for row in metrics if row.get(name) is not None]
     epochs, values = np.array(points, float).reshape(-1, 2).T
     return epochs, values
@@ -60,7 +60,7 @@ def _draw_terms(ax: Axes, reconstruction: Curve, kl: Curve) -> None:
 
 
 def without_the_plunge(curves: Sequence[np.ndarray]) -> tuple[float, float] | None:
-    """Where an axis begins and ends that leaves out the first tenth of the epochs; None where nothing changes after it."""
+    """Compute the limits of an axis without the first tenth of the epochs; None where nothing changes after it."""
     values = np.concatenate([values[len(values) // 10 :] for values in curves])
     values = values[np.isfinite(values)]
     if not len(values) or np.ptp(values) == 0:

@@ -1,4 +1,4 @@
-"""Colours that people with any colour vision tell apart."""
+"""Colours that people with any colour vision can tell apart."""
 
 CLASSES = (
     "#3f90da",
@@ -12,8 +12,8 @@ CLASSES = (
     "#717581",
     "#92dadd",
 )
-"""Ten of equal rank. Source: Petroff, Accessible Color Sequences for Data Visualization (arXiv:2107.02270)."""
+"""Ten colours of equal rank. Source: Petroff, Accessible Color Sequences for Data Visualization (arXiv:2107.02270)."""
 FIRST, SECOND = "#0072b2", "#d55e00"
-"""Blue and vermilion: two curves. Source: Okabe and Ito, Color Universal Design (2002)."""
+"""Blue and vermilion, for two curves. Source: Okabe and Ito, Color Universal Design (2002)."""
 ASIDE = "#7f7f7f"
-"""Grey: what is there to compare with."""
+"""Grey, for what is there to compare with."""

@@ -1,4 +1,4 @@
-"""Rows of pictures with names at the left and below."""
+"""A figure of rows of pictures with names at the left and below."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Pairs in the plane of rate and distortion."""
+"""A figure of pairs in the plane of rate and distortion."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +10,7 @@ from pyrovae.plots.palette import ASIDE, FIRST
 
 
 def rate_distortion(found: RateDistortion, ax: Axes | None = None) -> Axes:
-    r"""Draw a pair a point, in the order given, with 95% intervals of rate and distortion.
+    r"""Draw each pair as a point, in the order given, with 95% intervals of rate and distortion.
 
     Along the broken lines the ELBO, :math:`-D - R`, is the same; it rises from one to the next downwards to the left.
 
@@ -33,7 +33,7 @@ def rate_distortion(found: RateDistortion, ax: Axes | None = None) -> Axes:
 
 
 def _draw_levels(ax: Axes) -> None:
-    """Lines of one ELBO across the axes as they are, with its value where a line leaves them, at the right or below."""
+    """Draw lines of equal ELBO across the axes as they are, with its value at the right or the lower end of each."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     for level in MaxNLocator(6).tick_values(left + low, right + high):
         ax.plot([left, right], [level - left, level - right], color=ASIDE, linewidth=0.8, linestyle="--", zorder=0)

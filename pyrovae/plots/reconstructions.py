@@ -1,4 +1,4 @@
-"""Data, and what the model makes of their latents."""
+"""A figure of data and their reconstructions."""
 
 import math
 
@@ -36,7 +36,7 @@ def reconstructions(x: Tensor | np.ndarray, x_mean: Tensor | np.ndarray, ax: Axe
 
 
 def _rows(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """The pictures in rows, shape ``(R, columns, H, W, ...)``, the last one filled with nothing."""
+    """Arrange pictures in rows, shape ``(R, columns, H, W, ...)``, the last one filled with NaN."""
     missing = -len(pictures) % columns
     nothing = np.full((missing, *pictures.shape[1:]), math.nan)
     return np.concatenate([pictures, nothing]).reshape(-1, columns, *pictures.shape[1:])

@@ -1,4 +1,4 @@
-"""What the model generates."""
+"""A figure of generated pictures."""
 
 import numpy as np
 from matplotlib.axes import Axes

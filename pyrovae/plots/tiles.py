@@ -11,7 +11,7 @@ from pyrovae.plots.axes import as_array
 
 
 def as_pictures(x: Tensor | np.ndarray) -> np.ndarray:
-    """Data of shape ``(N, H, W)``, ``(N, 1, H, W)`` or ``(N, 3, H, W)`` as ``(N, H, W)`` or ``(N, H, W, 3)``.
+    """Convert data ``(N, H, W)``, ``(N, 1, H, W)`` or ``(N, 3, H, W)`` to pictures ``(N, H, W)`` or ``(N, H, W, 3)``.
 
     Bytes are divided by 255, so that white is 1.
 
@@ -34,7 +34,7 @@ def as_pictures(x: Tensor | np.ndarray) -> np.ndarray:
 
 
 def tile(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """Pictures of shape ``(N, H, W, ...)`` row by row on one canvas, with a gap between them that is not a number."""
+    """Tile pictures of shape ``(N, H, W, ...)`` row by row on one canvas, with gaps of NaN between them."""
     rows = math.ceil(len(pictures) / columns)
     height, width = (length + gap(pictures) for length in pictures.shape[1:3])
     canvas = np.full((rows * height, columns * width, *pictures.shape[3:]), math.nan)
@@ -45,7 +45,7 @@ def tile(pictures: np.ndarray, columns: int) -> np.ndarray:
 
 
 def gap(pictures: np.ndarray) -> int:
-    """Pixels between two pictures: a fourteenth of their height."""
+    """Compute the pixels between two pictures: a fourteenth of their height."""
     return max(1, pictures.shape[1] // 14)
 
 

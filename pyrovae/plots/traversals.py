@@ -1,4 +1,4 @@
-"""What each dimension of the latent does to a picture."""
+"""A figure of latent traversals."""
 
 from matplotlib.axes import Axes
 
@@ -7,7 +7,7 @@ from pyrovae.plots.picture_rows import picture_rows
 
 
 def traversals(traversal: Traversal, ax: Axes | None = None) -> Axes:
-    """Draw a dimension a row: the pictures that the model makes as that dimension moves, from left to right.
+    """Draw a dimension a row: the pictures decoded as that dimension moves, from left to right.
 
     Args:
         traversal: what :func:`pyrovae.evaluation.traverse` returns for data that are pictures, of shape ``(H, W)``,

@@ -1,4 +1,4 @@
-"""Priors: p(z), one a file."""
+"""Priors p(z), one a file."""
 
 from pyrovae.priors.autoregressive import Autoregressive
 from pyrovae.priors.flow import Flow

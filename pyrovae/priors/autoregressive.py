@@ -1,4 +1,4 @@
-"""The prior whose dimensions follow one another."""
+"""The autoregressive prior."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ with pyro.validation_enabled():  # zuko turns the validation of all of torch's d
 
 
 class Autoregressive(Prior):
-    r"""Each dimension a mixture of normals, given those before it.
+    r"""The autoregressive prior: each dimension is a mixture of normals, given those before it.
 
     .. math::
         p(z) = \prod_d \sum_{c=1}^{C} \pi_c(z_{<d})\, N(z_d; \mu_c(z_{<d}), \sigma_c(z_{<d})^2), \qquad
@@ -55,5 +55,5 @@ class Autoregressive(Prior):
         return pyro.sample("z", AutoregressiveMixture(self._params, self.like))
 
     def _params(self, z: Tensor) -> Tensor:
-        """Of every dimension, shape ``(*batch, latent_dim, 3, components)``."""
+        """Compute the parameters of every dimension, shape ``(*batch, latent_dim, 3, components)``."""
         return self.network(pad(z, (1, 0), value=1.0)).unflatten(-1, (self.latent_dim, 3, self.components))

@@ -1,4 +1,4 @@
-"""The prior that a normalizing flow makes."""
+"""The normalizing-flow prior."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pyrovae.priors.prior import Prior, Proposal
 
 
 class Flow(Prior):
-    r"""The prior that a normalizing flow makes of a standard normal vector.
+    r"""The normalizing-flow prior: a flow transforms a standard normal vector.
 
     .. math::
         \log p(z) = \log N(f(z); 0, I) + \log \left| \det \frac{\partial f(z)}{\partial z} \right|, \qquad

@@ -18,7 +18,7 @@ Conditional = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Hierarchical(Prior):
-    r"""Stochastic layers, each Gaussian given the one above; the lowest is what the decoder sees.
+    r"""The prior of several stochastic layers, each Gaussian given the one above; the decoder sees the lowest.
 
     .. math::
         p(z_1, \dots, z_n) = N(z_n; 0, I) \prod_{i=1}^{n-1} N(z_i; \mu_i(z_{i+1}), \sigma_i(z_{i+1})^2), \qquad
@@ -53,7 +53,7 @@ class Hierarchical(Prior):
         self.register_buffer("scale", torch.ones(upper[-1]), persistent=False)
 
     def conditionals(self) -> list[Conditional]:
-        """Location and scale of each layer but the highest, from below, given the one above it."""
+        """List functions from a layer to location and scale of the one below, from the lowest up."""
         return [partial(_moments, network) for network in self.networks]
 
     def forward(self) -> Tensor:

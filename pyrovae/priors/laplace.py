@@ -1,4 +1,4 @@
-"""The prior with exponential tails."""
+"""The Laplace prior, with exponential tails."""
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +9,7 @@ from pyrovae.priors.prior import Prior
 
 
 class Laplace(Prior):
-    r"""Independent Laplace dimensions of unit variance, which prefer sparse z.
+    r"""The Laplace prior: independent dimensions of unit variance, which prefer sparse z.
 
     .. math::
         p(z) = \prod_d \frac{1}{2b} e^{-|z_d| / b}, \qquad b = 1 / \sqrt 2

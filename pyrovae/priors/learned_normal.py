@@ -1,4 +1,4 @@
-"""The normal prior with a learned place and width."""
+"""The normal prior with learned location and scale."""
 
 import pyro
 import pyro.distributions as dist

@@ -1,4 +1,4 @@
-"""What every prior is: a program that draws z."""
+"""The base of all priors: a program that draws z."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pyrovae.errors import InputError
 from pyrovae.networks import Shape
 
 Proposal = Callable[[Tensor, Tensor | None], TorchDistribution]
-r"""From data, of shape ``(*batch, *event_shape)``, and their context to :math:`q(z \mid x)`."""
+r"""A function from data, of shape ``(*batch, *event_shape)``, and their context to :math:`q(z \mid x)`."""
 
 
 class Prior(PyroModule):
@@ -28,7 +28,7 @@ class Prior(PyroModule):
         self.latent_dim = latent_dim
 
     def meet(self, proposal: Proposal, event_shape: Shape, context_shape: Shape | None) -> None:
-        """Learn of the guide that this prior is paired with, and of the context if there is one; most do not care."""
+        """Adapt to the guide that this prior is paired with, and to the context if there is one; most priors need not."""
 
     def given(self, context: Tensor | None) -> Tensor:
         """Draw z given a context, of shape ``(*batch, *context_shape)``; most priors are the same for all."""

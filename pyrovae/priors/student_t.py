@@ -1,4 +1,4 @@
-"""The prior with heavy tails."""
+"""The Student-t prior, with heavy tails."""
 
 import math
 
@@ -12,7 +12,7 @@ from pyrovae.priors.prior import Prior
 
 
 class StudentT(Prior):
-    r"""Independent Student-t dimensions of unit scale, which let z lie far out.
+    r"""The Student-t prior: independent dimensions of unit scale, which let z lie far out.
 
     .. math::
         p(z) = \prod_d \frac{\Gamma((\nu + 1) / 2)}{\Gamma(\nu / 2) \sqrt{\nu \pi}} (1 + z_d^2 / \nu)^{-(\nu + 1) / 2}

@@ -10,7 +10,7 @@ from pyrovae.priors.prior import Prior
 
 
 class UniformSphere(Prior):
-    r"""Every direction alike, the prior of the hyperspherical VAE.
+    r"""The uniform prior on the sphere, of the hyperspherical VAE.
 
     .. math::
         p(z) = \frac{\Gamma(d / 2)}{2 \pi^{d / 2}}, \qquad |z| = 1

@@ -1,4 +1,4 @@
-"""The prior that is a mixture of the guide's posteriors."""
+"""The VampPrior, a mixture of the guide's posteriors."""
 
 import pyro
 import torch
@@ -11,7 +11,7 @@ from pyrovae.priors.prior import Prior, Proposal
 
 
 class Vamp(Prior):
-    r"""A mixture of the guide's proposals at pseudo-inputs, the variational mixture of posteriors.
+    r"""The VampPrior, a mixture of the guide's proposals at learned pseudo-inputs.
 
     .. math::
         p(z) = \frac{1}{C} \sum_{c=1}^{C} q(z \mid u_c)
@@ -51,7 +51,7 @@ class Vamp(Prior):
 
     @torch.no_grad()
     def start_at(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Let the pseudo-inputs begin at data.
+        """Start the pseudo-inputs at data.
 
         Args:
             x: the data, shape ``(components, *event_shape)``.

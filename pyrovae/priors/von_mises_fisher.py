@@ -1,4 +1,4 @@
-"""The prior of a learned direction."""
+"""The von Mises-Fisher prior on the sphere."""
 
 import pyro
 import torch
@@ -10,7 +10,7 @@ from pyrovae.priors.prior import Prior
 
 
 class VonMisesFisher(Prior):
-    r"""Directions around a learned one.
+    r"""The von Mises-Fisher prior: directions around a learned one.
 
     .. math::
         p(z) = \frac{\kappa^{d/2 - 1}}{(2 \pi)^{d/2} I_{d/2 - 1}(\kappa)}\, e^{\kappa \mu^\top z}, \qquad |z| = 1, \quad

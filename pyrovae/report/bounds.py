@@ -1,4 +1,4 @@
-"""The bound against its number of particles, and the estimates of log p(x) that it approaches."""
+"""The report's figure of the bound against its number of particles, and of the estimates that it approaches."""
 
 import math
 
@@ -15,7 +15,7 @@ from pyrovae.report.words import number
 
 
 def bounds(page: Page) -> figure:
-    r"""Draw :math:`\mathrm{IWAE}_K` against K, and lines for what estimates log p(x)."""
+    r"""Draw :math:`\mathrm{IWAE}_K` against K, and lines for the estimates of log p(x)."""
     estimate, particles = page.estimate, sorted(page.estimate.bounds)
     margin = 1.6 if len(particles) < 2 else (particles[-1] / particles[0]) ** 0.06
     ends = (particles[0] / margin, particles[-1] * margin)
@@ -33,12 +33,12 @@ def bounds(page: Page) -> figure:
 
 
 def annealing(annealed: Annealed) -> str:
-    """The name of a second opinion."""
+    """Name the estimate by annealed importance sampling."""
     return f"annealed, {annealed.temperatures:,} temperatures, {annealed.chains:,} chains"
 
 
 def _columns(estimate: LogLikelihood, particles: list[int]) -> ColumnDataSource:
-    """The bounds, with 95% intervals of the gap to the line: differences between data, which move all together, are out."""
+    """Compute the bounds with 95% intervals of the gap to the line, without the differences between data."""
     gaps, errors = np.array([mean_and_error(estimate.gap(count)) for count in particles]).T
     half = 1.96 * np.nan_to_num(errors)
     level = estimate.mean - gaps
@@ -63,7 +63,7 @@ def _draw_bounds(made: figure, data: ColumnDataSource) -> None:
 
 
 def _level(made: figure, ends: tuple[float, float], mean: float, error: float, colour: str, name: str) -> None:
-    """A horizontal line with the 95% interval that its draws leave."""
+    """Draw a horizontal line with the 95% interval that its draws leave."""
     half = 1.96 * error if math.isfinite(error) else 0.0
     made.varea(list(ends), [mean - half] * 2, [mean + half] * 2, color=colour, alpha=0.2)
     made.line(list(ends), [mean] * 2, color=colour, line_width=2, legend_label=name)

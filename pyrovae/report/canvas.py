@@ -1,4 +1,4 @@
-"""What all figures of a page have in common: their size, tools and colours, and what is said of a datum under the mouse."""
+"""Parts that all figures of a page share: size, tools, colours, and the text of a datum under the mouse."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ THEME = Theme(
 
 
 def canvas(x: str, y: str, tools: str = "pan,wheel_zoom,box_zoom,reset", **options: Any) -> figure:
-    """An empty figure as wide as its place; dragging and scrolling move the page until a tool is chosen."""
+    """Make an empty figure as wide as its place; dragging and scrolling move the page until a tool is chosen."""
     fitted: dict[str, Any] = {"toolbar_location": "above", "height": 420, "sizing_mode": "stretch_width"}
     made = figure(x_axis_label=x, y_axis_label=y, tools=tools, **fitted, **options)
     made.toolbar.active_drag = None
@@ -46,7 +46,7 @@ def canvas(x: str, y: str, tools: str = "pan,wheel_zoom,box_zoom,reset", **optio
 
 
 def source(points: Points) -> ColumnDataSource:
-    """The data that figures share, so that what is selected in one stands out in the other."""
+    """Make the data that figures share, so that what is selected in one stands out in the other."""
     rows = [said(points, row) for row in range(len(points.index))]
     columns: dict[str, Any] = {name.replace(" ", "_"): [row[name] for row in rows] for name in (rows[0] if rows else ())}
     columns |= {"x_log_p": _finite(points.log_p), "y_k_hat": _finite(points.k_hat)}
@@ -60,19 +60,19 @@ def source(points: Points) -> ColumnDataSource:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    """What can be drawn; not a number where nothing can."""
+    """Replace infinite numbers by NaN, which is not drawn."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def scatter(made: figure, data: ColumnDataSource, rows: Sequence[int] | np.ndarray, **style: Any) -> GlyphRenderer:
-    """Some of the data as points."""
+    """Draw some of the data as points."""
     view = CDSView(filter=IndexFilter(indices=[int(row) for row in rows]))
     options = {"size": 7, "line_color": "white", "line_width": 0.5, "fill_alpha": 0.85, "nonselection_fill_alpha": 0.08}
     return made.scatter(source=data, view=view, **(options | style))
 
 
 def hover(made: figure, points: Points, renderers: list[GlyphRenderer]) -> None:
-    """Show a datum, and what is known of it, under the mouse."""
+    """Show a datum, with its numbers, under the mouse."""
     lines = [f"<div>{name} <b>@{{{name.replace(' ', '_')}}}</b></div>" for name in said(points, 0)]
     picture = (
         '<img src="@picture" alt="" height="84" style="image-rendering: pixelated; display: block; margin-bottom: 4px">'

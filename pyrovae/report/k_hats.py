@@ -1,4 +1,4 @@
-"""Which data are not to be trusted: k-hat against log p(x)."""
+"""The report's figure of k-hat against log p(x)."""
 
 import numpy as np
 from bokeh.models import ColumnDataSource, Span

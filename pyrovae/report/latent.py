@@ -1,4 +1,4 @@
-"""Latent space in the plane, a point a datum."""
+"""The report's figure of data in latent space."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +52,7 @@ def _explain(made: figure, drawn: Mapping[str, GlyphRenderer]) -> None:
 
 
 def _write_names(made: figure, coordinates: LatentMap, labels: np.ndarray) -> None:
-    """Each label at the median of its points, so that similar colours are told apart."""
+    """Write each label at the median of its points, so that similar colours are told apart."""
     names = np.unique(labels)
     x, y = np.array([np.median(coordinates.coordinates[labels == name], 0) for name in names]).T
     data = ColumnDataSource({"x": x, "y": y, "text": [str(name) for name in names]})

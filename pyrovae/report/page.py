@@ -1,4 +1,4 @@
-"""What a page holds, before it is laid out."""
+"""The data that a page is laid out from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ Metrics = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Annealed:
-    """What annealed importance sampling made of the same data.
+    """The estimate by annealed importance sampling for the same data.
 
     Attributes:
         mean: the mean of log p(x), in nats.
@@ -32,13 +32,13 @@ class Annealed:
 
     @property
     def warning(self) -> str | None:
-        """The sentence to read beside the line, if one is needed."""
+        """Warning to read beside the line, if there is one."""
         return unmet_warning(self.share_unmet)
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Data that are shown one by one, a row each.
+    """The data that are shown one by one, a row each.
 
     Attributes:
         index: where each stands in the test data, shape ``(N,)``.
@@ -57,14 +57,14 @@ class Points:
     latent: LatentMap | None = None
 
     def worst(self, number: int) -> list[int]:
-        """The rows with the largest k-hats, the largest first."""
+        """Select the rows with the largest k-hats, the largest first."""
         known = np.flatnonzero(~np.isnan(self.k_hat))
         return known[np.argsort(-self.k_hat[known], kind="stable")][:number].tolist()
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """All that a page says.
+    """The contents of a page.
 
     Attributes:
         name: what the run is called.

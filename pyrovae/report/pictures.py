@@ -12,11 +12,11 @@ from torch.nn.functional import interpolate
 from pyrovae.plots.tiles import as_pictures
 
 UNOBSERVED = (250, 204, 160)
-"""The colour of a pixel that was not observed, which neither grey pictures nor most others have."""
+"""Colour of a pixel that was not observed, which neither grey pictures nor most others have."""
 
 
 def shrunk(x: Tensor, numbers: int) -> np.ndarray:
-    """Pictures as :func:`~pyrovae.plots.tiles.as_pictures` returns them, averaged over areas until few numbers are left.
+    """Average pictures, as :func:`~pyrovae.plots.tiles.as_pictures` returns them, over areas until few numbers are left.
 
     Args:
         x: shape ``(N, H, W)``, ``(N, 1, H, W)`` or ``(N, 3, H, W)``; NaN is a pixel that was not observed.
@@ -34,14 +34,14 @@ def shrunk(x: Tensor, numbers: int) -> np.ndarray:
 
 
 def data_uris(pictures: np.ndarray) -> list[str]:
-    """The address of each picture; 0 is black and 1 is white, unless values beyond stretch the scale of all."""
+    """Encode each picture as an address; 0 is black and 1 is white, unless values beyond stretch the scale of all."""
     low, high = np.nanmin(pictures, initial=0.0), np.nanmax(pictures, initial=1.0)
     levels = np.nan_to_num((pictures - low) / (high - low) * 255).round().astype(np.uint8)
     return [_address(_coloured(*seen)) for seen in zip(levels, np.asarray(np.isnan(pictures)), strict=True)]
 
 
 def _coloured(levels: np.ndarray, unobserved: np.ndarray) -> np.ndarray:
-    """The picture with what was not observed in a colour of its own."""
+    """Colour the pixels of a picture that were not observed."""
     if not np.any(unobserved):
         return levels
     colours = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, -1)

@@ -19,12 +19,12 @@ from pyrovae.report.training import training
 from pyrovae.report.words import number, rows, said, verdict
 
 WORST = 10
-"""Data in the strip of those least to be trusted."""
+"""Number of data in the strip of those with the largest k-hats."""
 _closing = re.compile(r"</(?=script)", re.IGNORECASE)
 
 
 def render(page: Page) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Text is escaped, and the page's own policy lets a browser run these scripts alone, known by their hashes, and load
     nothing from anywhere.
@@ -45,7 +45,7 @@ def render(page: Page) -> str:
 
 
 def _figures(page: Page) -> dict[str, Model]:
-    """The figures by name, without those that are left out."""
+    """Draw the figures by name, without those that are left out."""
     data = source(page.points)
     makers = {
         "bounds": lambda: bounds(page),
@@ -61,7 +61,7 @@ def _library() -> list[str]:
 
 
 def _policy(scripts: list[str]) -> str:
-    """What a browser may load and run for this page."""
+    """Write the policy of what a browser may load and run for this page."""
     hashes = " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts)
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 

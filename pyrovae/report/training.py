@@ -1,4 +1,4 @@
-"""How training went, epoch by epoch."""
+"""The report's figure of the bound in training, epoch by epoch."""
 
 import numpy as np
 from bokeh.models import BasicTicker, ColumnDataSource, GlyphRenderer, HoverTool

@@ -1,4 +1,4 @@
-"""The numbers of a run in words."""
+"""The numbers of a run as text."""
 
 import re
 from collections.abc import Iterator
@@ -35,13 +35,13 @@ MEANINGS = {
     "test data": "Data that training did not see; the numbers above are of these.",
     "importance samples": "Latents drawn from the guide for each datum.",
 }
-"""What each number of ``summary.json`` says, in the order in which they are shown."""
+"""Meaning of each number of ``summary.json``, in the order in which they are shown."""
 UNNAMED = {"latent dimensions", "data of the KL", "fingerprint of the test data"}
-"""Numbers that stand elsewhere on the page."""
+"""Names of numbers that stand elsewhere on the page."""
 
 
 class Row(NamedTuple):
-    """A line of the table."""
+    """A row of the table."""
 
     name: str
     value: str
@@ -49,14 +49,14 @@ class Row(NamedTuple):
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number as it is read, with a minus that is one; a dash for none."""
+    """Format a number for reading, with a true minus sign; a dash for none."""
     if value is None or np.isnan(value):
         return "\N{EN DASH}"
     return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
 
 
 def rows(page: Page) -> Iterator[Row]:
-    """The numbers of a summary, those that one wants first at the top."""
+    """Arrange the numbers of a summary, the most wanted first."""
     known = [name for name in MEANINGS if name in page.summary]
     bounds = [name for name in page.summary if name.startswith("IWAE-")]
     place = known.index("ELBO") + 1 if "ELBO" in known else len(known)
@@ -84,12 +84,12 @@ def _value(name: str, page: Page) -> str:
 
 
 def _digits(name: str) -> int:
-    """An error of the draws is small."""
+    """Choose the digits of a number: an error of the draws is small."""
     return 4 if name == "standard error of the draws" else 2
 
 
 def verdict(page: Page) -> str:
-    """Whether to believe the estimates, where no warning says that one should not."""
+    """Word the verdict on the estimates, where there is no warning."""
     estimate = page.estimate
     missing = int(np.isnan(estimate.k_hat).sum())
     if missing == len(estimate.k_hat):
@@ -102,7 +102,7 @@ def verdict(page: Page) -> str:
 
 
 def said(points: Points, row: int) -> dict[str, Any]:
-    """What is known of one datum, by name, to be read."""
+    """Format the numbers of one datum, by name."""
     known = {"datum": f"{points.index[row]}"}
     if points.labels is not None:
         known["label"] = f"{points.labels[row]}"

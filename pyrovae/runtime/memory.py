@@ -27,6 +27,11 @@ def rows_in_cache(device: torch.device, numbers: int) -> int:
     return MAX_ROWS if device.type == "cuda" else max(1, min(MAX_ROWS, MAX_NUMBERS // max(1, numbers)))
 
 
+def data_at_once(max_rows: int | None, number: int) -> int:
+    """Compute how many data of ``number`` draws each one pass of the programs takes; at least one."""
+    return max(1, (max_rows or MAX_ROWS) // number)
+
+
 def keep_freed_memory(device: torch.device) -> None:
     """Bring glibc to keep the blocks of memory that one run of the programs frees for the next run.
 

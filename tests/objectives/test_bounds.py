@@ -190,8 +190,8 @@ class TestLimits:
     def test_near_the_elbo_rounding_swallows_nothing(self):
         log_w = 100.0 + torch.randn(50, 200, dtype=torch.float64)
         for alpha in (1 - 1e-6, 1 - 1e-3, 1 + 1e-3, 0.9, 0.98):
-            precise = Renyi(alpha, 50).of(log_w)
-            torch.testing.assert_close(Renyi(alpha, 50).of(log_w.float()), precise.float(), rtol=1e-6, atol=1e-5)
+            precise = Renyi(alpha, 50).value(log_w)
+            torch.testing.assert_close(Renyi(alpha, 50).value(log_w.float()), precise.float(), rtol=1e-6, atol=1e-5)
             gamma = 1 - alpha
             slow = (gamma * (log_w - 100.0)).exp().mean(0).log() / gamma + 100.0
             torch.testing.assert_close(precise, slow, rtol=0, atol=1e-8)
@@ -199,7 +199,7 @@ class TestLimits:
     def test_at_small_powers_nothing_overflows(self):
         log_w = torch.linspace(-40_000.0, -20_000.0, 50)
         for power in (0.009, 0.0099, 0.011, -0.009):
-            found = Renyi(1 - power, 50).of(log_w[:, None].float())
+            found = Renyi(1 - power, 50).value(log_w[:, None].float())
             expected = ((power * log_w).logsumexp(0) - math.log(50)) / power
             torch.testing.assert_close(found[0].double(), expected, rtol=1e-4, atol=0.0)
 
@@ -234,9 +234,9 @@ def test_a_weight_of_zero_is_a_weight():
         gamma = objective.power
         shrunk = math.log(2 / 3) / gamma
         expected = ((gamma * rest).logsumexp(0) - math.log(2)) / gamma + shrunk
-        torch.testing.assert_close(objective.of(log_w), expected)
-    torch.testing.assert_close(EUBO(3).of(log_w), tilted(rest, 1.0))
-    torch.testing.assert_close(ThermodynamicELBO(3, 1).of(log_w), torch.tensor([-math.inf]))
+        torch.testing.assert_close(objective.value(log_w), expected)
+    torch.testing.assert_close(EUBO(3).value(log_w), tilted(rest, 1.0))
+    torch.testing.assert_close(ThermodynamicELBO(3, 1).value(log_w), torch.tensor([-math.inf]))
     for bound in (IWAE(3), Renyi(0.4, 3), ELBO(3), CIWAE(0.5, 3), ThermodynamicELBO(3), VIMCO(3)):
         assert bound.slopes(log_w).isfinite().all()
         assert bound.doubly_reparameterized(log_w).isfinite().all()
@@ -244,8 +244,8 @@ def test_a_weight_of_zero_is_a_weight():
     assert VIMCO(3).signals(log_w)[1].isfinite()
     single = torch.tensor([[0.3], [-math.inf], [-math.inf]])
     assert VIMCO(3).signals(single).isfinite().all()
-    assert CIWAE(0.0, 3).of(log_w) == IWAE(3).of(log_w)
-    assert ELBO(3).of(log_w).item() == CIWAE(0.5, 3).of(log_w).item() == -math.inf
+    assert CIWAE(0.0, 3).value(log_w) == IWAE(3).value(log_w)
+    assert ELBO(3).value(log_w).item() == CIWAE(0.5, 3).value(log_w).item() == -math.inf
 
 
 @pytest.mark.parametrize(
@@ -292,9 +292,9 @@ def test_the_axes_of_groups(pair):
     """Particles of a group follow one another; M and K are not to be swapped."""
     log_w = torch.randn(6, 2)
     expected = torch.stack([iwae(log_w[:3]), iwae(log_w[3:])]).mean(0)
-    torch.testing.assert_close(MIWAE(2, 3).of(log_w), expected)
+    torch.testing.assert_close(MIWAE(2, 3).value(log_w), expected)
     swapped = torch.stack([iwae(log_w[i : i + 2]) for i in (0, 2, 4)]).mean(0)
-    torch.testing.assert_close(MIWAE(3, 2).of(log_w), swapped)
+    torch.testing.assert_close(MIWAE(3, 2).value(log_w), swapped)
     assert not torch.allclose(expected, swapped)
 
 

@@ -135,7 +135,7 @@ def test_a_program_that_cannot_be_recorded_runs_eagerly_and_says_so_once(x):
 
 def test_a_graph_a_shape_and_no_more_than_so_many(x, monkeypatch):
     recorded = []
-    monkeypatch.setattr(compiled, "most_graphs", 2)
+    monkeypatch.setattr(compiled, "MOST_GRAPHS", 2)
     monkeypatch.setattr(compiled, "fuse", lambda function, _: recorded.append(1) or function)
     vae = pair()
     fused = compile(IWAE(2)(vae.model, vae.guide))
@@ -241,7 +241,7 @@ class TestArgumentsThatAreNoTensors:
         assert len(fused._graphs) == 6
 
     def test_no_more_recordings_than_so_many_and_one_warning(self, float64, monkeypatch):
-        monkeypatch.setattr(compiled, "most_graphs", 2)
+        monkeypatch.setattr(compiled, "MOST_GRAPHS", 2)
         monkeypatch.setattr(compiled, "fuse", lambda function, _: function)
         x, eager = torch.randn(4), ELBO(2)(scaled, proposal)
         fused = compile(eager)

@@ -63,7 +63,7 @@ def pair():
 
 def formula(objective, log_w):
     """The bound as the function of K log weights that its expectation is taken of."""
-    return {ELBO: ELBO(1), MIWAE: IWAE(len(log_w))}.get(type(objective), objective).of(log_w)
+    return {ELBO: ELBO(1), MIWAE: IWAE(len(log_w))}.get(type(objective), objective).value(log_w)
 
 
 @pytest.mark.parametrize(("make", "particles", "estimator"), cases)
@@ -192,8 +192,8 @@ def test_piwae_gives_the_model_iwae_and_the_guide_miwae(doubly, pair):
     of_model = Grid(model, guide, x, 4)
     of_guide = Grid(model, guide, x, 2)
     expected = [
-        flat(-of_model.mean(IWAE(4).of(of_model.log_weights())), [*model.parameters()]),
-        flat(-of_guide.mean(IWAE(2).of(of_guide.log_weights())), [*guide.parameters()]),
+        flat(-of_model.mean(IWAE(4).value(of_model.log_weights())), [*model.parameters()]),
+        flat(-of_guide.mean(IWAE(2).value(of_guide.log_weights())), [*guide.parameters()]),
     ]
     assert_mean_gradient(PIWAE(2, 2, doubly), pair, torch.cat(expected))
 
@@ -213,21 +213,21 @@ class TestScoreFunction:
 
     def test_the_signal_of_a_particle_is_judged_by_the_others(self):
         log_w = torch.randn(6, 2)
-        first, second = IWAE(3).of(log_w[:3]), IWAE(3).of(log_w[3:])
+        first, second = IWAE(3).value(log_w[:3]), IWAE(3).value(log_w[3:])
         expected = torch.stack([first - second] * 3 + [second - first] * 3) / 2
         torch.testing.assert_close(MIWAE(2, 3).signals(log_w), expected)
         leave_one_out = (log_w - (log_w.sum(0) - log_w) / 5) / 6
         torch.testing.assert_close(ELBO(6).signals(log_w), leave_one_out)
-        mixed = 0.3 * leave_one_out + 0.7 * IWAE(6).of(log_w)
+        mixed = 0.3 * leave_one_out + 0.7 * IWAE(6).value(log_w)
         torch.testing.assert_close(CIWAE(0.3, 6).signals(log_w), mixed)
         replaced = log_w.clone()
         replaced[4] = log_w[[0, 1, 2, 3, 5]].mean(0)
-        torch.testing.assert_close(VIMCO(6).signals(log_w)[4], IWAE(6).of(log_w) - IWAE(6).of(replaced))
+        torch.testing.assert_close(VIMCO(6).signals(log_w)[4], IWAE(6).value(log_w) - IWAE(6).value(replaced))
 
     def test_vimco_is_unbiased(self, pair):
         model, guide, x = pair
         grid = Grid(model, guide, x, 3)
-        expected = flat(-grid.mean(IWAE(3).of(grid.log_weights())), [*model.parameters(), *guide.parameters()])
+        expected = flat(-grid.mean(IWAE(3).value(grid.log_weights())), [*model.parameters(), *guide.parameters()])
         assert_mean_gradient(VIMCO(3), pair, expected)
 
     @pytest.mark.parametrize("objective", [VIMCO(2), IWAE(2, "score_function"), MIWAE(2, 2, "score_function")])
@@ -239,7 +239,7 @@ class TestScoreFunction:
         log_q = (guide.sharpness * mixture.joint(x)[0]).log_softmax(0)
         log_w = log_joint - log_q
         pairs = torch.stack([log_w[:, None].expand(3, 3), log_w.expand(3, 3)])
-        value = ((log_q[:, None] + log_q).exp() * IWAE(2).of(pairs)).sum()
+        value = ((log_q[:, None] + log_q).exp() * IWAE(2).value(pairs)).sum()
         module = objective(mixture, guide)
         module.start(x)
         pyro.set_rng_seed(1)
@@ -275,7 +275,7 @@ class TestSleep:
     def test_reweighted_wake_sleep(self, insomnia, pair):
         grid = Grid(*pair, 3)
         of_guide = insomnia * self.wake(pair) + (1 - insomnia) * self.asleep(pair)
-        expected = self.expected(pair, grid.mean(IWAE(3).of(grid.log_weights())), of_guide)
+        expected = self.expected(pair, grid.mean(IWAE(3).value(grid.log_weights())), of_guide)
         assert_mean_gradient(ReweightedWakeSleep(3, insomnia), pair, expected)
 
     def test_wake_sleep(self, pair):
@@ -340,7 +340,7 @@ class TestTailAdaptive:
 def test_the_evidence_upper_bound_lowers_the_other_kl(pair):
     model, guide, x = pair
     grid = Grid(model, guide, x, 3)
-    value = grid.mean(EUBO(3).of(grid.log_weights()))
+    value = grid.mean(EUBO(3).value(grid.log_weights()))
     of_model = sum(parameter.numel() for parameter in model.parameters())
     expected = torch.cat([torch.zeros(of_model), flat(value, [*guide.parameters()])])
     assert_mean_gradient(EUBO(3), pair, expected)

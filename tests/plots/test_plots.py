@@ -44,7 +44,8 @@ def curve_of(gaps: dict[str, list[float]], particles: tuple[int, ...]) -> BoundC
     spread = np.linspace(-0.1, 0.1, 30)
     values = estimate.log_p - np.array([*gaps.values()])[..., None] + spread
     upper = tuple(min(row) < 0 for row in gaps.values())
-    return BoundCurve(tuple(gaps), particles, values, np.zeros_like(values), upper, estimate)
+    groups = np.ones(values.shape[:2], dtype=int)
+    return BoundCurve(tuple(gaps), particles, values, np.zeros_like(values), groups, upper, estimate)
 
 
 curve = curve_of({"ELBO": [2.0, 2.0, 2.0], "CUBO(2)": [2.0, -0.5, -1.0], "IWAE": [2.0, 0.3, 0.1]}, (1, 10, 100))

@@ -33,5 +33,5 @@ def test_pieces_of_mnist(number, data, expected, monkeypatch):
     first = next(draws.batches())
     shapes = []
     monkeypatch.setattr(draws, "_weigh", lambda batch: shapes.append(len(batch)) or torch.zeros(draws._at_once, len(batch)))
-    draws.of(first)
+    draws.log_weights(first)
     assert (draws._at_once, shapes[0]) == expected

@@ -19,7 +19,7 @@ from pyrovae.evaluation.annealing.adaptation import Plan, Schedule, plan
 from pyrovae.evaluation.annealing.hmc import Chains
 from pyrovae.evaluation.annealing.path import Path, Start
 from pyrovae.evaluation.estimates import importance
-from pyrovae.evaluation.estimates.estimate import TOLERATED_SHARE, UNTRUSTED
+from pyrovae.evaluation.estimates.k_hat_warning import TOLERATED_SHARE, UNTRUSTED
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.evaluation.estimates.table import quantile_names, quantiles, warned
 from pyrovae.runtime.batches import Columns, DataLike, as_data, batches

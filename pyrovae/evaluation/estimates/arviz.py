@@ -1,4 +1,4 @@
-"""All that this library asks of ArviZ, whose two generations differ: estimates as its data trees.
+"""The data trees of ArviZ, whose two generations differ: nothing else of it is used.
 
 ArviZ is imported where it is used, since importing it takes seconds.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def as_tree(dataset: "Dataset", group: str) -> Any:
-    """An ``arviz.InferenceData`` (ArviZ 0.x) or an ``xarray.DataTree`` (1.x) with this one group."""
+    """Wrap one group as an ``arviz.InferenceData`` (ArviZ 0.x) or an ``xarray.DataTree`` (1.x)."""
     if int(version("arviz").split(".")[0]) >= 1:
         from xarray import DataTree
 

@@ -1,4 +1,4 @@
-r"""What one column of log importance weights says about :math:`p(x)`.
+r"""Estimates of :math:`p(x)` from one column of log importance weights, with their errors and intervals.
 
 With :math:`w_k = p(x, z_k) / q(z_k \mid x)` and :math:`z_k \sim q(z \mid x)`, the mean weight estimates :math:`p(x)` without
 bias. Every function here takes ``log_weights`` of shape ``(K, N)``, a column a datum, and returns ``(N,)``. A weight of
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 def log_mean_weight(log_weights: Tensor) -> Tensor:
-    r""":math:`\log \frac{1}{K} \sum_k w_k`, in nats; ``-inf`` where every weight is zero.
+    r"""Compute :math:`\log \frac{1}{K} \sum_k w_k`, in nats; ``-inf`` where every weight is zero.
 
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), equation 8.
     """
@@ -27,7 +27,7 @@ def log_mean_weight(log_weights: Tensor) -> Tensor:
 
 
 def importance_weighted_bound(log_weights: Tensor, particles: int) -> Tensor:
-    r"""An unbiased estimate of the importance-weighted bound of ``particles`` draws, in nats.
+    r"""Estimate the importance-weighted bound of ``particles`` draws without bias, in nats.
 
     .. math::
         \mathrm{IWAE}_K = \mathbb{E} \log \frac{1}{K} \sum_{k=1}^{K} w_k \le \log p(x)
@@ -42,7 +42,7 @@ def importance_weighted_bound(log_weights: Tensor, particles: int) -> Tensor:
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
-    r""":math:`(\sum_k w_k)^2 / \sum_k w_k^2`, from 1 to K; 0 where every weight is zero.
+    r"""Compute :math:`(\sum_k w_k)^2 / \sum_k w_k^2`, from 1 to K; 0 where every weight is zero.
 
     Source: Kong, Liu and Wong, Sequential Imputations and Bayesian Missing Data Problems (1994).
     """
@@ -51,13 +51,13 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
 
 def standard_error(log_weights: Tensor) -> Tensor:
-    r"""Standard error of :func:`log_mean_weight` by the delta method, in nats.
+    r"""Estimate the standard error of :func:`log_mean_weight` by the delta method, in nats.
 
     .. math::
         \frac{\mathrm{sd}(w)}{\sqrt{K}\, \bar w} = \sqrt{\frac{K}{K - 1} \left(\frac{1}{\mathrm{ESS}} - \frac{1}{K}\right)}
 
     NaN for a single draw, and where every weight is zero. It presumes that the weights have a variance, which their
-    Pareto k-hat tells: see :func:`pyrovae.evaluation.estimates.pareto.pareto_smoothed`.
+    Pareto k-hat tells: see :func:`pyrovae.evaluation.estimates.pareto_k_hat.pareto_smoothed`.
     """
     weights = _relative(log_weights)
     variance = weights.var(0, correction=0) / weights.mean(0).square()
@@ -65,7 +65,7 @@ def standard_error(log_weights: Tensor) -> Tensor:
 
 
 def jackknife(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The estimate corrected for its bias of order :math:`1 / K`, and the standard error of that, in nats.
+    r"""Correct the estimate for its bias of order :math:`1 / K`, and estimate the standard error of the result, in nats.
 
     .. math::
         K \log \bar w - (K - 1)\, \overline{\log \bar w_{-k}}, \qquad
@@ -88,7 +88,7 @@ def jackknife(log_weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def interval(log_p: Array, standard_error: Array, number: int, level: float) -> tuple[Array, Array]:
-    r"""Of log p(x), from the pivot :math:`\hat p / p`, which is 1 in the mean and has the standard error as its spread.
+    r"""Compute an interval for log p(x) from the pivot :math:`\hat p / p`, of mean 1 and the standard error as its spread.
 
     .. math::
         \log \hat p - \log(1 + t\, \mathrm{se}) \le \log p \le \log \hat p - \log(1 - t\, \mathrm{se}),
@@ -102,11 +102,15 @@ def interval(log_p: Array, standard_error: Array, number: int, level: float) -> 
     return log_p - np.log1p(reach), log_p + up
 
 
-def student(number: int, level: float) -> float:
-    """How many standard errors an interval of the mean of so many numbers reaches to each side."""
+def student(number: int | NDArray[np.int64], level: float) -> Array:
+    """Compute Student's quantile: how many standard errors an interval of a mean of so many numbers reaches to each side.
+
+    Raises:
+        InputError: for a level that is not between 0 and 1.
+    """
     if not 0.0 < level < 1.0:
         raise InputError(f"level is {level}; expected a number between 0 and 1, as 0.95")
-    return float(scipy.stats.t(number - 1).ppf((1.0 + level) / 2.0))
+    return scipy.stats.t(np.asarray(number) - 1).ppf((1.0 + level) / 2.0)
 
 
 def _relative(log_weights: Tensor) -> Tensor:

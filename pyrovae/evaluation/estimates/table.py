@@ -13,7 +13,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 
 class Tabulated(Protocol):
-    """What a table shows: the attributes of :class:`~.estimate.LogLikelihood` of these names."""
+    """The attributes of :class:`~.estimate.LogLikelihood` that a table shows."""
 
     @property
     def log_p(self) -> np.ndarray: ...
@@ -51,7 +51,7 @@ class Tabulated(Protocol):
 
 
 def table(estimate: Tabulated) -> str:
-    """The mean with both errors apart, the bounds, effective sample sizes and k-hats, and the warning there may be."""
+    """Format the mean with its two errors, the bounds, effective sample sizes, k-hats and the warning, if any."""
     parts = [_mean(estimate), _bounds(estimate), _diagnostics(estimate)]
     if estimate.warning:
         parts.append([warned(estimate.warning)])
@@ -59,7 +59,7 @@ def table(estimate: Tabulated) -> str:
 
 
 def warned(sentence: str) -> str:
-    """The sentence as a paragraph of a table."""
+    """Format a warning as a paragraph of a table."""
     return fill(f"Warning: {sentence}.", 78, initial_indent="  ", subsequent_indent="  ")
 
 
@@ -114,11 +114,11 @@ def _diagnostics(estimate: Tabulated) -> list[str]:
 
 
 def quantile_names() -> str:
-    """The header over rows of quantiles."""
+    """Format the header over rows of quantiles."""
     return f"  {'':<22}" + "".join(f"{f'{level:.0%}':>12}" for level in QUANTILES)
 
 
 def quantiles(name: str, values: np.ndarray, form: str) -> str:
-    """A row of quantiles."""
+    """Format a row of quantiles."""
     levels = np.quantile(values, QUANTILES, method="nearest") if len(values) else [math.nan] * len(QUANTILES)
     return f"  {name:<22}" + "".join(f"{level:>12{form}}" for level in levels)

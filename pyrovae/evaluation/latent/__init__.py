@@ -1,1 +1,1 @@
-"""The latent space of any pair: what its dimensions hold, where data lie in it, and what the model makes of it."""
+"""The latent space of any pair: its KL, its aggregate posterior, the place of data in it, and what the model decodes."""

@@ -1,4 +1,4 @@
-"""How many latent dimensions the data move."""
+"""The number of active units: latent dimensions whose proposal mean varies with the data."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ THRESHOLD = 0.01
 
 
 class ActiveUnits(NamedTuple):
-    """The number of active units, and the variance over the data of each dimension's mean, shape ``(D,)``."""
+    """The number of active units, and the variance over the data of each dimension's mean, a tensor of shape ``(D,)``."""
 
     number: int
     variances: Tensor
 
 
 def active_units(means: Tensor, threshold: float = THRESHOLD) -> ActiveUnits:
-    r"""Count the latent dimensions whose proposal mean moves with the data.
+    r"""Count the latent dimensions whose proposal mean varies with the data.
 
     .. math::
         A_d = \mathrm{Var}_x\left(E_{q(z \mid x)}[z_d]\right), \qquad d \text{ is active where } A_d > 0.01

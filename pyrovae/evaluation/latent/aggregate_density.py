@@ -23,8 +23,8 @@ from pyrovae.engine.weights import LogWeights
 from pyrovae.runtime.batches import Batch, Columns, batches
 
 
-class DrawsAlone(NamedTuple):
-    """Draws without their data.
+class LatentDraws(NamedTuple):
+    """Draws of a guide without the data that they were drawn for.
 
     Attributes:
         draws: a guide's trace, whose values have shape ``(R, ..., 1, *event_shape)`` at the latent sites.
@@ -37,15 +37,15 @@ class DrawsAlone(NamedTuple):
     number: int
 
     @classmethod
-    def of(cls, draws: Trace, weights: LogWeights) -> "DrawsAlone":
-        """The latents of K draws for each of B data, R = K * B."""
+    def from_trace(cls, draws: Trace, weights: LogWeights) -> "LatentDraws":
+        """Take the latents of K draws for each of B data out of a guide's trace, R = K * B."""
         where = places(weights)
         drawn: dict[str, Any] = {name: draws.nodes[name]["value"] for name in where}
         values = {name: _as_rows(drawn[name], place) for name, place in where.items()}
         return cls(with_values(prune_subsample_sites(draws), values), where, weights.total.numel())
 
     def pieces(self, most: int, data: int) -> Iterator[tuple[Trace, int]]:
-        """Some draws after some, for as many data; also how many draws there are."""
+        """Yield at most so many draws at a time, expanded to as many data, and their number."""
         for start in range(0, self.number, most):
             sites: dict[str, Site] = {name: self.draws.nodes[name] for name in self.places}
             rows = {name: site["value"][start : start + most] for name, site in sites.items()}
@@ -54,9 +54,9 @@ class DrawsAlone(NamedTuple):
 
 
 def log_aggregate_density(
-    pair: Pair, data: Columns, latents: Sequence[DrawsAlone], device: torch.device, max_pairs: int
+    pair: Pair, data: Columns, latents: Sequence[LatentDraws], device: torch.device, max_pairs: int
 ) -> list[Tensor]:
-    r""":math:`\log q(z)` of latents, the mixture being that of all data; each of shape ``(R,)``, float64.
+    r"""Compute :math:`\log q(z)` of latents under the mixture of all data; each of shape ``(R,)``, float64.
 
     One run of the guide has at most ``max_pairs`` draws times data, about as many of the one as of the other: the encoder
     sees the data anew in each of them.
@@ -72,7 +72,7 @@ def log_aggregate_density(
 
 
 def log_density(pair: Pair, batch: Batch, draws: Trace, number: int) -> Tensor:
-    r""":math:`\log q(z_r \mid x_m)` of given latents, shape ``(number, len(batch))``, float64."""
+    r"""Compute :math:`\log q(z_r \mid x_m)` of given latents, shape ``(number, len(batch))``, float64."""
     assert pair.plates is not None
     with pair.opened() as programs:
         call = Call(*programs, (batch.x,), batch.given, number, pair.plates)
@@ -80,7 +80,7 @@ def log_density(pair: Pair, batch: Batch, draws: Trace, number: int) -> Tensor:
 
 
 def places(weights: LogWeights) -> dict[str, int]:
-    """Where, from behind, the data's dimension lies in the values of each latent site of the guide."""
+    """Find the dimension of the data, counted from the right, in the values of each latent site of the guide."""
     sites: dict[str, Site] = {name: weights.guide.nodes[name] for name in weights.latent_terms}
     return {name: data_place(site, weights.plates) for name, site in sites.items()}
 

@@ -17,12 +17,11 @@ from pyrovae.evaluation.latent.weighted_batches import weighed
 from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
 from pyrovae.runtime.seeds import seeded
 
 
 class AggregatePosterior(NamedTuple):
-    """As many draws of the one as of the other, each of shape ``(S * N, D)``, on the CPU."""
+    """Equally many draws of prior and aggregate posterior, each a tensor of shape ``(S * N, D)``, on the CPU."""
 
     prior: Tensor
     posterior: Tensor
@@ -36,7 +35,7 @@ def aggregate_posterior(
     *,
     seed: int = 0,
     device: torch.device | str | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int | None = None,
 ) -> AggregatePosterior:
     r"""Draw from the prior and from the mixture of what the guide proposes for all data.
 
@@ -50,7 +49,7 @@ def aggregate_posterior(
         num_samples: draws S a datum.
         seed: where the noise starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
-        max_rows: the most draws times data of one run of the programs.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096.
 
     Returns:
         :class:`AggregatePosterior`: the latent sites in the model's order, each flattened; ``plots.aggregate_posterior``
@@ -75,7 +74,7 @@ def aggregate_posterior(
 
 
 def _flat(trace: Trace, weights: LogWeights) -> Tensor:
-    """The values of the latent sites, shape ``(K * B, D)``."""
+    """Flatten the values of the latent sites to shape ``(K * B, D)``."""
     sites: list[Site] = [trace.nodes[name] for name in weights.latent_terms]
     values = [coordinates(site["value"], site, weights.plates) for site in sites]
     return torch.cat([value.to(torch.get_default_dtype()) for value in values], -1).flatten(0, 1).cpu()

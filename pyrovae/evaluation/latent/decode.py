@@ -1,4 +1,4 @@
-"""What a model makes of latents that nobody drew: the mean of its observed site."""
+"""The mean of a model's observed site at given latents."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ REMEDY = "put other values there yourself: pyro.poutine.condition(model, data={.
 
 
 def decode(pair: Pair, batch: Batch, z: Tensor) -> Tensor:
-    r"""The mean of :math:`p(x \mid z)` for given z, in runs of the model of at most 4,096 of them.
+    r"""Compute the mean of :math:`p(x \mid z)` for given z, of which at most 4,096 are in one pass of the model.
 
     Args:
         pair: the programs.
@@ -25,7 +25,7 @@ def decode(pair: Pair, batch: Batch, z: Tensor) -> Tensor:
         z: shape ``(N, D)``.
 
     Returns:
-        Shape ``(N, *event_shape)``.
+        A tensor of shape ``(N, *event_shape)``.
 
     Raises:
         InputError: as :func:`latent_site` does, where a z is outside the support of the prior, and for a model without
@@ -47,7 +47,7 @@ def _decoded(pair: Pair, batch: Batch, z: Tensor) -> Tensor:
 
 
 def latent_site(weights: LogWeights) -> Site:
-    """The model's site of a model with one latent vector a datum.
+    """Find the latent site of a model with one latent vector a datum.
 
     Raises:
         InputError: for a model with several latent sites, or with one that is no vector of continuous numbers.

@@ -1,11 +1,10 @@
-"""What was not observed of a datum, drawn from its posterior."""
+"""Imputation: draws of the missing numbers of a datum from their posterior."""
 
 import math
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.distributions.observed_part import require_mask
 from pyrovae.engine.pair import Pair
@@ -16,7 +15,8 @@ from pyrovae.evaluation.latent.reconstructions import observed_site
 from pyrovae.runtime.batches import Batch, DataLike, as_batch, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
+from pyrovae.runtime.memory import data_at_once
+from pyrovae.runtime.progress import progress_bar
 from pyrovae.runtime.seeds import seeded
 
 
@@ -30,8 +30,8 @@ def impute(
     num_particles: int = 1000,
     seed: int = 0,
     device: torch.device | str | None = None,
-    progress: bool = False,
-    max_rows: int = MAX_ROWS,
+    progress: bool = True,
+    max_rows: int | None = None,
 ) -> Tensor:
     r"""Draw the missing numbers of each datum, given those that were observed.
 
@@ -53,11 +53,12 @@ def impute(
         num_particles: the number K of latents that these are chosen from.
         seed: where the noise starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
-        progress: whether to show a progress bar over data.
-        max_rows: the most particles times data of one run of the programs; one datum at a time where K is more than that.
+        progress: show a bar over data on stderr once the call has taken two seconds.
+        max_rows: at most so many rows, particles times data, in one pass of the programs; if null, 4,096. One datum at a
+            time where K is more than that.
 
     Returns:
-        Shape ``(S, N, *event_shape)``, on the CPU, with the observed numbers as they were.
+        A tensor of shape ``(S, N, *event_shape)``, on the CPU, with the observed numbers as they were.
 
     Raises:
         InputError: for numbers below one, no mask or two, a mask of another type or shape, and a model without one
@@ -69,12 +70,12 @@ def impute(
     model, guide = programs(pair)
     require_positive(num_samples=num_samples, num_particles=num_particles, max_rows=max_rows)
     data = _masked(as_batch(x), mask)
-    device, at_once = home(data, device), max(1, max_rows // num_particles)
+    device, at_once = home(data, device), data_at_once(max_rows, num_particles)
     module = Pair(model, guide)
     completed = []
     with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
         stream = batches(data, at_once, device=device)
-        for batch in tqdm(stream, total=math.ceil(len(data) / at_once), disable=not progress):
+        for batch in progress_bar(stream, total=math.ceil(len(data) / at_once), progress=progress):
             module.meet(batch)
             weights = module.weigh(num_particles, batch.x, **batch.given).of_proposal()
             weights.require_numbers()
@@ -87,7 +88,7 @@ def impute(
 
 
 def _masked(data: Batch, mask: Tensor | np.ndarray | None) -> Batch:
-    """The data with the one mask that says what of them was observed."""
+    """Join the data with the one mask that says what was observed."""
     if (mask is None) != ("mask" in data.given):
         found = "there is no mask" if mask is None else "there are two masks"
         raise InputError(f"{found}; expected one: impute(pair, x, mask), or impute(pair, {{'x': x, 'mask': mask}})")

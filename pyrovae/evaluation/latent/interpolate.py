@@ -1,4 +1,4 @@
-"""From one datum to another through the latent space."""
+"""Interpolation between data in latent space."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +21,7 @@ Course = Literal["straight", "great_circle"]
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
-    """Paths between the posterior means of pairs of data.
+    """Paths between the posterior means of pairs of data, as tensors where the programs are.
 
     Attributes:
         latents: shape ``(P, steps, D)``.
@@ -45,7 +45,7 @@ def interpolate(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> Interpolation:
-    r"""Go from the posterior mean of each datum to that of another, and look at what the model makes of the way.
+    r"""Interpolate between the posterior means of data, and decode the points of each path.
 
     .. math::
         z_t = (1 - t)\, z_0 + t\, z_1 \qquad\text{(straight), or, on a great circle,}\qquad
@@ -99,12 +99,12 @@ def interpolate(
 
 
 def straight(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Points on a line, for ends of shape ``(..., D)`` and shares of the way of shape ``(..., 1)``."""
+    """Interpolate on a line, for ends of shape ``(..., D)`` and shares of the way of shape ``(..., 1)``."""
     return (1.0 - share) * start + share * end
 
 
 def great_circle(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Points at equal angles, whose norms go from the one end's to the other's; for the same shapes.
+    """Interpolate angle and norm, for ends of shape ``(..., D)`` and shares of the way of shape ``(..., 1)``.
 
     Raises:
         InputError: for ends in opposite directions, between which there are many great circles.

@@ -13,7 +13,7 @@ from pyrovae.objectives.elbo import has_formula, same_order
 
 
 def kl_by_dimension(weights: LogWeights) -> Tensor:
-    r"""The KL of each coordinate, shape ``(K, B, D)``, in nats: of the two scalars where torch has a formula, else a draw.
+    r"""Compute the KL of each coordinate, shape ``(K, B, D)``, in nats, by a formula of torch if any, else by draws.
 
     .. math::
         KL(q(z \mid x) \,\|\, p(z)) = \sum_d E_q\left[KL(q(z_d \mid x, z_{<}) \,\|\, p(z_d \mid z_{<}))\right]

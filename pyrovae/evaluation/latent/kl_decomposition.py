@@ -1,41 +1,32 @@
-r"""The average KL as what a latent tells of its datum, and how far all latents together are from the prior."""
+r"""The average KL, split into mutual information and the KL of the aggregate posterior from the prior."""
 
 import math
 from dataclasses import dataclass
 from textwrap import fill
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyro.distributions import Delta
-from pyro.poutine.trace_struct import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.engine.sites import Site, with_values
-from pyrovae.engine.supports import base_distribution
-from pyrovae.engine.weights import LogWeights
-from pyrovae.errors import InputError, require_positive
-from pyrovae.evaluation.latent.aggregate_density import DrawsAlone, log_aggregate_density, log_density, places
+from pyrovae.errors import require_positive
+from pyrovae.evaluation.estimates.standard_error import student_interval
+from pyrovae.evaluation.latent.aggregate_density import LatentDraws, log_aggregate_density
 from pyrovae.evaluation.latent.kl_by_dimension import kl_by_dimension
+from pyrovae.evaluation.latent.kl_requirements import WHAT, require_split
 from pyrovae.evaluation.latent.weighted_batches import Weighed, weighed
 from pyrovae.objectives.elbo import kl_terms
-from pyrovae.runtime.batches import Batch, Columns, DataLike, as_data
+from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
 from pyrovae.runtime.seeds import seeded
 
 Array = NDArray[np.float64]
-TRIED = 64
-"""The number of data on which the programs are tried before."""
 MAX_PAIRS = 2**16
-"""Draws times data of one run of the guide alone: more than of both programs, as no decoder runs."""
-WHAT = "the split of the KL"
+"""Rows, draws times data, in one pass of the guide alone: more than of both programs, as no decoder runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +38,42 @@ class KLDecomposition:
         = \underbrace{\frac1N \sum_n KL(q(z \mid x_n) \,\|\, q(z))}_{I_q(n;\, z)\; \le\; \ln N} + KL(q(z) \,\|\, p(z)),
         \qquad q(z) = \frac1N \sum_n q(z \mid x_n)
 
+    Its mean, standard error and interval are those of the three :attr:`terms` in order, NumPy arrays of shape ``(3,)``. The
+    error is that of the draws, NaN where there is one draw a datum: the N data are a population of their own.
+
     Attributes:
         kl: draws of :math:`KL(q(z \mid x_n) \| p(z))`, shape ``(S, N)``: without spread where there is a formula.
         information: draws of :math:`KL(q(z \mid x_n) \| q(z))`, shape ``(S, N)``.
         per_dimension: the average KL of each coordinate of the latent, shape ``(D,)``, which add up to the average KL;
             None where model or guide have no density for each coordinate.
         no_dimensions: why ``per_dimension`` is None.
+        terms: the names of the average KL and of its two parts.
     """
 
     kl: Array
     information: Array
     per_dimension: Array | None
     no_dimensions: str | None = None
+    terms: ClassVar[tuple[str, ...]] = ("average_kl", "mutual_information", "marginal_kl")
+
+    @property
+    def mean(self) -> Array:
+        """The three terms, shape ``(3,)``."""
+        return self._means_and_errors()[0]
+
+    @property
+    def standard_error(self) -> Array:
+        """The Monte Carlo standard errors of the three terms, shape ``(3,)``; 0 for a KL from formulas alone."""
+        return self._means_and_errors()[1]
+
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Student's intervals of the three terms, two arrays ``(3,)``, of N (S - 1) degrees of freedom."""
+        draws, data = self.kl.shape
+        return student_interval(self.mean, self.standard_error, data * (draws - 1) + 1, level)
+
+    def _means_and_errors(self) -> tuple[Array, Array]:
+        means, errors = np.array([getattr(self, term) for term in self.terms]).T
+        return means, errors
 
     @property
     def average_kl(self) -> tuple[float, float]:
@@ -77,7 +92,7 @@ class KLDecomposition:
 
     @property
     def ceiling(self) -> float:
-        r""":math:`\ln N`, above which N data can show no mutual information."""
+        r"""Largest mutual information that N data can show, :math:`\ln N`."""
         return math.log(self.kl.shape[1])
 
     def __str__(self) -> str:
@@ -116,8 +131,7 @@ def kl_decomposition(
     *,
     seed: int = 0,
     device: torch.device | str | None = None,
-    max_rows: int = MAX_ROWS,
-    max_pairs: int = MAX_PAIRS,
+    max_rows: int | None = None,
 ) -> KLDecomposition:
     r"""Split the average KL into mutual information and the KL of the aggregate posterior from the prior.
 
@@ -142,9 +156,9 @@ def kl_decomposition(
         num_samples: the number S of draws a datum.
         seed: where the noise starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
-        max_rows: the most draws times data of one run of both programs.
-        max_pairs: the most draws times data of one run of the guide alone, which scores the ones at the others. Draws and
-            sums are kept, so that memory grows with :math:`S N`, and not with :math:`S N^2`.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096 of both, and 65,536 of
+            the guide alone, which scores the draws at other data. Draws and sums are kept, so that memory grows with
+            :math:`S N`, and not with :math:`S N^2`.
 
     Returns:
         :class:`KLDecomposition`; print it for a table, ``plots.kl_per_dimension`` draws a part of it.
@@ -159,15 +173,15 @@ def kl_decomposition(
         | http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
     """
     model, guide = programs(pair)
-    require_positive(num_samples=num_samples, max_rows=max_rows, max_pairs=max_pairs)
+    require_positive(num_samples=num_samples, max_rows=max_rows)
     columns = as_data(data)
     device = home(columns, device)
     module = Pair(model, guide)
     with torch.no_grad(), evaluating(model, guide), seeded(seed, device):
-        reason = _try(module, columns, device)
+        reason = require_split(module, columns, device)
         stream = weighed(module, columns, num_samples, device, max_rows, WHAT)
         parts = [_Part(each, by_dimension=reason is None) for each in stream]
-        aggregate = log_aggregate_density(module, columns, [part.latents for part in parts], device, max_pairs)
+        aggregate = log_aggregate_density(module, columns, [part.latents for part in parts], device, max_rows or MAX_PAIRS)
     kl, drawn, proposal = (torch.cat(column, 1) for column in zip(*(part.columns for part in parts), strict=True))
     information = proposal - torch.cat([q.view_as(part.kl) for q, part in zip(aggregate, parts, strict=True)], 1)
     dimensions = torch.stack([part.dimensions for part in parts]).sum(0) / len(columns)
@@ -180,14 +194,14 @@ def kl_decomposition(
 
 
 def _controlled(values: Tensor, control: Tensor) -> Tensor:
-    """Draws of the same mean and less variance, given what has mean 0: all of shape ``(S, N)``."""
+    """Lower the variance of draws by a control variate of mean 0, both of shape ``(S, N)``."""
     variance = control.square().sum()
     slope = ((values - values.mean()) * control).sum() / variance
     return values - slope * control if variance > 0 else values
 
 
 def _mean_and_error(draws: Array) -> tuple[float, float]:
-    """The mean of ``(S, N)`` draws, and its standard error where the N data are given and the draws are not."""
+    """Compute the mean of ``(S, N)`` draws and its Monte Carlo standard error, the N data being given."""
     count, data = draws.shape
     if count == 1:
         return float(draws.mean()), math.nan
@@ -195,7 +209,7 @@ def _mean_and_error(draws: Array) -> tuple[float, float]:
 
 
 class _Part:
-    """What is kept of a batch.
+    """The numbers of one batch that the split is made of.
 
     Attributes:
         kl: draws of the KL, from formulas where there are some, shape ``(S, B)``.
@@ -209,57 +223,4 @@ class _Part:
         self.kl = sum(kl_terms(weights).values(), torch.zeros_like(weights.total)).double()
         self.columns = self.kl, (weights.log_proposal - weights.log_prior).double(), weights.log_proposal.double()
         self.dimensions = kl_by_dimension(weights).double().mean(0).sum(0) if by_dimension else self.kl.new_zeros(0)
-        self.latents = DrawsAlone.of(part.draws, weights)
-
-
-def _try(pair: Pair, data: Columns, device: torch.device) -> str | None:
-    """Refuse a pair that has no such split; returns why there is no KL for each dimension, if there is none."""
-    batch, draws, weights = next(weighed(pair, data, 1, device, TRIED, WHAT))
-    _require_latents_alone(weights)
-    _require_repeatable(pair, batch, draws, weights)
-    _require_one_prior(pair, batch, draws, weights)
-    try:
-        kl_by_dimension(weights)
-    except InputError as error:
-        return str(error)
-    return None
-
-
-def _require_latents_alone(weights: LogWeights) -> None:
-    weights.require_latents_alone(
-        "the density of the latents given x is not known; take a guide that draws the latents alone"
-    )
-    for name in weights.latent_terms:
-        site: Site = weights.guide.nodes[name]
-        if isinstance(base_distribution(site["fn"]), Delta):
-            raise InputError(
-                f"site {name!r} of the guide is a Delta, a point, whose KL from the prior is infinite; take a guide with a "
-                "density there"
-            )
-
-
-def _require_repeatable(pair: Pair, batch: Batch, draws: Trace, weights: LogWeights) -> None:
-    """Raise an InputError where the guide has another density at its own draws when it runs again."""
-    again = log_density(pair, batch, prune_subsample_sites(draws), 1)
-    if not torch.allclose(again, weights.log_proposal.double(), rtol=1e-3, atol=1e-2):
-        difference = (again - weights.log_proposal).abs().max()
-        raise InputError(
-            f"the guide, run again at the same draws, has other densities (they differ by {difference:.3g} nats): it is "
-            "random beyond its sample sites (dropout?), so that draws cannot be scored at other data; call eval() there"
-        )
-
-
-def _require_one_prior(pair: Pair, batch: Batch, draws: Trace, weights: LogWeights) -> None:
-    """Raise an InputError where a latent has another density under the model when it is another datum's."""
-    values: dict[str, Any] = {name: draws.nodes[name]["value"] for name in weights.latent_terms}
-    moved = {
-        name: value.roll(1, place) for (name, value), place in zip(values.items(), places(weights).values(), strict=True)
-    }
-    with pair.opened() as programs:
-        call = Call(*programs, (batch.x,), batch.given, 1, pair.plates)
-        latent = call.compose(call.observe(with_values(prune_subsample_sites(draws), moved)), draws).log_prior
-    if not torch.allclose(latent, weights.log_prior.roll(1, 1), rtol=1e-3, atol=1e-2):
-        raise InputError(
-            "the prior is not the same for all data (it is given a context?), so that there is no one prior for the "
-            "aggregate posterior to differ from; split the data of each context by themselves"
-        )
+        self.latents = LatentDraws.from_trace(part.draws, weights)

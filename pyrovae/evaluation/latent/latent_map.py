@@ -10,14 +10,14 @@ from pyrovae.errors import InputError
 
 
 class LatentMap(NamedTuple):
-    """Two coordinates a datum, shape ``(N, 2)``, and what to call the axes."""
+    """Two coordinates a datum, a NumPy array of shape ``(N, 2)``, and the names of the axes."""
 
     coordinates: NDArray[np.floating]
     axes: tuple[str, str]
 
 
 def latent_map(means: Tensor | np.ndarray, method: Literal["tsne", "pca"] = "tsne") -> LatentMap:
-    """Two coordinates of each point in latent space; in two dimensions the points themselves.
+    """Project points in latent space to two dimensions; points of two dimensions stay as they are.
 
     Args:
         means: what :func:`posterior_means` returns, shape ``(N, D)``.

@@ -1,4 +1,4 @@
-"""How well a linear classifier reads a datum's label off its place in latent space."""
+"""Accuracy of a linear classifier of labels in latent space."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from pyrovae.evaluation.latent.nearest_neighbours import Labelled
 
 
 def linear_probe(train_means: Labelled, train_labels: Labelled, test_means: Labelled, test_labels: Labelled) -> float:
-    """The share of test data whose label logistic regression on the training data tells.
+    """Compute the accuracy on test data of logistic regression of labels on points in latent space.
 
     Each dimension is divided by its standard deviation over the training data before, so that the penalty on the weights,
     scikit-learn's own, is the same for a space and for the space stretched.

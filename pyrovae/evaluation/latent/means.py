@@ -1,4 +1,4 @@
-"""The mean of a distribution, where it has one to tell, and of draws."""
+"""The mean of a distribution, where it is known, and the mean of draws."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pyrovae.engine.sites import Site
 
 
 def mean(distribution: Distribution) -> Tensor | None:
-    """The mean in closed form, of shape ``batch_shape + event_shape``; ``None`` where the distribution has none.
+    """Return the mean in closed form, of shape ``batch_shape + event_shape``; ``None`` where the distribution has none.
 
     A categorical distribution over the numbers 0, 1, ... has the mean of those numbers.
     """
@@ -24,7 +24,7 @@ def mean(distribution: Distribution) -> Tensor | None:
 
 
 def _unwrapped(distribution: Any) -> Distribution:
-    """What stands inside wrappers that do not change the mean: more event dimensions, an expanded batch, a mask."""
+    """Strip wrappers that do not change the mean: more event dimensions, an expanded batch, a mask."""
     while type(distribution).__name__ in ("Independent", "ExpandedDistribution", "MaskedDistribution"):
         distribution = distribution.base_dist
     return distribution
@@ -36,7 +36,7 @@ def _categorical_mean(distribution: Categorical) -> Tensor:
 
 
 def mean_of_draws(values: Tensor, site: Site, plates: Plates) -> Tensor:
-    """The mean over draws of a site's values, of shape ``(draws, ..., B, *event_shape)``, with the data's dimension first.
+    """Average a site's values, of shape ``(draws, ..., B, *event_shape)``, over draws, and put the data's dimension first.
 
     Returns:
         Shape ``(B, 1, ..., *event_shape)``, where the dots are the other plates, the outermost (of lowest ``dim``) first.
@@ -46,7 +46,7 @@ def mean_of_draws(values: Tensor, site: Site, plates: Plates) -> Tensor:
 
 
 def draws_first(values: Tensor, site: Site, plates: Plates) -> Tensor:
-    """A site's values, of shape ``(draws, ..., B, *event_shape)``, as ``(draws, B, 1, ..., *event_shape)``."""
+    """Move a site's values, of shape ``(draws, ..., B, *event_shape)``, to ``(draws, B, 1, ..., *event_shape)``."""
     frame = next(frame for frame in site["cond_indep_stack"] if frame.name == plates.data)
     draws, data = -1 - plates.nesting - site["fn"].event_dim, frame.dim - site["fn"].event_dim
     return values.unsqueeze(draws).movedim((draws - 1, data), (0, 1))

@@ -1,4 +1,4 @@
-"""How well the labels of neighbours in latent space tell a datum's own."""
+"""Accuracy of a nearest-neighbour classifier of labels in latent space."""
 
 import numpy as np
 from torch import Tensor
@@ -9,7 +9,7 @@ Labelled = Tensor | np.ndarray
 def nearest_neighbour_accuracy(
     train_means: Labelled, train_labels: Labelled, test_means: Labelled, test_labels: Labelled, neighbours: int = 5
 ) -> float:
-    """The share of test data whose label is that of most of its nearest training data, in Euclidean distance.
+    """Compute the accuracy on test data of a vote of the nearest training data, in Euclidean distance.
 
     Args:
         train_means: points in latent space, shape ``(N, D)``.

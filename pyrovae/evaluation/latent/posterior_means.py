@@ -1,4 +1,4 @@
-"""The means of a guide's proposals: a point a datum, where the latent space is read."""
+"""The means of a guide's proposals, a point in latent space for each datum."""
 
 import torch
 from pyro.poutine.util import prune_subsample_sites
@@ -13,7 +13,7 @@ from pyrovae.evaluation.latent.means import mean, mean_of_draws
 from pyrovae.runtime.batches import Batch, DataLike, as_data, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
+from pyrovae.runtime.memory import data_at_once
 from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
 
 
@@ -25,9 +25,9 @@ def posterior_means(
     num_samples: int = 1000,
     seed: Seed = 0,
     device: torch.device | str | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int | None = None,
 ) -> Tensor:
-    r"""The mean :math:`E_{q(z \mid x)}[z]` of each datum's proposal.
+    r"""Compute the mean :math:`E_{q(z \mid x)}[z]` of each datum's proposal.
 
     It is exact where the guide has one random site, whose distribution knows its mean. Otherwise the mean of each site
     is averaged over draws of the sites before it; a distribution that does not know its mean (a flow) is drawn itself.
@@ -41,10 +41,10 @@ def posterior_means(
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum: data are then taken one at a time, where the mean is not exact.
         device: where to put each batch; by default it stays where it is.
-        max_rows: the most draws times data of one run of the guide.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096.
 
     Returns:
-        Shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
+        A tensor of shape ``(N, D)``, on the CPU: the latent sites in the guide's order, each flattened.
 
     Raises:
         InputError: naming the site, for a pair that does not match (see :func:`pyrovae.engine.validation.find_plates`).
@@ -58,7 +58,8 @@ def posterior_means(
         exact = _is_exact(_run(module, next(batches(columns, 1, device=device)), 1)[0])
         num_samples, alone = 1 if exact else num_samples, seeds.alone and not exact
         means = []
-        for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // num_samples), device=device)):
+        at_once = 1 if alone else data_at_once(max_rows, num_samples)
+        for index, batch in enumerate(batches(columns, at_once, device=device)):
             if alone:
                 set_seed(seeds.of(index), device)
             means.append(_means(*_run(module, batch, num_samples)).cpu())
@@ -66,7 +67,7 @@ def posterior_means(
 
 
 def _run(pair: Pair, batch: Batch, draws: int) -> tuple[list[Site], Plates]:
-    """The random sites of the guide, each value of shape ``(draws, ..., B, *event_shape)``, and where the data lie."""
+    """Run the guide; returns its random sites, each value of shape ``(draws, ..., B, *event_shape)``, and the plates."""
     pair.meet(batch)
     assert pair.plates is not None
     with pair.opened() as programs:
@@ -84,7 +85,7 @@ def _means(sites: list[Site], plates: Plates) -> Tensor:
 
 
 def _mean(site: Site, plates: Plates) -> Tensor:
-    """The mean of one site, flattened, shape ``(B, D)``."""
+    """Compute the mean of one site, flattened, shape ``(B, D)``."""
     known = mean(site["fn"])
     values = site["value"] if known is None else known
     return mean_of_draws(values, site, plates).flatten(1)

@@ -1,8 +1,8 @@
-"""How many nats the latents of several pairs cost, and how well they tell the data."""
+"""Rate and distortion of several pairs on the same data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import programs
 from pyrovae.errors import InputError, require_positive
-from pyrovae.evaluation.estimates.standard_error import mean_and_error
+from pyrovae.evaluation.estimates.standard_error import mean_and_error, means_and_errors, student_interval
 from pyrovae.evaluation.latent.weighted_batches import weighed
 from pyrovae.objectives.elbo import kl_terms
 from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
-from pyrovae.runtime.memory import MAX_ROWS
 from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
 
@@ -26,33 +25,56 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class RateDistortion:
-    r"""Where pairs are in the plane of rate and distortion, :math:`-\mathrm{ELBO} = D + R`, in nats a datum.
+    r"""Rate and distortion of several pairs, :math:`-\mathrm{ELBO} = D + R`, in nats a datum.
+
+    Its mean, standard error and interval are NumPy arrays of shape ``(pairs, 3)``, the pairs in the order of :attr:`names`
+    and the columns in that of :attr:`terms`. The error is that of the choice of data and of the draws together.
 
     Attributes:
         rates: the KL of each datum, by the name of the pair; each of shape ``(N,)``.
         distortions: :math:`-E_q[\log p(x \mid z)]` of each datum, by the name of the pair.
         num_samples: draws a datum.
+        terms: the names of what is estimated of each pair.
     """
 
     rates: dict[str, Array]
     distortions: dict[str, Array]
     num_samples: int
+    terms: ClassVar[tuple[str, ...]] = ("rate", "distortion", "elbo")
 
     @property
     def names(self) -> list[str]:
         """The pairs, in the order given."""
         return [*self.rates]
 
+    @property
+    def mean(self) -> Array:
+        """The means over data, shape ``(pairs, 3)``."""
+        return self._means_and_errors()[0]
+
+    @property
+    def standard_error(self) -> Array:
+        """The standard errors of the means, shape ``(pairs, 3)``."""
+        return self._means_and_errors()[1]
+
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Student's intervals of the means, two arrays ``(pairs, 3)``."""
+        return student_interval(self.mean, self.standard_error, len(self.rates[self.names[0]]), level)
+
+    def _means_and_errors(self) -> tuple[Array, Array]:
+        pairs = zip(self.rates.values(), self.distortions.values(), strict=True)
+        return means_and_errors(np.stack([np.stack([rate, distortion, -rate - distortion]) for rate, distortion in pairs]))
+
     def rate(self, name: str) -> tuple[float, float]:
-        """The mean rate and its standard error, of the choice of data and of the draws together."""
+        """Return the mean rate and its standard error, of the choice of data and of the draws together."""
         return mean_and_error(self.rates[name])
 
     def distortion(self, name: str) -> tuple[float, float]:
-        """The mean distortion and its standard error."""
+        """Return the mean distortion and its standard error."""
         return mean_and_error(self.distortions[name])
 
     def elbo(self, name: str) -> tuple[float, float]:
-        """The mean ELBO and its standard error, in which what rate and distortion have in common counts."""
+        """Return the mean ELBO and its standard error, which takes the covariance of rate and distortion into account."""
         return mean_and_error(-self.rates[name] - self.distortions[name])
 
     def __str__(self) -> str:
@@ -77,9 +99,9 @@ def rate_distortion(
     *,
     seed: int = 0,
     device: torch.device | str | None = None,
-    max_rows: int = MAX_ROWS,
+    max_rows: int | None = None,
 ) -> RateDistortion:
-    r"""The rate and the distortion of pairs on the same data.
+    r"""Estimate the rate and the distortion of pairs on the same data.
 
     .. math::
         R = \frac1N \sum_n KL(q(z \mid x_n) \,\|\, p(z)), \qquad D = -\frac1N \sum_n E_{q(z \mid x_n)}[\log p(x_n \mid z)]
@@ -96,7 +118,7 @@ def rate_distortion(
         num_samples: draws a datum.
         seed: where the noise of each pair starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
-        max_rows: the most draws times data of one run of the programs.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096.
 
     Returns:
         :class:`RateDistortion`; print it for a table, ``plots.rate_distortion`` draws it.
@@ -130,9 +152,9 @@ def _terms(
     num_samples: int,
     seed: int,
     device: torch.device | str | None,
-    max_rows: int,
+    max_rows: int | None,
 ) -> tuple[Array, Array]:
-    """The rate and the distortion of each datum, shape ``(N,)``."""
+    """Estimate the rate and the distortion of each datum, shape ``(N,)``."""
     columns = as_data(data)
     device = home(columns, device)
     rates, distortions = [], []

@@ -1,4 +1,4 @@
-"""What the model makes of a datum's latent: the mean of the observed site, given draws of the posterior."""
+"""Reconstructions: the mean of the observed site, given draws of the guide."""
 
 import torch
 from pyro.poutine.trace_struct import Trace
@@ -17,7 +17,7 @@ from pyrovae.runtime.seeds import seeded
 
 @takes_pair
 def reconstructions(pair: PairLike, x: DataLike, *, num_samples: int = 1, seed: int = 0) -> Tensor:
-    r"""The mean of :math:`p(x \mid z)` for :math:`z \sim q(z \mid x)`, averaged over ``draws`` of z.
+    r"""Compute the mean of :math:`p(x \mid z)` for :math:`z \sim q(z \mid x)`, averaged over draws of z.
 
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model has one observed site,
@@ -30,7 +30,7 @@ def reconstructions(pair: PairLike, x: DataLike, *, num_samples: int = 1, seed: 
         seed: where the noise starts; the caller's random generators stay as they were.
 
     Returns:
-        Shape ``(B, *event_shape)``.
+        A tensor of shape ``(B, *event_shape)``.
 
     Raises:
         InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
@@ -43,7 +43,7 @@ def reconstructions(pair: PairLike, x: DataLike, *, num_samples: int = 1, seed: 
 
 
 def observed_mean(model: Trace, plates: Plates) -> Tensor:
-    """The mean of the observed site of a model's trace, averaged over draws, with the data's dimension first.
+    """Average the mean of the observed site of a model's trace over draws, and put the data's dimension first.
 
     Raises:
         InputError: for a model without exactly one observed site, or whose site's distribution does not know its mean.
@@ -59,7 +59,7 @@ def observed_mean(model: Trace, plates: Plates) -> Tensor:
 
 
 def observed_site(model: Trace) -> Site:
-    """The one site of a model that observes data.
+    """Find the one site of a model that observes data.
 
     Raises:
         InputError: where there are more, or none.
@@ -76,5 +76,5 @@ def observed_site(model: Trace) -> Site:
 
 
 def _is_data(site: Site) -> bool:
-    """Whether a site observes a value; ``pyro.deterministic`` and ``pyro.factor`` do not."""
+    """Return whether a site observes a value; ``pyro.deterministic`` and ``pyro.factor`` do not."""
     return not site["infer"].get("_deterministic") and site["value"].numel() > 0

@@ -1,4 +1,4 @@
-"""What each dimension of the latent does to a datum, the others being held."""
+"""Latent traversals: one dimension of the latent moves, the others are held."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +23,12 @@ from pyrovae.runtime.seeds import seeded
 
 Over = Literal["prior", "posterior"]
 DEVIATIONS = 3.0
-"""How many standard deviations a traversal goes to either side."""
+"""Standard deviations that a traversal goes to either side."""
 
 
 @dataclass(frozen=True, eq=False)
 class Traversal:
-    """Paths along dimensions of the latent.
+    """Paths along dimensions of the latent, as tensors where the programs are.
 
     Attributes:
         latents: shape ``(len(dimensions), steps, D)``.
@@ -57,7 +57,7 @@ def traverse(
     num_samples: int = 10_000,
     seed: int = 0,
 ) -> Traversal:
-    r"""Move one dimension of a datum's latent at a time, and look at what the model makes of it.
+    r"""Move one dimension of a datum's latent at a time, and decode the points of each path.
 
     .. math::
         z^{(d, t)} = E_{q(z \mid x)}[z] \text{ but for } z_d^{(d, t)} = F_d^{-1}(u_t) \quad\text{or}\quad
@@ -111,14 +111,14 @@ def traverse(
 
 
 def require_points(steps: int, num_samples: int) -> None:
-    """Raise an InputError where a path of so many points has no two ends, or there is nothing to average."""
+    """Raise an InputError for a path of fewer than two points, or of no draws to average."""
     require_positive(num_samples=num_samples)
     if steps < 2:
         raise InputError(f"steps is {steps}; expected at least 2")
 
 
 def repeated(batch: Batch, times: int) -> Batch:
-    """Each datum several times, the same beside the same."""
+    """Repeat each datum, its copies next to one another."""
     return batch.with_tensors(*(value.repeat_interleave(times, 0) for value in batch.tensors))
 
 
@@ -133,7 +133,7 @@ def _require_dimensions(dimensions: Sequence[int] | None, number: int) -> tuple[
 
 
 def _of_posterior(call: Call, name: str, mean: Tensor, levels: Tensor) -> Tensor:
-    """Values of each dimension, shape ``(steps, D)``; the standard deviation is exact where the distribution tells it."""
+    """Compute values of each dimension, shape ``(steps, D)``; the standard deviation is exact where it is known."""
     site: Site = call.draw().nodes[name]
     try:
         deviation = site["fn"].stddev.flatten(0, -2)[0]
@@ -143,7 +143,7 @@ def _of_posterior(call: Call, name: str, mean: Tensor, levels: Tensor) -> Tensor
 
 
 def _quantiles(call: Call, name: str, levels: Tensor) -> Tensor:
-    """Quantiles of each dimension of the prior, shape ``(steps, D)``: of the distribution, or of draws."""
+    """Compute quantiles of each dimension of the prior, shape ``(steps, D)``: of the distribution, or of draws."""
     one: Site = replace(call, particles=1).unguided().nodes[name]
     exact = _exact_quantiles(base_distribution(one["fn"]), levels)
     if exact is not None:
@@ -154,7 +154,7 @@ def _quantiles(call: Call, name: str, levels: Tensor) -> Tensor:
 
 
 def _exact_quantiles(base: Distribution, levels: Tensor) -> Tensor | None:
-    """The same of a distribution of scalars that has a quantile function; None of another."""
+    """Compute the quantiles of a distribution of scalars that has a quantile function; None for another."""
     if base.event_shape:
         return None
     try:

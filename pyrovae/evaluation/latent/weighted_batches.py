@@ -1,4 +1,4 @@
-"""Data with draws of their latents and the weights of these, batch by batch, where the terms of the weights are wanted."""
+"""Batches of data with draws of their latents and the terms of their weights."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.weights import LogWeights
 from pyrovae.runtime.batches import Batch, Columns, batches
+from pyrovae.runtime.memory import data_at_once
 
 
 class Weighed(NamedTuple):
@@ -20,14 +21,16 @@ class Weighed(NamedTuple):
     weights: LogWeights
 
 
-def weighed(pair: Pair, data: Columns, number: int, device: torch.device, max_rows: int, what: str) -> Iterator[Weighed]:
-    """Draw ``number`` latents a datum; no run of the programs has more than ``max_rows`` draws times data, if it can be.
+def weighed(
+    pair: Pair, data: Columns, number: int, device: torch.device, max_rows: int | None, what: str
+) -> Iterator[Weighed]:
+    """Draw ``number`` latents a datum, batch by batch, at most ``max_rows`` draws times data in one pass if possible.
 
     Raises:
         InputError: where the pair cannot be weighed, where a weight is not a number, and where weights are not those of
             single data, of which ``what`` is made.
     """
-    for batch in batches(data, max(1, max_rows // number), device=device):
+    for batch in batches(data, data_at_once(max_rows, number), device=device):
         pair.meet(batch)
         with pair.opened() as programs:
             call = Call(*programs, (batch.x,), batch.given, number, pair.plates)

@@ -1,70 +1,54 @@
 r"""Bounds on :math:`\log p(x)` against their number of particles, all from one set of importance weights."""
 
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from textwrap import fill
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.errors import InputError, require_positive
-from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
-from pyrovae.evaluation.estimates.standard_error import mean_and_error
+from pyrovae.errors import require_positive
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
+from pyrovae.evaluation.estimates.standard_error import means_and_errors, monte_carlo_error, student_interval
+from pyrovae.evaluation.likelihood.bound_curve_table import table
 from pyrovae.evaluation.likelihood.draws import Draws
+from pyrovae.evaluation.likelihood.grouped_bounds import (
+    BOUNDS,
+    Bound,
+    GroupedBounds,
+    MakesBound,
+    grouped_bounds,
+    make_bounds,
+    require_draws,
+)
 from pyrovae.evaluation.likelihood.log_likelihood import WORTHWHILE
-from pyrovae.objectives import CUBO, ELBO, EUBO, IWAE, Renyi
 from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_WEIGHTS
 from pyrovae.runtime.precision import Precision, computing_in
+from pyrovae.runtime.progress import progress_bar
 from pyrovae.runtime.seeds import seed_of, seeded, set_seed
 
 Array = NDArray[np.float64]
 
 
-class Bound(Protocol):
-    """A function of log weights; ``ELBO``, ``IWAE``, ``CUBO`` and the other bounds made of weights are such."""
-
-    num_particles: int
-    sign: int
-
-    def of(self, log_weights: Tensor, /) -> Tensor:
-        """Its value, shape ``(num_particles, B) -> (B,)``, in nats."""
-        ...
-
-
-MakesBound = Callable[[int], Any]
-"""Makes a :class:`Bound` for K particles, which may need more draws than that."""
-
-BOUNDS: Mapping[str, MakesBound] = {
-    "ELBO": ELBO,
-    "Renyi(0.5)": partial(Renyi, 0.5),
-    "IWAE": IWAE,
-    "EUBO": EUBO,
-    "CUBO(2)": partial(CUBO, 2.0),
-}
-"""Three that are below at every K, and two that are above in its limit."""
-
-
 @dataclass(frozen=True, eq=False)
 class BoundCurve:
-    r"""Bounds on :math:`\log p(x)` of N data at several numbers of particles K, in nats.
+    r"""Bounds on :math:`\log p(x)` of N data at several numbers of particles K, in nats; NumPy arrays of float64.
 
     Attributes:
         names: of the bounds.
         num_particles: the numbers K.
         values: each bound at each K, for each datum, shape ``(bounds, K, N)``: the mean over groups of the draws that one
             value needs.
-        standard_errors: their Monte Carlo standard errors, of the same shape; NaN where the draws make a single group.
+        standard_error: the Monte Carlo standard error of each value, of the same shape; NaN where the draws make a single
+            group.
+        num_groups: the number of groups that each value is the mean of, shape ``(bounds, K)``.
         is_upper: whether a bound is meant to be above :math:`\log p(x)`, one a bound.
         log_likelihood: the estimate of :math:`\log p(x)` from all draws, with its errors and diagnostics.
     """
@@ -72,7 +56,8 @@ class BoundCurve:
     names: tuple[str, ...]
     num_particles: tuple[int, ...]
     values: Array
-    standard_errors: Array
+    standard_error: Array
+    num_groups: NDArray[np.int64]
     is_upper: tuple[bool, ...]
     log_likelihood: LogLikelihood
 
@@ -84,31 +69,38 @@ class BoundCurve:
     @property
     def data_error(self) -> Array:
         r"""Standard errors of the means from the choice of data, :math:`\mathrm{sd} / \sqrt N`, shape ``(bounds, K)``."""
-        return _over_data(self.values)[1]
+        return means_and_errors(self.values)[1]
 
     @property
     def monte_carlo_error(self) -> Array:
         r"""Standard errors of the means from the draws, :math:`\sqrt{\sum_n \mathrm{se}_n^2} / N`, shape ``(bounds, K)``."""
-        return np.sqrt(np.square(self.standard_errors).sum(-1)) / self.values.shape[-1]
+        return monte_carlo_error(self.standard_error)
+
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Student's interval of each bound of each datum, from its Monte Carlo error, two arrays ``(bounds, K, N)``.
+
+        It is one for the bound at K particles, and not for log p(x), of which ``log_likelihood.interval`` is.
+        """
+        return student_interval(self.values, self.standard_error, self.num_groups[..., None], level)
 
     @property
     def gap(self) -> Array:
-        r"""How far a bound is below :math:`\log \hat p(x)`, of each datum by itself, shape ``(bounds, K, N)``."""
+        r"""Gap of each bound below :math:`\log \hat p(x)` of the same datum, shape ``(bounds, K, N)``."""
         with np.errstate(invalid="ignore"):
             return self.log_likelihood.log_p - self.values
 
     @property
     def gap_mean(self) -> Array:
         """The mean gaps over data, shape ``(bounds, K)``; negative for a bound from above."""
-        return _over_data(self.gap)[0]
+        return means_and_errors(self.gap)[0]
 
     @property
     def gap_error(self) -> Array:
         """Standard errors of the mean gaps, the spread of the gap over data and its noise together, ``(bounds, K)``."""
-        return _over_data(self.gap)[1]
+        return means_and_errors(self.gap)[1]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A dictionary for each bound and K, for ``pandas.DataFrame``."""
+        """List a dictionary for each bound and K, for ``pandas.DataFrame``."""
         columns = ("mean", "data_error", "monte_carlo_error", "gap_mean", "gap_error")
         found = {name: getattr(self, name) for name in columns}
         return [
@@ -118,7 +110,7 @@ class BoundCurve:
         ]
 
     def __str__(self) -> str:
-        return "\n\n".join("\n".join(lines) for lines in _tables(self))
+        return table(self)
 
 
 @takes_pair
@@ -133,7 +125,7 @@ def bound_curve(
     device: torch.device | str | None = None,
     compile: bool | None = None,
     precision: Precision = "highest",
-    progress: bool = False,
+    progress: bool = True,
     max_rows: int | None = None,
     max_weights: int = MAX_WEIGHTS,
 ) -> BoundCurve:
@@ -156,15 +148,16 @@ def bound_curve(
         num_particles: the numbers K.
         bounds: by name, what makes a bound for K particles: a class as it is, ``partial(CIWAE, 0.5)``, or ``lambda K:
             MIWAE(8, K)``. Any object will do that has ``num_particles`` (the draws that one value needs), ``sign``
-            (false for an upper bound) and ``of`` (log weights of shape ``(num_particles, B)`` to values ``(B,)``).
+            (-1 for an upper bound) and ``value`` (log weights of shape ``(num_particles, B)`` to values ``(B,)``).
         num_samples: the number S of draws a datum; by default twice as many as the largest bound needs, so that each has
             a Monte Carlo error.
         seed: where the noise starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
         compile: record the programs and fuse their operations; if null, where there are two million draws or more.
         precision: in what networks compute (:func:`pyrovae.runtime.precision.computing_in`); weights are float32 or more.
-        progress: whether to show a progress bar over data.
-        max_rows: the most draws times data of one run of the programs; if null, as :func:`log_likelihood` has it.
+        progress: show a bar over data on stderr once the call has taken two seconds.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, as many as fit, as in
+            :func:`log_likelihood`.
         max_weights: the most weights to hold; with more draws than this, data are taken one at a time.
 
     Returns:
@@ -183,128 +176,31 @@ def bound_curve(
     Carlo (arXiv:1511.02543), for reading it between two.
     """
     model, guide = programs(pair)
-    made = _made(num_particles, bounds)
-    num_samples = _number(made, num_samples)
+    made = make_bounds(num_particles, bounds)
+    num_samples = require_draws(made, num_samples)
     require_positive(max_rows=max_rows, max_weights=max_weights)
     columns = as_data(data)
     device = home(columns, device)
     compile = len(columns) * num_samples >= WORTHWHILE if compile is None else compile
     with torch.no_grad(), computing_in(precision), evaluating(model, guide), seeded(seed, device):
         draws = Draws(model, guide, columns, num_samples, device, compile, max_rows, max_weights)
-        xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not progress)
         parts = []
-        for index, batch in enumerate(xs):
+        for index, batch in enumerate(progress_bar(draws.batches(), total=draws.number_of_batches, progress=progress)):
             set_seed(seed_of(seed, index), device)
-            parts.append(_measured(draws.of(batch), made))
+            parts.append(grouped_bounds(draws.log_weights(batch), made))
     curve = _joined(parts, tuple(num_particles), made)
     if curve.log_likelihood.warning:
         warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=3)
     return curve
 
 
-class _Part(NamedTuple):
-    """What one batch gives: values and their Monte Carlo errors, shape ``(bounds, K, B)``, and the estimate."""
-
-    values: Tensor
-    errors: Tensor
-    estimate: LogLikelihood
-
-
-def _made(particles: Sequence[int], bounds: Mapping[str, MakesBound]) -> dict[str, list[Bound]]:
-    """The bounds at each K, by name."""
-    if not bounds:
-        raise InputError('bounds is empty; expected some, by name: {"IWAE": pyrovae.IWAE}')
-    if not particles or min(particles) < 1:
-        raise InputError(f"particles is {tuple(particles)}; expected numbers of at least 1, and one of them or more")
-    made = {name: [make(count) for count in particles] for name, make in bounds.items()}
-    for name, bound in ((name, bound) for name, those in made.items() for bound in those):
-        if not all(hasattr(bound, member) for member in ("of", "num_particles", "sign")):
-            raise InputError(
-                f"bound {name!r} is {bound!r}, which is no function of log weights (of, num_particles, sign); pass "
-                "what makes one for K particles, such as pyrovae.IWAE or partial(pyrovae.objectives.CIWAE, 0.5)"
-            )
-    return made
-
-
-def _number(made: Mapping[str, Sequence[Bound]], num_samples: int | None) -> int:
-    """The number of draws, which is enough for every bound."""
-    name, most = max(((n, b.num_particles) for n, those in made.items() for b in those), key=lambda needs: needs[1])
-    if num_samples is None:
-        return 2 * most
-    if num_samples < most:
-        raise InputError(f"bound {name!r} needs {most:,} draws and num_samples is {num_samples:,}; pass at least {most}")
-    return num_samples
-
-
-def _measured(log_weights: Tensor, made: Mapping[str, Sequence[Bound]]) -> _Part:
-    values, errors = [], []
-    for name, bound in ((name, bound) for name, those in made.items() for bound in those):
-        groups = _of_groups(bound, log_weights)
-        _require_numbers(name, bound, groups)
-        values.append(groups.mean(0))
-        errors.append(groups.std(0) / math.sqrt(len(groups)) if len(groups) > 1 else torch.full_like(groups[0], math.nan))
-    shape = len(made), -1, log_weights.shape[1]
-    return _Part(
-        torch.stack(values).reshape(shape).cpu(),
-        torch.stack(errors).reshape(shape).cpu(),
-        LogLikelihood.from_log_weights(log_weights),
-    )
-
-
-def _of_groups(bound: Bound, log_weights: Tensor) -> Tensor:
-    """The bound of each disjoint group of draws, shape ``(groups, B)``."""
-    groups = len(log_weights) // bound.num_particles
-    grouped = log_weights[: groups * bound.num_particles].unflatten(0, (groups, bound.num_particles))
-    return bound.of(grouped.transpose(0, 1).flatten(1)).unflatten(0, (groups, -1))
-
-
-def _require_numbers(name: str, bound: Bound, values: Tensor) -> None:
-    if values.isnan().any():
-        number = int(values.isnan().any(0).sum())
-        raise InputError(
-            f"bound {name!r} of {bound.num_particles:,} draws is not a number for {number} of {values.shape[1]} data; where "
-            "weights are zero not every bound has a value: leave it out of bounds"
-        )
-
-
-def _joined(parts: Sequence[_Part], particles: tuple[int, ...], made: Mapping[str, Sequence[Bound]]) -> BoundCurve:
+def _joined(parts: Sequence[GroupedBounds], particles: tuple[int, ...], made: Mapping[str, Sequence[Bound]]) -> BoundCurve:
     return BoundCurve(
         names=tuple(made),
         num_particles=particles,
         values=torch.cat([part.values for part in parts], -1).numpy(),
-        standard_errors=torch.cat([part.errors for part in parts], -1).numpy(),
+        standard_error=torch.cat([part.errors for part in parts], -1).numpy(),
+        num_groups=parts[0].num_groups.numpy(),
         is_upper=tuple(those[0].sign < 0 for those in made.values()),
         log_likelihood=LogLikelihood.concatenate([part.estimate for part in parts]),
     )
-
-
-def _over_data(values: Array) -> tuple[Array, Array]:
-    """The means of the last axis, and their standard errors."""
-    found = [mean_and_error(column) for column in values.reshape(-1, values.shape[-1])]
-    means, errors = np.array(found).T
-    return means.reshape(values.shape[:-1]), errors.reshape(values.shape[:-1])
-
-
-def _tables(curve: BoundCurve) -> list[list[str]]:
-    """The estimate, the bounds, and their gaps to it."""
-    estimate = curve.log_likelihood
-    head = [
-        f"bounds on log p(x) of {len(estimate.log_p):,} data by {estimate.num_samples:,} draws each, in nats",
-        f"log p(x) is {estimate.mean:.4f} ± {estimate.data_error:.4f} from the data ± {estimate.monte_carlo_error:.4f} "
-        "from the draws",
-    ]
-    means = _table(curve, "mean ± from the data", curve.mean, curve.data_error, 2)
-    gaps = _table(curve, "log p(x) less it", curve.gap_mean, curve.gap_error, 4)
-    note = [fill(f"Warning: {estimate.warning}.", 78, initial_indent="  ", subsequent_indent="  ")]
-    return [head, means, gaps, *([note] if estimate.warning else [])]
-
-
-def _table(curve: BoundCurve, title: str, values: Array, errors: Array, digits: int) -> list[str]:
-    cells = [
-        [f"{v:.{digits}f} ± {e:.{digits}f}" for v, e in zip(*row, strict=True)] for row in zip(values, errors, strict=True)
-    ]
-    header = [f"K = {count:,}" for count in curve.num_particles]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    width = max(map(len, (title, *curve.names)))
-    rows = zip((title, *curve.names), (header, *cells), strict=True)
-    return [f"  {name:<{width}}" + "".join(f"  {c:>{w}}" for c, w in zip(row, widths, strict=True)) for name, row in rows]

@@ -1,4 +1,4 @@
-r"""Which of several models gives the same data more probability, and whether the difference can be told from chance."""
+r"""Comparison of several models by the probability that they give to the same data, with the error of each difference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyrovae.engine.programs import programs
 from pyrovae.errors import InputError
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
-from pyrovae.evaluation.estimates.standard_error import mean_and_error
+from pyrovae.evaluation.estimates.standard_error import mean_and_error, means_and_errors, student_interval
 from pyrovae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyrovae.runtime.batches import DataLike
 
@@ -24,6 +24,9 @@ Array = NDArray[np.float64]
 class Comparison:
     """Estimates of log p(x) of the same data under several models, the best first.
 
+    Its mean, standard error and interval are those of the paired differences from the best model, NumPy arrays of shape
+    ``(models,)``, in nats; the error is that of the choice of data, in which what the draws leave uncertain is contained.
+
     Attributes:
         estimates: of each model, by its name, in the order of their means.
     """
@@ -35,8 +38,27 @@ class Comparison:
         """The models, the best first."""
         return [*self.estimates]
 
+    @property
+    def mean(self) -> Array:
+        """Mean difference in log p(x) of the best model from each, shape ``(models,)``; 0 for the best itself."""
+        return self._below()[0]
+
+    @property
+    def standard_error(self) -> Array:
+        """The standard error of each mean difference, shape ``(models,)``."""
+        return self._below()[1]
+
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Student's interval of each mean difference, two arrays ``(models,)``."""
+        number = len(self.estimates[self.names[0]].log_p)
+        return student_interval(self.mean, self.standard_error, number, level)
+
+    def _below(self) -> tuple[Array, Array]:
+        best = self.estimates[self.names[0]].log_p
+        return means_and_errors(np.stack([best - estimate.log_p for estimate in self.estimates.values()]))
+
     def difference(self, name: str, other: str | None = None) -> tuple[float, float]:
-        r"""How far a model is below another, in the mean over the data, and the standard error of that, in nats.
+        r"""Compute how far a model is below another, in the mean over the data, and its standard error, in nats.
 
         .. math::
             \bar d = \frac1N \sum_n d_n, \quad \mathrm{se} = \mathrm{sd}(d) / \sqrt N, \qquad
@@ -59,7 +81,7 @@ class Comparison:
         return mean_and_error(above.log_p - below.log_p)
 
     def to_frame(self) -> "DataFrame":
-        """A ``pandas.DataFrame`` with a row a model, as ``arviz.compare`` has it.
+        """Tabulate the models as a ``pandas.DataFrame``, a row each, in the form of ``arviz.compare``.
 
         Its columns are ``rank``, ``log_p`` (mean), ``se`` (of the data), ``diff`` (below the best), ``dse`` (of that,
         paired), ``mc_error`` (of the draws) and ``share_above``, the share of data whose k-hat is too large.

@@ -1,4 +1,4 @@
-r"""A proposal that no datum can surprise: mostly the guide, in part the guide widened, in part the prior.
+r"""A defensive mixture as proposal: mostly the guide, in part the guide widened, in part the prior.
 
 .. math::
     q_\alpha(z \mid x) = \alpha_1\, q(z \mid x) + \alpha_2\, q_s(z \mid x) + \alpha_3\, p(z), \qquad
@@ -33,12 +33,12 @@ from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.parameters import Program
 
 FEWEST = 10
-"""Draws that are made together at the least, of which one is from the guide widened and one from the prior."""
+"""Fewest draws made together, of which one is from the widened guide and one from the prior."""
 _located = (distributions.Normal, distributions.Laplace, distributions.StudentT, distributions.Cauchy, dist.Logistic)
 
 
 class DefensiveMixture:
-    """The mixture for a pair. A guide none of whose sites has a location and a scale (flows, mixtures) is not widened.
+    """The defensive mixture of a pair; a guide without any site of location and scale (flow, mixture) is not widened.
 
     Args:
         pair: the programs, started.
@@ -60,7 +60,7 @@ class DefensiveMixture:
         self._widens = any(widened(site["fn"], self._factor) is not None for site in sites)
 
     def weigh(self, particles: int, batch: Batch) -> LogWeights:
-        """Log weights of draws from the mixture, those of each part in a row, without a look at the numbers."""
+        """Draw from the mixture, part after part, and compute the log weights, without a check of the numbers."""
         with self._pair.opened() as (model, guide):
             call = Call(model, guide, (batch.x,), batch.given, particles, self._pair.plates)
             programs = [guide, *([_Wider(guide, self._factor)] if self._widens else [])]
@@ -78,13 +78,13 @@ class DefensiveMixture:
 
 
 def _counts(particles: int, parts: int) -> list[int]:
-    """Draws from each part, the guide's first: a tenth from each of the others."""
+    """Divide draws among the parts, the guide's first: a tenth for each of the others."""
     others = [max(1, particles // FEWEST)] * (parts - 1)
     return [particles - sum(others), *others]
 
 
 def _joined(call: Call, parts: Sequence[Trace]) -> Trace:
-    """The first trace, of the guide, with the values of all of them, one after another."""
+    """Join the values of all traces, one after another, in the first one, of the guide."""
     values: dict[str, Tensor] = {}
     for site in density_sites(prune_subsample_sites(parts[0])):
         drawn: list[Any] = [part.nodes[site["name"]]["value"] for part in parts]
@@ -109,7 +109,7 @@ class _Wider(Messenger):
 
 
 def widened(distribution: Any, factor: float) -> Any:
-    """A distribution with its scale multiplied; None for one that has none."""
+    """Multiply the scale of a distribution; None for one that has none."""
     if isinstance(distribution, Independent):
         base = widened(distribution.base_dist, factor)
         return None if base is None else dist.Independent(base, distribution.reinterpreted_batch_ndims)

@@ -1,4 +1,4 @@
-"""Many log weights of many data, a piece at a time: every piece of one shape, so that the programs are recorded once."""
+"""Log weights of many data, drawn in pieces of one shape, so that the programs are recorded once."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from pyrovae.runtime.seeds import GeneratorState
 
 
 class Draws:
-    """``number`` log weights of each datum, in the memory that ``max_rows`` and ``max_weights`` set.
+    """A source of ``number`` log weights of each datum, within the memory that ``max_rows`` and ``max_weights`` set.
 
     Attributes:
         discrete_dimensions: how many observed numbers one datum has, where all are discrete; known once some were drawn.
@@ -82,15 +82,15 @@ class Draws:
 
     @property
     def number_of_batches(self) -> int:
-        """How many batches the data make."""
+        """Number of batches that the data make."""
         return math.ceil(len(self._data) / self._batch_size)
 
     def batches(self) -> Iterator[Batch]:
-        """The data, in their order."""
+        """Yield the data in batches, in their order."""
         return batches(self._data, self._batch_size, device=self._device)
 
-    def of(self, batch: Batch) -> Tensor:
-        """The log weights of a batch, shape ``(number, len(batch))``, float64.
+    def log_weights(self, batch: Batch) -> Tensor:
+        """Draw the log weights of a batch, shape ``(number, len(batch))``, float64.
 
         Raises:
             InputError: for a weight that is not a number, and where weights are not densities of single data.
@@ -113,7 +113,7 @@ class Draws:
 
     @torch.no_grad()
     def rounding(self, batch: Batch, precision: Precision) -> Tensor:
-        """How much too large log p(x) of each datum is from the same noise, because networks compute in ``precision``.
+        """Measure the error in log p(x) of each datum, at the same noise, of networks that compute in ``precision``.
 
         Of as many draws as are made together.
         """
@@ -124,7 +124,7 @@ class Draws:
         return found[1] - found[0]
 
     def _drawn(self, batch: Batch) -> LogWeights:
-        """The weights of the draws that are made together, eagerly."""
+        """Draw once, eagerly, as many as are drawn together, and weigh them."""
         if self._mixture is not None:
             return self._mixture.weigh(self._at_once, batch)
         return self._pair.weigh(self._at_once, batch.x, **batch.given).of_proposal()
@@ -164,5 +164,5 @@ class Draws:
 
 
 def _even(total: int, most: int) -> int:
-    """The size of pieces, at most ``most``, that fill ``total`` with the least left over."""
+    """Compute the size of pieces, at most ``most``, that fill ``total`` with the least left over."""
     return math.ceil(total / math.ceil(total / most))

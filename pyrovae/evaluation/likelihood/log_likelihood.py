@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch.utils.data import Subset
-from tqdm.auto import tqdm
 
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
-from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
 from pyrovae.evaluation.likelihood.defensive import FEWEST
 from pyrovae.evaluation.likelihood.draws import Draws
 from pyrovae.runtime.batches import Batch, Columns, DataLike, as_data
@@ -21,12 +21,13 @@ from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_WEIGHTS
 from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.precision import Precision, computing_in
+from pyrovae.runtime.progress import progress_bar
 from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
 from pyrovae.runtime.sharding import in_shards
 
 Proposal = Literal["guide", "mixture", "auto"]
 WORTHWHILE = 2**21
-"""The number of draws, of all data together, from which on recording and fusing is expected to save time."""
+"""Number of draws, of all data together, from which recording and fusing is expected to save time."""
 
 
 @takes_pair
@@ -36,12 +37,12 @@ def log_likelihood(
     num_samples: int = 5000,
     *,
     num_particles: Sequence[int] = (1, 5, 50, 500),
+    proposal: Proposal = "guide",
     seed: Seed = 0,
     device: torch.device | str | None = None,
     compile: bool | None = None,
     precision: Precision = "highest",
-    proposal: Proposal = "guide",
-    progress: bool = False,
+    progress: bool = True,
     max_rows: int | None = None,
     max_weights: int = MAX_WEIGHTS,
 ) -> LogLikelihood:
@@ -66,6 +67,9 @@ def log_likelihood(
         num_samples: the number of draws :math:`K` a datum.
         num_particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
             those above ``num_samples`` are left out.
+        proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
+            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data whose k-hat is above
+            the threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
             at a time, which costs little where ``num_samples`` is large.
@@ -73,13 +77,10 @@ def log_likelihood(
         compile: record the programs and fuse their operations, which takes seconds; if null, where there are two million
             draws or more to win them back. Programs that cannot be recorded run eagerly, after a warning.
         precision: in what networks compute (:func:`pyrovae.runtime.precision.computing_in`); weights are float32 or more.
-        proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
-            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data whose k-hat is above
-            the threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
-        progress: whether to show a progress bar over data.
-        max_rows: the most particles times data of one run of the programs; if null, 4,096 on a CPU, fewer of data with more
-            than 512 numbers each, and on a CUDA device as many as take half of the memory that is free, which other
-            programs there may change.
+        progress: show a bar over data on stderr once the call has taken two seconds.
+        max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096 on a CPU, fewer of
+            data with more than 512 numbers each, and on a CUDA device as many as take half of the memory that is free,
+            which other programs there may change.
         max_weights: the most weights to hold; with more draws than this, data are taken one at a time.
 
     Returns:
@@ -124,7 +125,7 @@ def log_likelihood(
 
 @dataclass(frozen=True)
 class _Options:
-    """How to draw."""
+    """Settings of an estimate."""
 
     number: int
     device: torch.device
@@ -137,22 +138,22 @@ class _Options:
     def estimate(
         self, model: Program, guide: Program, data: Columns, particles: Sequence[int], seeds: Seeds, defensive: bool = False
     ) -> LogLikelihood:
-        """The estimates from draws of one kind; the noise of each batch has a seed of its own, whoever draws it."""
+        """Estimate from draws of one kind; the noise of each batch has a seed of its own, whichever process draws it."""
         compile = len(data) * self.number >= WORTHWHILE if self.compile is None else self.compile
         limits = self.max_rows, self.max_weights
         draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive)
 
         def work(index: int, batch: Batch) -> LogLikelihood:
-            """One batch, with noise of its own."""
+            """Estimate for one batch, with noise of its own."""
             set_seed(seeds.of(index), self.device)
             with computing_in(self.precision):
-                weights = draws.of(batch)
+                weights = draws.log_weights(batch)
             found = LogLikelihood.from_log_weights(weights, particles)
             return replace(
                 found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
             )
 
-        xs = tqdm(draws.batches(), total=draws.number_of_batches, disable=not self.progress)
+        xs = progress_bar(draws.batches(), total=draws.number_of_batches, progress=self.progress)
         return LogLikelihood.concatenate(in_shards(xs, work))
 
     def _rounding(self, draws: Draws, batch: Batch, index: int) -> tuple[float, float] | None:
@@ -163,7 +164,7 @@ class _Options:
 
 
 def _chosen(data: Columns, rows: np.ndarray) -> Columns:
-    """Some of the data."""
+    """Select some of the data."""
     index = torch.from_numpy(rows.nonzero()[0])
     if isinstance(data.x, torch.Tensor):
         return data.rows(index)

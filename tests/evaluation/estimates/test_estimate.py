@@ -10,7 +10,7 @@ import torch
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.evaluation.estimates.estimate import COLUMNS, GROUP
+from pyrovae.evaluation.estimates.netcdf import COLUMNS, GROUP, to_dataset
 
 
 def estimate(count: int = 6, num_samples: int = 400, particles: tuple[int, ...] = (1, 5, 50)) -> LogLikelihood:
@@ -163,7 +163,7 @@ def test_how_it_was_made_is_in_the_file(tmp_path):
 
 def test_files_of_before_the_smoothed_estimates_are_read(tmp_path):
     estimate = LogLikelihood.from_log_weights(torch.randn(100, 5, dtype=torch.float64), (1,))
-    dataset = estimate._dataset().drop_vars(["smoothed", "jackknife", "jackknife_error"])
+    dataset = to_dataset(estimate).drop_vars(["smoothed", "jackknife", "jackknife_error"])
     dataset.to_netcdf(tmp_path / "old.nc", group="importance_sampling", engine="h5netcdf")
     read = LogLikelihood.from_netcdf(tmp_path / "old.nc")
     np.testing.assert_array_equal(read.log_p, estimate.log_p)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyrovae.evaluation.estimates.pareto import pareto_smoothed
+from pyrovae.evaluation.estimates.pareto_k_hat import pareto_smoothed
 
 
 def pareto_k_hats(log_weights: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_as_arviz_itself_has_it(scale, draws):
 def test_data_do_not_know_each_other(monkeypatch):
     log_weights = torch.from_numpy(narrow_proposal(0.6, 300, 7))
     together = pareto_smoothed(log_weights)
-    monkeypatch.setattr("pyrovae.evaluation.estimates.pareto.HELD", 1)
+    monkeypatch.setattr("pyrovae.evaluation.estimates.pareto_k_hat.HELD", 1)
     for one, other in zip(together, pareto_smoothed(log_weights), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -58,7 +58,7 @@ class Weights:
     def __init__(self, num_particles):
         self.num_particles, self.given = num_particles, []
 
-    def of(self, log_weights):
+    def value(self, log_weights):
         self.given.append(log_weights)
         return log_weights[0]
 
@@ -68,7 +68,7 @@ class TestValues:
         model, guide = exact()
         x = model.data(5)
         curve = bound_curve((model, guide), x, (1, 4, 10), every)
-        assert curve.values.shape == curve.standard_errors.shape == (len(every), 3, 5)
+        assert curve.values.shape == curve.standard_error.shape == (len(every), 3, 5)
         np.testing.assert_allclose(curve.values, np.broadcast_to(model.log_p(x), curve.values.shape), atol=1e-10)
         np.testing.assert_allclose(curve.gap_mean, 0, atol=1e-10)
 
@@ -87,11 +87,11 @@ class TestValues:
             (model, guide), model.data(3), (4,), {"seen": lambda _: seen, "CIWAE": partial(CIWAE, 0.3)}, num_samples=23
         )
         (weights,) = seen.given
-        groups = torch.stack([bound.of(weights[4 * g : 4 * g + 4]) for g in range(5)])
+        groups = torch.stack([bound.value(weights[4 * g : 4 * g + 4]) for g in range(5)])
         torch.testing.assert_close(of(curve, "CIWAE", 4), groups.mean(0))
-        errors = torch.from_numpy(curve.standard_errors[1, 0])
+        errors = torch.from_numpy(curve.standard_error[1, 0])
         torch.testing.assert_close(errors, groups.std(0) / math.sqrt(5))
-        assert np.isnan(curve.standard_errors[0]).all()
+        assert np.isnan(curve.standard_error[0]).all()
 
     def test_the_draws_are_those_of_log_likelihood(self):
         model, guide = off()
@@ -108,7 +108,7 @@ class TestValues:
         model, guide = off()
         curve = bound_curve((model, guide), model.data(3), (1, 6), {"IWAE": IWAE, "MIWAE": every["MIWAE"]})
         assert curve.log_likelihood.num_samples == 2 * 3 * 6
-        assert np.isfinite(curve.standard_errors).all()
+        assert np.isfinite(curve.standard_error).all()
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ class TestErrorsOfTheMean:
         curve = bound_curve((model, guide), model.data(6), (2, 8), num_samples=40)
         np.testing.assert_allclose(curve.mean, curve.values.mean(-1))
         np.testing.assert_allclose(curve.data_error, stats.sem(curve.values, -1))
-        np.testing.assert_allclose(curve.monte_carlo_error, np.sqrt((curve.standard_errors**2).sum(-1)) / 6)
+        np.testing.assert_allclose(curve.monte_carlo_error, np.sqrt((curve.standard_error**2).sum(-1)) / 6)
         gaps = curve.log_likelihood.log_p - curve.values
         np.testing.assert_allclose(curve.gap, gaps)
         np.testing.assert_allclose(curve.gap_mean, gaps.mean(-1))
@@ -188,7 +188,7 @@ class TestErrorsOfTheMean:
         x = model.data(1).expand(1500, -1)
         curve = bound_curve((model, guide), x, (5,), {"IWAE": IWAE, "EUBO": EUBO}, num_samples=100)
         spread = curve.values[:, 0].std(-1, ddof=1)
-        np.testing.assert_allclose(np.sqrt((curve.standard_errors[:, 0] ** 2).mean(-1)), spread, rtol=0.1)
+        np.testing.assert_allclose(np.sqrt((curve.standard_error[:, 0] ** 2).mean(-1)), spread, rtol=0.1)
 
     def test_a_single_datum_has_no_error_over_data(self):
         model, guide = off()
@@ -258,11 +258,12 @@ class TestCall:
             curve = bound_curve((model, guide), model.data(20), (1000,), {"IWAE": IWAE})
         assert "Warning" not in str(curve)
 
-    def test_progress_is_shown_when_asked_for(self, capsys):
+    def test_progress_is_shown_unless_it_is_not_wanted(self, capsys, monkeypatch):
+        monkeypatch.setattr("pyrovae.runtime.progress.DELAY", 0.0)
         model, guide = exact()
-        bound_curve((model, guide), model.data(2), (1,))
+        bound_curve((model, guide), model.data(2), (1,), progress=False)
         assert capsys.readouterr().err == ""
-        bound_curve((model, guide), model.data(2), (1,), progress=True)
+        bound_curve((model, guide), model.data(2), (1,))
         assert "100%" in capsys.readouterr().err
 
 
@@ -270,7 +271,8 @@ def made() -> BoundCurve:
     """Of two bounds, three K and two data."""
     values = np.arange(12.0).reshape(2, 3, 2)
     log_p = LogLikelihood.from_log_weights(torch.randn(100, 2) - 90)
-    return BoundCurve(("IWAE", "CUBO(2)"), (1, 5, 5000), values, 0.1 * values, (False, True), log_p)
+    groups = np.full((2, 3), 2)
+    return BoundCurve(("IWAE", "CUBO(2)"), (1, 5, 5000), values, 0.1 * values, groups, (False, True), log_p)
 
 
 def test_rows():
@@ -329,7 +331,7 @@ class TestErrors:
 
     def test_a_bound_that_is_not_a_number(self):
         class Wrong(Weights):
-            def of(self, log_weights):
+            def value(self, log_weights):
                 return torch.where(torch.arange(log_weights.shape[1]) == 0, math.nan, log_weights[0])
 
         with pytest.raises(InputError, match="bound 'it' of 3 draws is not a number for 1 of 2 data"):

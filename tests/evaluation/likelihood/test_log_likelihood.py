@@ -489,11 +489,12 @@ def test_no_warning_where_the_proposal_is_good():
     assert "Warning" not in str(estimate)
 
 
-def test_progress_is_shown_when_asked_for(capsys):
+def test_progress_is_shown_unless_it_is_not_wanted(capsys, monkeypatch):
+    monkeypatch.setattr("pyrovae.runtime.progress.DELAY", 0.0)
     model, guide = exact()
-    log_likelihood((model, guide), model.data(2), 10)
+    log_likelihood((model, guide), model.data(2), 10, progress=False)
     assert capsys.readouterr().err == ""
-    log_likelihood((model, guide), model.data(2), 10, progress=True)
+    log_likelihood((model, guide), model.data(2), 10)
     assert "100%" in capsys.readouterr().err
 
 

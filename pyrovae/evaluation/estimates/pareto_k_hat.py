@@ -1,4 +1,4 @@
-r"""Pareto smoothed importance sampling of many data at once, where their weights are.
+r"""Pareto k-hats and Pareto smoothed weights of many data at once, on the device of the weights.
 
 Source: Vehtari, Simpson, Gelman, Yao and Gabry, Pareto Smoothed Importance Sampling (arXiv:1507.02646); the fit is that of
 Zhang and Stephens, A New and Efficient Estimation Method for the Generalized Pareto Distribution (2009), with the prior and
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 FEWEST_DRAWS = 30
-"""A tail is a fifth of so few draws, and fewer than six of them have no first quartile above their smallest."""
+"""Fewest draws with a tail to fit: it is a fifth of them, and fewer than six weights have no quartile above the smallest."""
 EQUAL = 1e-4
-"""A tail whose weights differ by less than this ratio holds rounding errors: the proposal is the posterior."""
+"""Ratio below which a tail's weights differ by rounding alone: the proposal is the posterior."""
 TIED = 1e-6
-"""Weights that differ by less than this ratio are the same weight, computed twice."""
+"""Ratio below which two weights are the same weight, computed twice."""
 NOTHING = 1e-300
-"""A weight that is this part of the largest; the fit divides by such weights."""
+"""Part of the largest weight below which a weight counts as zero, as the fit divides by weights."""
 HELD = 2**22
-"""Numbers held at a time by the fit of many data."""
+"""Number of floats that the fit of many data holds at a time."""
 
 
 class Smoothed(NamedTuple):
@@ -70,7 +70,7 @@ def _quartile(size: int) -> int:
 
 
 def _smoothed(log_weights: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The same of data in rows, shapes ``(N, K)`` and ``(N,)``."""
+    """Smooth the weights of data in rows, shapes ``(N, K)`` and ``(N,)``."""
     values, places = log_weights.topk(size + 1)
     largest, ascending = values[:, :1], values.flip(1)
     weights = (ascending - largest).exp()
@@ -89,7 +89,7 @@ def _smoothed(log_weights: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _fit(excess: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Shape and scale of tails of ascending excesses ``(N, M)``, each ``(N,)``; nonsense where they are ties or zeros."""
+    r"""Fit shape and scale, each ``(N,)``, to tails of ascending excesses ``(N, M)``; nonsense for ties and zeros."""
     size = excess.shape[1]
     points = torch.arange(1, _grid(size) + 1, dtype=excess.dtype, device=excess.device) - 0.5
     b = (1.0 - (_grid(size) / points).sqrt()) / (3.0 * excess[:, _quartile(size), None]) + 1.0 / excess[:, -1:]

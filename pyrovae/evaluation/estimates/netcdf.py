@@ -1,0 +1,90 @@
+"""Estimates of log p(x) as netCDF files, which ArviZ reads; what is read may be a stranger's."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyrovae.errors import InputError
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+    from pyrovae.evaluation.estimates.estimate import LogLikelihood
+    from pyrovae.untrusted.netcdf import Numbers
+
+GROUP = "importance_sampling"
+"""Group of an ArviZ file that holds an estimate."""
+COLUMNS = ("log_p", "standard_error", "effective_sample_size", "k_hat", "smoothed", "jackknife", "jackknife_error")
+"""Numbers that each datum has one of; files of version 0.1 end with the k-hat."""
+ATTRIBUTES = ("num_samples", "discrete_dimensions", "rounding")
+"""Numbers that the whole estimate has one of."""
+
+
+def to_dataset(estimate: "LogLikelihood") -> "Dataset":
+    """Arrange an estimate as an xarray data set with the dimensions ``datum`` and ``particles``."""
+    from xarray import Dataset
+
+    number = len(estimate.log_p)
+    columns = {name: ("datum", getattr(estimate, name)) for name in COLUMNS}
+    bounds = np.reshape(list(estimate.bounds.values()), (len(estimate.bounds), number))
+    coordinates = {"datum": np.arange(number), "particles": np.array(list(estimate.bounds), dtype=int)}
+    variables = columns | {"bound": (("particles", "datum"), bounds)}
+    attributes: dict[str, Any] = {"num_samples": estimate.num_samples, "unit": "nats"}
+    if estimate.discrete_dimensions:
+        attributes["discrete_dimensions"] = estimate.discrete_dimensions
+    if estimate.rounding:
+        attributes["rounding"] = list(estimate.rounding)
+    if estimate.defensive is not None:
+        variables["defensive"] = ("datum", estimate.defensive.astype(np.int8))
+    return Dataset(variables, coordinates, attributes)
+
+
+def read_fields(path: str | Path) -> dict[str, Any]:
+    """Read the fields of a :class:`~.estimate.LogLikelihood` by name.
+
+    Raises:
+        InputError: for a file that is damaged, or holds anything else.
+    """
+    from pyrovae.untrusted.netcdf import read_numbers
+
+    try:
+        fields = _as_fields(read_numbers(Path(path), GROUP, (*COLUMNS, "particles", "bound", "defensive"), ATTRIBUTES))
+        _require_whole(fields)
+    except InputError:
+        raise
+    except Exception as error:  # damage ends in errors of a dozen types
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); expected estimates as to_netcdf writes them: "
+            "estimate again"
+        ) from error
+    return fields
+
+
+def _as_fields(found: "Numbers") -> dict[str, Any]:
+    arrays, attributes = found
+    shape = arrays["log_p"].shape
+    dimensions, rounding = attributes.get("discrete_dimensions"), attributes.get("rounding")
+    return {
+        **{name: arrays.get(name, np.full(shape, math.nan)) for name in COLUMNS},
+        "num_samples": int(attributes["num_samples"].item()),
+        "bounds": dict(zip(arrays["particles"].tolist(), arrays["bound"], strict=True)),
+        "discrete_dimensions": None if dimensions is None else int(dimensions.item()),
+        "defensive": arrays["defensive"].astype(bool) if "defensive" in arrays else None,
+        "rounding": None if rounding is None else tuple(rounding.tolist()),
+    }
+
+
+def _require_whole(fields: dict[str, Any]) -> None:
+    """Raise a ValueError where the numbers are not those of so many data."""
+    log_p, bounds, defensive, rounding = (fields[name] for name in ("log_p", "bounds", "defensive", "rounding"))
+    columns = [*(fields[name] for name in COLUMNS), *bounds.values()]
+    if any(column.dtype.kind not in "iuf" or column.shape != (len(log_p),) for column in columns):
+        raise ValueError("there is not one number a datum in every column")
+    if not len(log_p) or (defensive is not None and defensive.shape != log_p.shape):
+        raise ValueError("there are no data, or what is said of them is not of each")
+    if any(type(count) is not int or not 0 < count < 2**53 for count in (fields["num_samples"], *bounds)):
+        raise ValueError("a number of draws or particles is no positive whole number")
+    if (fields["discrete_dimensions"] or 0) < 0 or (rounding is not None and len(rounding) != 2):
+        raise ValueError("its attributes are not those of estimates")

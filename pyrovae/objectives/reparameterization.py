@@ -1,0 +1,36 @@
+"""The refusal of guides whose draws carry no gradient, by objectives that differentiate through them."""
+
+from typing import TYPE_CHECKING
+
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from pyrovae.engine.call import Call
+from pyrovae.engine.stopped_densities import observe_apart
+from pyrovae.engine.weights import LogWeights
+from pyrovae.errors import InputError
+
+if TYPE_CHECKING:
+    from pyrovae.objectives.objective import Objective
+
+
+def weigh_apart(objective: "Objective", call: Call) -> tuple[Trace, LogWeights, Tensor]:
+    """Draw, and weigh by :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
+    draws = call.draw()
+    weights, alive = observe_apart(call, draws)
+    weights.require_densities(type(objective).__name__)
+    require_reparameterized(objective, weights)
+    return draws, weights, alive
+
+
+def require_reparameterized(objective: "Objective", weights: LogWeights) -> None:
+    """Raise an InputError where the guide would be left without the gradient of a draw."""
+    for name, term in weights.proposal_terms.items():
+        site = weights.guide.nodes[name]
+        if term.requires_grad and not site["is_observed"] and not objective.reparameterizes(site):
+            family = type(getattr(site["fn"], "base_dist", site["fn"])).__name__
+            raise InputError(
+                f"site {name!r} of the guide draws from {family}, which cannot be reparameterised, and "
+                f"{type(objective).__name__} would leave the guide without its gradient; take a reparameterised "
+                'distribution there, or VIMCO, ReweightedWakeSleep or estimator="score_function", which need none'
+            )
