@@ -1,9 +1,12 @@
 """Estimates from log importance weights: log p(x), bounds, gradients, and the latent space of any pair."""
 
-from pyrovae.evaluation.annealing.annealed_importance_sampling import AnnealedLikelihood, annealed_importance_sampling
-from pyrovae.evaluation.annealing.bidirectional import Bidirectional, bidirectional
+from pyrovae.evaluation.annealing.annealed_importance_sampling import annealed_importance_sampling
+from pyrovae.evaluation.annealing.annealed_likelihood import AnnealedLikelihood
+from pyrovae.evaluation.annealing.bidirectional import bidirectional
+from pyrovae.evaluation.annealing.bidirectional_bounds import Bidirectional
 from pyrovae.evaluation.estimates.estimate import ImportanceSamplingWarning, LogLikelihood
-from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
+from pyrovae.evaluation.gradients.gradient_statistics import gradient_statistics
+from pyrovae.evaluation.gradients.signal_to_noise import GradientStatistics, GradientSummary
 from pyrovae.evaluation.latent.active_units import ActiveUnits, active_units
 from pyrovae.evaluation.latent.aggregate_posterior import AggregatePosterior, aggregate_posterior
 from pyrovae.evaluation.latent.impute import impute

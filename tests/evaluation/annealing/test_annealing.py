@@ -18,15 +18,20 @@ from torch import nn
 import pyrovae
 from pyrovae.distributions.flow import FlowDistribution, zuko
 from pyrovae.engine.log_weights import log_weights
+from pyrovae.engine.pair import Pair
 from pyrovae.engine.validation import find_plates
 from pyrovae.errors import InputError
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
-from pyrovae.evaluation.annealing.adaptation import plan, sigmoid_schedule
-from pyrovae.evaluation.annealing.annealed_importance_sampling import Annealing
-from pyrovae.evaluation.annealing.hmc import Kernel, transition
+from pyrovae.evaluation.annealing.kernels.hamiltonian import Hamiltonian
+from pyrovae.evaluation.annealing.kernels.kernel import Tuning
+from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.annealing.pilot_chains import run_pilot_chains
+from pyrovae.evaluation.annealing.schedule import sigmoid_schedule
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.priors import UniformSphere
+from pyrovae.runtime.batches import as_batch
+from pyrovae.runtime.seeds import seeded
 from pyrovae.vae import VAE
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -41,9 +46,10 @@ def pair(structure=LinearGaussian, **sizes):
 
 def path_of(model, guide, x, chains, start="prior"):
     """The path of all data at once."""
-    settings = Annealing(chains, 1, start, "sigmoid", 1, chains * len(x))
-    with settings.paths(model, guide, x, 0, None, False, False) as (paths, _):
-        return next(paths)[0]
+    pair, batch = Pair(model, guide), as_batch(x)
+    with seeded(0):
+        pair.meet(batch)
+        return Path(pair, batch, chains, start)
 
 
 class Scales(nn.Module):
@@ -133,18 +139,18 @@ class TestLatents:
         model, guide = pair(structure)
         x = model.data(3)
         path = path_of(model, guide, x, 4, start)
-        state = path.begin(path.start())
+        state = path.begin(path.sample_initial())
         fixed = {"z": path.latents.unpack(state.u)[0]["z"]}
         weights = log_weights((model, drawing(guide, **fixed)), x, num_samples=4, plates=find_plates((model, guide), x))
         torch.testing.assert_close(state.log_f0, weights.log_prior if start == "prior" else weights.log_proposal)
         torch.testing.assert_close(state.log_f1, weights.log_joint)
         moved = 1e-6 * torch.randn_like(state.u)
         other = path.at(state.u + moved, state.u)
-        for change, slope in (
-            (other.log_f0 - state.log_f0, state.slope_0),
-            (other.log_f1 - state.log_f1, state.slope_1),
+        for change, gradient in (
+            (other.log_f0 - state.log_f0, state.gradient_0),
+            (other.log_f1 - state.log_f1, state.gradient_1),
         ):
-            torch.testing.assert_close(change, (slope * moved).sum(-1), rtol=1e-3, atol=1e-9)
+            torch.testing.assert_close(change, (gradient * moved).sum(-1), rtol=1e-3, atol=1e-9)
 
 
 class TestTransition:
@@ -154,10 +160,10 @@ class TestTransition:
         model, _ = pair()
         x = model.data(1)
         path = path_of(model, GaussianGuide(model), x, 4000, "guide")
-        state = path.begin(path.start())
-        kernel = Kernel(torch.tensor([step_size]), torch.tensor([[0.3, 1.0]]))
+        state = path.begin(path.sample_initial())
+        kernel, tuning = Hamiltonian(5), Tuning(torch.tensor([step_size]), torch.tensor([[0.3, 1.0]]))
         for _ in range(10):
-            state, accepted, _ = transition(path, state, torch.ones(1), kernel, 5)
+            state, accepted, _ = kernel(path, state, torch.ones(1), tuning)
         share = accepted.double().mean().item()
         assert 0.1 < share < 0.9 if step_size > 1.0 else share > 0.9
         mean, covariance = model.posterior(x)
@@ -170,9 +176,9 @@ class TestTransition:
         model, _ = pair()
         x = model.data(1)
         path = path_of(model, GaussianGuide(model, shift=3.0), x, 4000, "guide")
-        state = path.begin(path.start())
+        state = path.begin(path.sample_initial())
         for _ in range(60):
-            state, _, _ = transition(path, state, torch.ones(1), Kernel(torch.tensor([0.4]), torch.ones(1, 2)), 8)
+            state, _, _ = Hamiltonian(8)(path, state, torch.ones(1), Tuning(torch.tensor([0.4]), torch.ones(1, 2)))
         mean, _ = model.posterior(x)
         for column, expected in zip(state.u[:, 0].T, mean[0], strict=True):
             assert_mean(column, expected, detects=0.2)
@@ -180,11 +186,11 @@ class TestTransition:
     def test_pilot_chains_find_step_sizes(self):
         model, guide = pair(data_dim=13, latent_dim=10)
         path = path_of(model, guide, model.data(5), 50)
-        made = plan(path, 50, "sigmoid", 10)
-        state = path.begin(path.start())
+        made = run_pilot_chains(path, 50, "sigmoid", Hamiltonian(10))
+        state = path.begin(path.sample_initial())
         shares = []
         for t in range(1, 50):
-            state, accepted, _ = transition(path, state, made.betas[t], made.kernel(t), 10)
+            state, accepted, _ = made.kernel(path, state, made.betas[t], made.tuning(t))
             shares.append(accepted.double().mean())
         assert 0.5 < torch.stack(shares).mean() < 0.9
 
@@ -194,9 +200,9 @@ class TestTransition:
         with torch.no_grad():
             model.weight.copy_(torch.tensor([[8.0, 0.0], [0.0, 0.1], [0.0, 0.1]]))
         x = model.data(3)
-        made = plan(path_of(model, guide, x, 200), 250, "sigmoid", 10)
+        made = run_pilot_chains(path_of(model, guide, x, 200), 250, "sigmoid", Hamiltonian(10))
         _, covariance = model.posterior(x)
-        found = made.kernel(250).scale / covariance.diagonal().sqrt()
+        found = made.tuning(250).scale / covariance.diagonal().sqrt()
         assert ((found > 0.6) & (found < 1.6)).all()
 
 
@@ -204,7 +210,7 @@ class TestSchedules:
     @schedules
     def test_they_go_from_0_to_1(self, schedule):
         model, guide = pair()
-        betas = plan(path_of(model, guide, model.data(3), 8), 40, schedule, 3).betas
+        betas = run_pilot_chains(path_of(model, guide, model.data(3), 8), 40, schedule, Hamiltonian(3)).betas
         assert betas.shape == (41, 3)
         assert torch.equal(betas[[0, -1]], torch.tensor([0.0, 1.0])[:, None].expand(2, 3).double())
         assert (betas.diff(dim=0) > 0.0).all()
@@ -219,13 +225,13 @@ class TestSchedules:
         model, guide = pair()
         x = model.data(2)
         path = path_of(model, guide, x, 500)
-        made = plan(path, 60, "adaptive", 10)
-        state = path.begin(path.start())
+        made = run_pilot_chains(path, 60, "adaptive", Hamiltonian(10))
+        state = path.begin(path.sample_initial())
         costs = []
         for t in range(1, 61):
             ratio = (made.betas[t] - made.betas[t - 1]) * (state.log_f1 - state.log_f0)
             costs.append(ratio.std(0))
-            state, _, _ = transition(path, state, made.betas[t], made.kernel(t), 10)
+            state, _, _ = made.kernel(path, state, made.betas[t], made.tuning(t))
         costs = torch.stack(costs)[5:]
         assert (costs.max(0).values / costs.median(0).values < 1.6).all()
         assert (costs.min(0).values / costs.median(0).values > 0.5).all()
