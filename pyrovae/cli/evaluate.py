@@ -12,7 +12,7 @@ from pyrovae.cli.device import available_device, default_device
 from pyrovae.cli.evaluation import report
 from pyrovae.cli.reopened import divide, reopen
 from pyrovae.cli.torchrun import joined, own_device
-from pyrovae.evaluation.annealing.path import Start
+from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.likelihood.log_likelihood import Proposal
 from pyrovae.experiment.parser import (
     Count,

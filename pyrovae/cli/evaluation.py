@@ -21,7 +21,7 @@ from pyrovae.evaluation import (
     log_likelihood,
     posterior_means,
 )
-from pyrovae.evaluation.annealing.path import Start
+from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.likelihood.log_likelihood import Proposal
 from pyrovae.runs.lock import LOCKED
 from pyrovae.runs.results import writing_results

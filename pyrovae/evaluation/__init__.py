@@ -1,10 +1,13 @@
 """Estimates from log importance weights: log p(x), bounds, gradients, and the latent space of any pair."""
 
-from pyrovae.evaluation.annealing.annealed_importance_sampling import AnnealedLikelihood, annealed_importance_sampling
-from pyrovae.evaluation.annealing.bidirectional import Bidirectional, bidirectional
+from pyrovae.evaluation.annealing.annealed_importance_sampling import annealed_importance_sampling
+from pyrovae.evaluation.annealing.annealed_likelihood import AnnealedLikelihood
+from pyrovae.evaluation.annealing.bidirectional import bidirectional
+from pyrovae.evaluation.annealing.bidirectional_bounds import Bidirectional
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
-from pyrovae.evaluation.gradient_statistics import GradientStatistics, GradientSummary, gradient_statistics
+from pyrovae.evaluation.gradients.gradient_statistics import gradient_statistics
+from pyrovae.evaluation.gradients.signal_to_noise import GradientStatistics, GradientSummary
 from pyrovae.evaluation.latent.active_units import ActiveUnits, active_units
 from pyrovae.evaluation.latent.aggregate_posterior import AggregatePosterior, aggregate_posterior
 from pyrovae.evaluation.latent.impute import impute
@@ -19,9 +22,8 @@ from pyrovae.evaluation.latent.reconstructions import reconstructions
 from pyrovae.evaluation.latent.traverse import Traversal, traverse
 from pyrovae.evaluation.likelihood.bound_curve import BoundCurve, bound_curve
 from pyrovae.evaluation.likelihood.compare import Comparison, compare
-from pyrovae.evaluation.likelihood.inference_gaps import InferenceGaps, inference_gaps
 from pyrovae.evaluation.likelihood.log_likelihood import log_likelihood
-from pyrovae.evaluation.likelihood.refine import refine
+from pyrovae.evaluation.likelihood.refine import InferenceGaps, inference_gaps, refine
 
 __all__ = [
     "ActiveUnits",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyrovae.evaluation import LatentMap, LogLikelihood
-from pyrovae.evaluation.annealing.annealed_importance_sampling import unmet_warning
+from pyrovae.evaluation.annealing.annealed_likelihood import unmet_warning
 
 Metrics = Sequence[Mapping[str, Any]]
 

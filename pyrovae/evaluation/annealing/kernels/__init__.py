@@ -1,0 +1,1 @@
+"""Transition kernels of the chains, one a file."""

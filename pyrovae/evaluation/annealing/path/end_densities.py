@@ -1,0 +1,71 @@
+r"""The densities at both ends of the path, as functions of unconstrained latents, with their gradients."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import ImproperUniform, constraints
+from torch import Tensor, nn
+
+from pyrovae.engine.call import Call
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.sites import with_values
+from pyrovae.engine.weights import LogWeights
+from pyrovae.evaluation.annealing.path.initial_density import InitialDensity
+from pyrovae.evaluation.annealing.path.state import State
+from pyrovae.evaluation.annealing.unconstrained.latents import UnconstrainedLatents
+from pyrovae.runtime.batches import Batch
+
+
+class EndDensities(nn.Module):
+    r"""Compute :math:`\log f_0` and :math:`\log f_1 = \log p(x, z)` of unconstrained latents, each of shape ``(K, B)``.
+
+    Both include the log determinant of the Jacobian of the map from unconstrained space.
+
+    Args:
+        pair: the programs, started.
+        initial: the density :math:`f_0`.
+        weights: of draws that show the latent sites of the guide.
+        latents: the map between the sites and unconstrained space.
+    """
+
+    def __init__(self, pair: Pair, initial: InitialDensity, weights: LogWeights, latents: UnconstrainedLatents) -> None:
+        super().__init__()
+        self.pair = pair
+        self._initial, self._example, self._latents = initial, weights.guide, latents
+
+    def forward(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
+        weights, log_det = self.weigh(x, u, **given)
+        return self._initial.log_density(weights) + log_det, weights.log_joint + log_det
+
+    def weigh(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[LogWeights, Tensor]:
+        """Weigh the latents, and return the log determinant of the Jacobian too."""
+        values, log_det = self._latents.unpack(u)
+        draws = with_values(self._example, values)
+        with self.pair.opened() as (model, guide):
+            call = Call(model, guide, (x,), given, len(u), self.pair.plates)
+            model_trace = call.observe(draws)
+            weights = call.compose(model_trace, self._initial.propose(call, draws))
+        return weights.of_proposal(), log_det
+
+    def state(self, batch: Batch, u: Tensor) -> State:
+        """Evaluate both densities and their gradients at ``u``."""
+        return State(u, *self.with_gradients(batch, u))
+
+    def with_gradients(self, batch: Batch, u: Tensor) -> list[Tensor]:
+        """Both densities, and the gradients of either, in the order of :class:`State`."""
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            log_f0, log_f1 = self(batch.x, u, **batch.given)
+            (gradient_0,) = _gradient(log_f0, u, retain_graph=True)
+            (gradient_1,) = _gradient(log_f1, u)
+        return [log_f0.detach(), log_f1.detach(), gradient_0, gradient_1]
+
+    def stand_in(self, *_: Any, **__: Any) -> None:
+        """Sample the latent sites of the guide from improper densities: a guide that is only run at given values."""
+        for name, site in self._example.nodes.items():
+            pyro.sample(name, ImproperUniform(constraints.real, (), site["fn"].event_shape))
+
+
+def _gradient(log_density: Tensor, u: Tensor, retain_graph: bool = False) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(log_density.sum(), u, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)

@@ -1,0 +1,138 @@
+r"""The geometric path from a density that can be sampled to the posterior.
+
+.. math::
+    \log f_\beta(z) = (1 - \beta) \log f_0(z) + \beta \log f_1(z), \qquad
+    f_0 = p(z) \text{ or } q(z \mid x), \quad f_1 = p(x, z),
+
+for any pair of programs, on latents in unconstrained space.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from pyrovae.engine.call import Call
+from pyrovae.engine.dreams import dream
+from pyrovae.engine.pair import Pair
+from pyrovae.errors import InputError
+from pyrovae.evaluation.annealing.path.compiled_densities import Fused, fused_densities
+from pyrovae.evaluation.annealing.path.end_densities import EndDensities
+from pyrovae.evaluation.annealing.path.initial_density import INITIAL_DENSITIES, Start
+from pyrovae.evaluation.annealing.path.numerical_failures import NUMERICAL_ERRORS, bisected
+from pyrovae.evaluation.annealing.path.state import State
+from pyrovae.evaluation.annealing.unconstrained.latents import UnconstrainedLatents
+from pyrovae.runtime.batches import Batch
+from pyrovae.runtime.parameters import same_random_numbers
+
+
+class Path:
+    r"""The densities :math:`f_\beta` of one batch, for a number of chains.
+
+    Args:
+        pair: the programs, started.
+        batch: the data.
+        chains: the number K of chains a datum.
+        start: the density :math:`f_0`.
+    """
+
+    def __init__(self, pair: Pair, batch: Batch, chains: int, start: Start) -> None:
+        self.batch, self.chains = batch, chains
+        self._pair, self._initial = pair, INITIAL_DENSITIES[start]
+        self._fused: Fused | None = None
+        with torch.no_grad(), same_random_numbers(*batch.tensors), self._called(1) as call:
+            guided = call.weigh(call.draw()).of_proposal()
+            self._initial.require(guided)
+            with self._initial.requiring_defined():
+                weights, again = (self._initial.weigh(call, [*guided.latent_terms]) for _ in range(2))
+        weights.require_densities("annealed importance sampling")
+        self.latents = UnconstrainedLatents(weights, guided.guide)
+        self.latents.require_fixed_supports(UnconstrainedLatents(again, guided.guide), weights)
+        self._densities = EndDensities(pair, self._initial, weights, self.latents)
+
+    @contextmanager
+    def _called(self, particles: int) -> Iterator[Call]:
+        """The pair called on the batch."""
+        with self._pair.opened() as (model, guide):
+            yield Call(model, guide, (self.batch.x,), self.batch.given, particles, self._pair.plates)
+
+    def sample_initial(self) -> Tensor:
+        r"""Draw unconstrained latents from :math:`f_0`, shape ``(K, B, D)``.
+
+        Raises:
+            InputError: where the programs fail there.
+        """
+        with torch.no_grad(), self._initial.requiring_defined(), self._called(self.chains) as call:
+            trace = self._initial.sample(call)
+        return self.latents.pack_trace(trace)
+
+    def simulate(self) -> tuple["Path", Tensor]:
+        """Draw data and latents from the model; return the path of the data, and the latents for each chain."""
+        with self._called(1) as call:
+            awake, draws = dream(self._initial.at_simulated_latents(call, self._densities.stand_in))
+        u = self.latents.pack_trace(draws)
+        path = self.with_batch(replace(self.batch, x=awake.args[0]))
+        return path, u.expand(self.chains, *u.shape[1:]).contiguous()
+
+    def begin(self, u: Tensor) -> State:
+        """Evaluate the path where chains begin.
+
+        Raises:
+            InputError: where the programs fail there, or a density is not a number: that is the pair's fault, no chain's.
+        """
+        with self._initial.requiring_defined():
+            state = self._evaluate(u)
+            if bool((state.log_f0.isnan() | state.log_f1.isnan()).any()):
+                self._raise_not_a_number(u)
+        return state
+
+    @torch.no_grad()
+    def _raise_not_a_number(self, u: Tensor) -> NoReturn:
+        self._densities.weigh(self.batch.x, u, **self.batch.given)[0].require_numbers()
+        raise InputError(
+            f"a density is not a number where chains begin, at draws of the {self._initial.name}; begin elsewhere"
+        )
+
+    def at(self, u: Tensor, safe: Tensor) -> State:
+        """Evaluate the path at ``u``, with NaN where the programs fail, which they do not at the positions ``safe``."""
+        try:
+            return self._evaluate(u)
+        except InputError:
+            raise
+        except NUMERICAL_ERRORS:
+            return bisected(self._evaluate_eagerly, u, safe)
+        except RuntimeError:  # what is fused raises one type of error for all failures
+            if self._fused is None:
+                raise
+            return bisected(self._evaluate_eagerly, u, safe)
+
+    def _evaluate(self, u: Tensor) -> State:
+        if self._fused is not None:
+            return State(u, *self._fused(*self.batch.tensors, u))
+        return self._evaluate_eagerly(u)
+
+    def _evaluate_eagerly(self, u: Tensor) -> State:
+        return self._densities.state(self.batch, u)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether evaluation is recorded and fused."""
+        return self._fused is not None
+
+    def compile(self) -> None:
+        """Record and fuse the evaluation; where it cannot be recorded, warn and evaluate eagerly."""
+        with same_random_numbers(self.batch.x):
+            u = self.sample_initial()
+        self._fused = fused_densities(self._densities, self._initial, self.batch, u)
+
+    def with_batch(self, batch: Batch) -> "Path":
+        """The path of other data of the same shapes, which is recorded anew only where the supports of latents differ."""
+        other = Path(self._pair, batch, self.chains, self._initial.name)
+        if self.compiled and other.latents.with_other_supports(self.latents):
+            other.compile()
+        else:
+            other._fused = self._fused
+        return other

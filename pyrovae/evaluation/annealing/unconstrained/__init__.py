@@ -1,0 +1,1 @@
+"""Constrained latents mapped to unconstrained space, where chains move."""

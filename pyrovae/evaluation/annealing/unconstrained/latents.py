@@ -1,0 +1,103 @@
+"""All latents of a pair in unconstrained space, as one array."""
+
+from typing import Any
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyrovae.engine.supports import base_distribution, stated_support
+from pyrovae.engine.weights import LogWeights
+from pyrovae.errors import InputError
+from pyrovae.evaluation.annealing.unconstrained.site import UnconstrainedSite
+
+
+class UnconstrainedLatents:
+    """The latents of a pair as one array of unconstrained numbers, shape ``(K, B, D)``, and back.
+
+    Args:
+        weights: of draws that show the shapes of the latents.
+        proposed: the guide's trace, which has the supports of those latents for which the model states none.
+
+    Raises:
+        InputError: for latents that are discrete, or whose support has no bijection to unconstrained space.
+    """
+
+    def __init__(self, weights: LogWeights, proposed: Trace) -> None:
+        self.supports = {name: _support(name, weights.model, proposed) for name in weights.latent_terms}
+        self._sites = {name: _site(name, support, weights) for name, support in self.supports.items()}
+
+    def pack_trace(self, trace: Trace) -> Tensor:
+        """Map the values that a trace has at the latent sites to unconstrained numbers."""
+        values: dict[str, Any] = {name: trace.nodes[name]["value"] for name in self._sites}
+        return self.pack(values)
+
+    def pack(self, values: dict[str, Tensor]) -> Tensor:
+        """Map values of the sites to unconstrained numbers, shape ``(K, B, D)``."""
+        return torch.cat([site.pack(values[name]) for name, site in self._sites.items()], -1)
+
+    def unpack(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Map unconstrained numbers to values of the sites, with the log determinant of the Jacobian, shape ``(K, B)``."""
+        parts = u.split([site.size for site in self._sites.values()], -1)
+        found = [site.unpack(part) for site, part in zip(self._sites.values(), parts, strict=True)]
+        values, log_dets = zip(*found, strict=True)
+        return dict(zip(self._sites, values, strict=True)), torch.stack(log_dets).sum(0)
+
+    def with_other_supports(self, other: "UnconstrainedLatents") -> list[str]:
+        """The names of the latents whose support differs from that in ``other``."""
+        return [name for name, support in self.supports.items() if not _is_same(support, other.supports[name])]
+
+    def require_fixed_supports(self, other: "UnconstrainedLatents", weights: LogWeights) -> None:
+        """Raise an InputError for latents whose support differs from that at other draws."""
+        for name in self.with_other_supports(other):
+            raise InputError(
+                f"what latent site {name!r} can be ({_family(weights.model.nodes[name]['fn'])}) depends on other latents, "
+                "and chains need a support that stays; sample a latent of a fixed support, and shift and scale it by the "
+                "others: w ~ Uniform(0, 1), z = low + (high - low) * w"
+            )
+
+
+def _support(name: str, model: Trace, guide: Trace) -> Any:
+    """The values that a latent can have: as its prior states them, or, where that does not, its proposal."""
+    prior, proposal = model.nodes[name]["fn"], guide.nodes[name]["fn"]
+    support = stated_support(prior) or stated_support(proposal)
+    if support is None:
+        raise InputError(
+            f"the distribution of latent site {name!r}, {_family(prior)}, does not state its support, and neither does that "
+            "of the guide, so that it is not known where chains may move; give one of them an attribute `support`, such as "
+            "pyro.distributions.constraints.real_vector"
+        )
+    if support.is_discrete:
+        raise InputError(
+            f"latent site {name!r} is discrete ({_family(prior)}), and Hamiltonian transitions move along gradients; sum it "
+            "out in the model, or take log_likelihood"
+        )
+    return support
+
+
+def _site(name: str, support: Any, weights: LogWeights) -> UnconstrainedSite:
+    try:
+        return UnconstrainedSite(weights.model.nodes[name], support, weights.plates)
+    except NotImplementedError as error:
+        raise InputError(
+            f"latent site {name!r} has the support {support}, which has no bijection to unconstrained space, so that "
+            "Hamiltonian transitions cannot move in it; take log_likelihood"
+        ) from error
+
+
+def _family(distribution: Any) -> str:
+    return type(base_distribution(distribution)).__name__
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two supports have the same values, at bounds that are numbers or tensors."""
+    if isinstance(one, constraints.Constraint):
+        return type(one) is type(other) and _is_same(vars(one), vars(other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_is_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return bool(one == other)

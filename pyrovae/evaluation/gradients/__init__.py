@@ -1,0 +1,1 @@
+"""The signal and the noise of an objective's gradient."""
