@@ -1,7 +1,8 @@
 """The settings of a run, from the text of its ``config.yaml``, which may be a stranger's."""
 
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pyrovae.errors import InputError
 from pyrovae.experiment.guard import guarded
 from pyrovae.experiment.parser import Namespace, Parser
 from pyrovae.experiment.trust import find, is_within, require_modules
-from pyrovae.untrusted.plain_yaml import read_yaml
+from pyrovae.untrusted.plain_yaml import read_yaml, require_plain_string
 
 _orders = {"config", "print_config", "help"}
 """Words that make the parser act, where a setting would stand."""
@@ -27,12 +28,8 @@ def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[st
         InputError: for a text that holds more than settings, and for a class of a module that is not trusted.
     """
     require_modules(trust)
-    try:
+    with _as_input_error(source):
         settings = read_yaml(text)
-    except ValueError as error:
-        raise InputError(
-            f"{source} does not hold settings ({error}); expected what `pyrovae train` wrote: copy the run again"
-        ) from error
     if not isinstance(settings, dict) or _orders & settings.keys():
         raise InputError(f"{source} does not hold settings; expected what `pyrovae train` wrote: copy the run again")
     _look_at(settings, source, trust)
@@ -58,6 +55,17 @@ def parse_settings(
         return parser.parse_args([*argv], namespace=parsed) if argv else parsed
 
 
+@contextmanager
+def _as_input_error(source: Path) -> Iterator[None]:
+    """Raise an InputError in the place of a ValueError, which names the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(
+            f"{source} does not hold settings ({error}); expected what `pyrovae train` wrote: copy the run again"
+        ) from error
+
+
 def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = True) -> None:
     """Look up every class that is named, and refuse words and numbers that settings do not have."""
     if isinstance(value, dict):
@@ -70,6 +78,9 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
     elif isinstance(value, list):
         for inner in value:
             _look_at(inner, source, trust, setting)
+    elif isinstance(value, str):
+        with _as_input_error(source):
+            require_plain_string(value)
     elif isinstance(value, int) and abs(value) >= 2**64:
         raise InputError(
             f"{source} holds a number of {value.bit_length()} bits; expected 64 at the most: copy the run again"
