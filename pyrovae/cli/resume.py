@@ -14,7 +14,7 @@ from pyrovae.experiment.load import read_config
 from pyrovae.experiment.messages import explain
 from pyrovae.experiment.parser import Namespace, Parser
 from pyrovae.experiment.settings import parse_settings, read_settings
-from pyrovae.runs.run import check_settings
+from pyrovae.runs.settings_files import check_settings
 
 may_change = (
     *("data.*", "evaluation.*", "overwrite", "resume", "trust"),

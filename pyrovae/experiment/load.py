@@ -6,7 +6,7 @@ from pathlib import Path
 from pyrovae.errors import InputError
 from pyrovae.experiment.build import vae_maker
 from pyrovae.runs.checkpoint import load_into, load_weights
-from pyrovae.runs.run import check_settings
+from pyrovae.runs.settings_files import check_settings
 from pyrovae.runs.split_record import read_event_shape
 from pyrovae.untrusted.allocation_limit import Budget
 from pyrovae.untrusted.bounded_files import read_text, require_plain

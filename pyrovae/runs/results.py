@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pyrovae.errors import InputError
 from pyrovae.runs.atomic_files import corrupt, digest_of_file, read_sealed, told, write_sealed
-from pyrovae.runs.checkpoint import checked_checkpoint, checkpoints, format_version
-from pyrovae.runs.run import check_metrics, check_settings
+from pyrovae.runs.checkpoint import FORMAT_VERSION, checked_checkpoint
+from pyrovae.runs.checkpoint_index import checkpoints
+from pyrovae.runs.metrics_file import check_metrics
+from pyrovae.runs.settings_files import check_settings
 from pyrovae.untrusted.bounded_files import require_plain
 
 _estimates = ("summary.json", "log_likelihood.nc", "rate_distortion.npz", "annealed.*")
@@ -26,7 +28,7 @@ def writing_results(run: Path) -> Iterator[None]:
         (run / "results.json").unlink(missing_ok=True)
         yield
         digests = {str(path.relative_to(run)): digest_of_file(path) for path in _results(run)}
-    write_sealed(run / "results.json", {"format": format_version, "sha256": digests})
+    write_sealed(run / "results.json", {"format": FORMAT_VERSION, "sha256": digests})
 
 
 def add_results(run: Path, *written: Path) -> None:
@@ -34,7 +36,7 @@ def add_results(run: Path, *written: Path) -> None:
     results, places = _results(run), {path.resolve() for path in written}
     new = {str(path.relative_to(run)): digest_of_file(path) for path in results if path.resolve() in places}
     if new:
-        write_sealed(run / "results.json", {"format": format_version, "sha256": _digests(run) | new})
+        write_sealed(run / "results.json", {"format": FORMAT_VERSION, "sha256": _digests(run) | new})
 
 
 def check_results(run: Path, *names: str) -> None:

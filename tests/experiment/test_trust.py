@@ -115,7 +115,7 @@ names = [
     "pathlib.Path",
     "functools.partial",
     "shutil.rmtree",
-    "pyrovae.runs.run.shutil.rmtree",
+    "pyrovae.runs.folder.shutil.rmtree",
     "pyrovae.runs.run.Path",
     "pyrovae.runs.run.Run",
     "pyrovae.experiment.jsonargparse_internals.import_object",
