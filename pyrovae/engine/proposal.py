@@ -37,7 +37,7 @@ def require_proposal(weights: LogWeights, what: str) -> None:
         what: what is to be estimated, the subject of a sentence.
     """
     weights.require_densities(what)
-    guide: list[Site] = [weights.guide.nodes[name] for name in weights.of_proposal().proposal_terms]
+    guide: list[Site] = [weights.guide.nodes[name] for name in weights.with_proposal_density().proposal_terms]
     model: list[Site] = [weights.model.nodes[name] for name in weights.latent_terms]
     points = [site for site in guide if _is_point(site)]
     for site in points:

@@ -10,7 +10,7 @@ from pyrovae.engine.agreement import OTHER, disagreement
 from pyrovae.engine.call import Call
 from pyrovae.engine.particles import RunMode
 from pyrovae.engine.plates import Plates
-from pyrovae.runtime.module_state import Kept
+from pyrovae.runtime.module_state import StateSnapshot
 from pyrovae.runtime.perturbation import perturbed
 
 
@@ -23,11 +23,11 @@ def with_run_mode(call: Call, ranks: Mapping[str, int], modules: list[nn.Module]
     parameters = [*{value: None for module in modules for value in module.parameters() if value.requires_grad}]
     with perturbed(modules):
         try:
-            found = _first_that_agrees(replace(call, kept=Kept(modules)), ranks, ways, parameters)
+            found = _first_that_agrees(replace(call, snapshot=StateSnapshot(modules)), ranks, ways, parameters)
         except Exception:  # a program that is given, say, a matrix that is no covariance any more
             found = None
     if found is None or (found.particles == "in turn" and OTHER not in (found.reason or "")):
-        return _first_that_agrees(replace(call, kept=Kept(modules)), ranks, ways, parameters)
+        return _first_that_agrees(replace(call, snapshot=StateSnapshot(modules)), ranks, ways, parameters)
     return found
 
 

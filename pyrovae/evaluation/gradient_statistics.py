@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from pyrovae.engine.call import Call
 from pyrovae.engine.programs import PairLike, programs, takes_pair
-from pyrovae.engine.stopped_draws import stop_values
+from pyrovae.engine.stop_gradient_draws import stop_values
 from pyrovae.errors import InputError
 from pyrovae.objectives import Objective, ObjectiveModule
 from pyrovae.runtime.batches import Batch, DataLike, as_batch

@@ -21,10 +21,10 @@ from pyrovae.engine.plates import Plates
 from pyrovae.engine.plates_cache import PlatesCache
 from pyrovae.engine.programs import PairLike, programs
 from pyrovae.engine.sites import Site
-from pyrovae.engine.stopped_densities import RunTwiceError, observe_apart
+from pyrovae.engine.stop_gradient_densities import RunTwiceError, observe_apart
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
-from pyrovae.runtime.fixed_randomness import Still
+from pyrovae.runtime.fixed_randomness import FixedRandomness
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program, same_random_numbers
 from pyrovae.runtime.perturbation import perturbed
@@ -170,7 +170,7 @@ class Objective(PyroELBO):
     def _failure(self, call: Call, still: bool = False) -> Exception | None:
         """Why the gradient cannot be examined, which may come of moved parameters; ``still``: without dropout."""
         try:
-            with Still() if still else nullcontext():
+            with FixedRandomness() if still else nullcontext():
                 self.examine_gradient(call)
         except Exception as error:
             return error
@@ -243,7 +243,7 @@ class ObjectiveModule(Pair):
 
 
 def weigh_apart(objective: Objective, call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draws with the result of :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
+    """Draws with the result of :func:`~pyrovae.engine.stop_gradient_densities.observe_apart`, if this objective may use it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
     weights.require_densities(type(objective).__name__)

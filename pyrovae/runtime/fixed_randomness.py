@@ -11,11 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 READINGS = {Tensor.__bool__, Tensor.__int__, Tensor.__index__, Tensor.__float__, Tensor.item, Tensor.tolist}
 """Functions that hand the number in a tensor to Python."""
-STILL = 0.5
+CONSTANT = 0.5
 """The constant that replaces random numbers."""
 
 
-class Still(TorchFunctionMode):
+class FixedRandomness(TorchFunctionMode):
     """A mode in which everything random, except given draws, is constant: dropout drops nothing.
 
     Args:
@@ -37,7 +37,7 @@ class Still(TorchFunctionMode):
             number = func(*args, **kwargs)
             return _another(number) if self.reads - 1 == self._altered else number
         if func in _constant:
-            return func(*args, **kwargs).fill_(STILL)
+            return func(*args, **kwargs).fill_(CONSTANT)
         determined = _determined.get(func)
         return func(*args, **kwargs) if determined is None else determined(*args, **kwargs)
 
@@ -51,7 +51,7 @@ def _same(x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _likely(p: Tensor, *_: Any, **__: Any) -> Tensor:
-    return (p > STILL).to(p.dtype)
+    return (p > CONSTANT).to(p.dtype)
 
 
 def _likeliest(p: Tensor, number: int, *_: Any, **__: Any) -> Tensor:

@@ -20,23 +20,23 @@ def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module
         programs: what runs meanwhile.
         numbers: whether what modules keep in attributes, as Python numbers and tensors, is put back too; buffers always are.
     """
-    kept = Kept()
+    snapshot = StateSnapshot()
     found = [module for module in map(owner, programs) if isinstance(module, nn.Module)]
 
     def see(module: nn.Module) -> None:
         found.append(module)
-        kept.keep(module)
+        snapshot.add(module)
 
     for module in found:
-        kept.keep(module)
+        snapshot.add(module)
     try:
         with seeing(see):
             yield found
     finally:
-        kept.restore(numbers)
+        snapshot.restore(numbers)
 
 
-class Kept:
+class StateSnapshot:
     """A snapshot of what modules keep: buffers, and the tensors and numbers in their attributes.
 
     Args:
@@ -48,9 +48,9 @@ class Kept:
         self._attributes: dict[nn.Module, dict[str, Any]] = {}
         self._contents: dict[Tensor, Tensor] = {}
         for module in modules:
-            self.keep(module)
+            self.add(module)
 
-    def keep(self, module: nn.Module) -> None:
+    def add(self, module: nn.Module) -> None:
         """Add a module and its parts to the snapshot, unless they are in it."""
         for part in module.modules():
             if part not in self._buffers:

@@ -89,7 +89,7 @@ class Seeds:
         """One of the seeds, for what is drawn before the first batch."""
         return self.seed[0] if isinstance(self.seed, list) else self.seed
 
-    def of(self, index: int) -> int:
+    def batch_seed(self, index: int) -> int:
         """The seed of a batch; that of a datum that is alone is what it would be if there were no other."""
         return seed_of(self.seed[index], 0) if isinstance(self.seed, list) else seed_of(self.seed, index)
 

@@ -157,7 +157,7 @@ class Path:
         self._pair = pair
         self._start: Start = start
         with torch.no_grad(), same_random_numbers(*batch.tensors), self.called(1) as call:
-            weights = call.weigh(call.draw()).of_proposal()
+            weights = call.weigh(call.draw()).with_proposal_density()
             proposed = weights.guide
             if start == "prior":
                 weights.require_proper_priors("no chain can begin with one", 'take start="guide"')
@@ -174,7 +174,7 @@ class Path:
     def _weights(self, call: Call, latents: list[str]) -> LogWeights:
         """The weights of draws that chains begin with; from the prior, beside stand-ins for the guide's, of density 1."""
         if self._start == "guide":
-            return call.weigh(call.draw()).of_proposal()
+            return call.weigh(call.draw()).with_proposal_density()
         trace, draws = call.unguided(), Trace()
         for name in latents:
             draws.add_node(name, **_stand_in(trace.nodes[name]))
@@ -379,7 +379,7 @@ class _Terms(nn.Module):
             call = Call(model, guide, (x,), given, len(u), self.pair.plates)
             model_trace = call.observe(draws)
             weights = call.compose(model_trace, draws if self._of_prior else call.propose(draws))
-        return weights.of_proposal(), log_volume
+        return weights.with_proposal_density(), log_volume
 
     def redraw(self, *_: Any, **__: Any) -> None:
         """A guide that has the latents alone, at given values."""

@@ -60,7 +60,7 @@ def posterior_means(
         means = []
         for index, batch in enumerate(batches(columns, 1 if alone else max(1, max_rows // num_samples), device=device)):
             if alone:
-                set_seed(seeds.of(index), device)
+                set_seed(seeds.batch_seed(index), device)
             means.append(_means(*_run(module, batch, num_samples)).cpu())
         return torch.cat(means)
 

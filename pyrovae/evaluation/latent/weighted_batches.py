@@ -32,7 +32,7 @@ def weighed(pair: Pair, data: Columns, number: int, device: torch.device, max_ro
         with pair.opened() as programs:
             call = Call(*programs, (batch.x,), batch.given, number, pair.plates)
             draws = call.draw()
-            weights = call.weigh(draws).of_proposal()
+            weights = call.weigh(draws).with_proposal_density()
         weights.require_numbers()
         weights.require_densities(what)
         yield Weighed(batch, draws, weights)

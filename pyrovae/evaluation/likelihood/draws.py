@@ -127,7 +127,7 @@ class Draws:
         """The weights of the draws that are made together, eagerly."""
         if self._mixture is not None:
             return self._mixture.weigh(self._at_once, batch)
-        return self._pair.weigh(self._at_once, batch.x, **batch.given).of_proposal()
+        return self._pair.weigh(self._at_once, batch.x, **batch.given).with_proposal_density()
 
     def _checked(self, batch: Batch) -> Tensor:
         weights = self._drawn(batch)

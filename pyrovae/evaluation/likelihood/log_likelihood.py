@@ -144,7 +144,7 @@ class _Options:
 
         def work(index: int, batch: Batch) -> LogLikelihood:
             """One batch, with noise of its own."""
-            set_seed(seeds.of(index), self.device)
+            set_seed(seeds.batch_seed(index), self.device)
             with computing_in(self.precision):
                 weights = draws.of(batch)
             found = LogLikelihood.from_log_weights(weights, particles)
