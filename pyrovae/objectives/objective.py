@@ -243,7 +243,7 @@ class ObjectiveModule(Pair):
 
 
 def weigh_apart(objective: Objective, call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draws with the result of :func:`~pyrovae.engine.stop_gradient_densities.observe_apart`, if this objective may use it."""
+    """Draws with the result of :func:`~.stop_gradient_densities.observe_apart`, if this objective may use it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
     weights.require_densities(type(objective).__name__)
