@@ -11,6 +11,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyrovae.engine.call import Call, ProgramContext
+from pyrovae.internals.torch_internals import own_buffers, own_parameters
 from pyrovae.runtime.parameters import Program, keeping_its_own, owner, seeing, store_as_it_was, unregistered_is_meant
 
 
@@ -69,8 +70,8 @@ class StopGradient(ProgramContext):
         for part in module.modules():
             if part not in self._seen:
                 self._seen.add(part)
-                self._swap(part._parameters if self._parameters else {}, torch.Tensor.detach)
-                self._swap(part._buffers, torch.Tensor.clone)
+                self._swap(own_parameters(part) if self._parameters else {}, torch.Tensor.detach)
+                self._swap(own_buffers(part), torch.Tensor.clone)
 
     def _swap(self, tensors: dict[str, Any], made: Callable[[Tensor], Tensor]) -> None:
         present = [(name, value) for name, value in tensors.items() if value is not None]

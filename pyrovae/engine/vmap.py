@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from pyrovae.engine.particles import Run, numbered
 from pyrovae.engine.recipes import NotLiftedError, Recipe, recipe
 from pyrovae.engine.sites import Site, with_values
 from pyrovae.engine.stacking import names_per_particle, rows_of_runs, sample_sites, site_of_all_runs, tensor_parts
+from pyrovae.internals.pyro_internals import Subsample
 
 
 def mapped(run: Run, draws: Trace | None, particles: int, nesting: int, device: torch.device) -> Trace:
@@ -76,7 +76,7 @@ def _require_whole_plates(trace: Trace) -> None:
     """Raise where a plate chooses a subsample, which all particles must share and ``vmap`` would draw for each."""
     for name, site in trace.nodes.items():
         fn = site.get("fn")
-        if isinstance(fn, _Subsample) and fn.subsample_size not in (None, fn.size):
+        if isinstance(fn, Subsample) and fn.subsample_size not in (None, fn.size):
             raise NotLiftedError(f"plate {name!r} chooses a subsample")
 
 

@@ -21,6 +21,7 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.stop_gradient_draws import stop_values
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import own_buffers
 from pyrovae.objectives import Objective, ObjectiveModule
 from pyrovae.runtime.batches import Batch, DataLike, as_batch
 from pyrovae.runtime.parameters import Program, owner, same_random_numbers, seeing
@@ -303,8 +304,8 @@ def _same_buffers(module: nn.Module) -> Iterator[None]:
         """Put copies in the place of a module's buffers, once."""
         for part in called.modules():
             if part not in kept:
-                kept[part] = dict(part._buffers)
-                part._buffers.update({name: value.clone() for name, value in kept[part].items() if value is not None})
+                kept[part] = dict(own_buffers(part))
+                own_buffers(part).update({name: value.clone() for name, value in kept[part].items() if value is not None})
 
     lend(module)
     try:
@@ -312,4 +313,4 @@ def _same_buffers(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         for part, buffers in kept.items():
-            part._buffers.update(buffers)
+            own_buffers(part).update(buffers)

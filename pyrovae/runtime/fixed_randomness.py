@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pyrovae.internals.torch_internals import sample_dirichlet, standard_gamma
+
 READINGS = {Tensor.__bool__, Tensor.__int__, Tensor.__index__, Tensor.__float__, Tensor.item, Tensor.tolist}
 """Functions that hand the number in a tensor to Python."""
 CONSTANT = 0.5
@@ -86,11 +88,11 @@ _constant = {torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.n
 _constant |= {Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.cauchy_, Tensor.log_normal_, Tensor.bernoulli_}
 _dropouts = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 _determined: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((*_dropouts, torch._standard_gamma, torch.poisson), _same),  # pyright: ignore
+    **dict.fromkeys((*_dropouts, standard_gamma, torch.poisson), _same),  # pyright: ignore
     **{function: _recurrent(function) for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},  # pyright: ignore
     F.multi_head_attention_forward: _attention_of_heads,
     F.scaled_dot_product_attention: _attention,
     torch.bernoulli: _likely,
     torch.multinomial: _likeliest,
-    torch._sample_dirichlet: _normalized,  # pyright: ignore
+    sample_dirichlet: _normalized,
 }

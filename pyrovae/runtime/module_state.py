@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import own_buffers
 from pyrovae.runtime.parameters import Program, owner, seeing
 
 
@@ -55,7 +56,7 @@ class StateSnapshot:
         for part in module.modules():
             if part not in self._buffers:
                 _require_shapes(part)
-                self._buffers[part] = {name: value for name, value in part._buffers.items() if value is not None}
+                self._buffers[part] = {name: value for name, value in own_buffers(part).items() if value is not None}
                 self._attributes[part] = attributes(part)
                 for value in (*self._buffers[part].values(), *self._attributes[part].values()):
                     if isinstance(value, Tensor) and value not in self._contents:
@@ -64,7 +65,7 @@ class StateSnapshot:
     def restore(self, numbers: bool = True) -> None:
         """Put the state back, unseen by autograd, whether a program changed tensors in place or replaced them."""
         for part, buffers in self._buffers.items():
-            part._buffers.update(buffers)
+            own_buffers(part).update(buffers)
             if numbers:
                 vars(part).update(self._attributes[part])
         for value, before in self._contents.items():

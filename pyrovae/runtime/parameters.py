@@ -8,7 +8,6 @@ overwritten by the first. Here
   what we see, and the reverse; two programs that use one name share the value.
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -25,10 +24,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from pyrovae.internals.pyro_internals import UNCONSTRAINED, name_in_store, stored_constraints
+from pyrovae.internals.torch_internals import has_imported_dynamo
 from pyrovae.runtime.arguments import devices
-
-_CONSTRAINED = "_unconstrained"
-"""How PyroModule ends the name of the free value behind a parameter with a constraint."""
 
 Program = Callable[..., Any]
 State = dict[str, dict[str, Any]]
@@ -50,7 +48,7 @@ def seeing(see: Callable[[nn.Module], Any], *, eager: bool = True) -> Iterator[N
             see(module)
 
     with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # otherwise nothing is compiled, and it takes two seconds to import
+        if has_imported_dynamo():
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Using `torch.compile.*when there are global hooks", UserWarning)  # harmless
             stack.enter_context(torch.compiler.set_stance("force_eager") if eager else nullcontext())
@@ -121,12 +119,11 @@ def _of_module(name: str) -> bool:
 
 def _names(module: nn.Module) -> set[str]:
     """The names under which Pyro enters a module's own parameters into a store."""
-    return {name.removesuffix(_CONSTRAINED) for name, _ in _named(module)} if isinstance(module, PyroModule) else set()
+    return {name.removesuffix(UNCONSTRAINED) for name, _ in _named(module)} if isinstance(module, PyroModule) else set()
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    prefix = getattr(module, "_pyro_name", "")
-    return module.named_parameters(prefix=prefix)
+    return module.named_parameters(prefix=name_in_store(module))
 
 
 def keeping_its_own(program: Program) -> Program:
@@ -162,8 +159,7 @@ def store_as_it_was() -> Iterator[None]:
 
 def _entries() -> State:
     """What the store holds; ``get_state`` would also take from the values what ``SVI`` finds their free forms by."""
-    store = pyro.get_param_store()
-    return {"params": dict(store.named_parameters()), "constraints": dict(store._constraints)}
+    return {"params": dict(pyro.get_param_store().named_parameters()), "constraints": stored_constraints()}
 
 
 def _replace(state: State) -> None:
@@ -179,7 +175,7 @@ def _frozen_stay_frozen(module: nn.Module) -> Iterator[None]:
     if not frozen:
         yield
         return
-    plain = {name: value for name, value in frozen.items() if not name.endswith(_CONSTRAINED)}
+    plain = {name: value for name, value in frozen.items() if not name.endswith(UNCONSTRAINED)}
     params: dict[str, Tensor] = {**plain}
     pyro.get_param_store().set_state({"params": params, "constraints": dict.fromkeys(plain, constraints.real)})
     with unregistered_is_meant():

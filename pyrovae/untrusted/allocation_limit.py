@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import TorchDispatchMode, schema_of, tree_leaves, tree_map_only
 
 FREE = 2**28
 """Bytes that may be allocated for a pair however small its weights: 256 MiB."""
@@ -51,7 +50,7 @@ class Budget(TorchDispatchMode):
 
 def _new_bytes(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
     """What the operation will allocate, found by doing it without numbers."""
-    schema = func._schema
+    schema = schema_of(func)
     if not schema.returns or all(returned.alias_info is not None for returned in schema.returns):
         return 0
     there = {"device": "meta"} if any(argument.name == "device" for argument in schema.arguments) else {}

@@ -1,7 +1,5 @@
 """Proposals that are improved for each datum, and what the encoder's proposals lack."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,7 +7,6 @@ import numpy as np
 import pyro
 import torch
 from numpy.typing import NDArray
-from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from torch import Tensor
 
 from pyrovae.compiling.recording_context import is_recording
@@ -20,6 +17,8 @@ from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyrovae.guides import Guide
+from pyrovae.internals.pyro_internals import outside_all_handlers
+from pyrovae.internals.torch_internals import version
 from pyrovae.runtime.batches import DataLike
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.parameters import Program
@@ -57,9 +56,14 @@ class Refined:
         """The improved output of the encoder, shape ``(B, *param_shape)``."""
         if is_recording():
             raise RuntimeError("a refined proposal is found by a loop over gradients, which cannot be recorded")
-        told = [(value, value._version) for value in (x, *given.values())]
+        told = [(value, version(value)) for value in (x, *given.values())]
         if self._kept is None or not _same(self._kept[0], told):
-            with _apart(), evaluating(self.model, self.guide), seeded(self.seed, x.device), torch.enable_grad():
+            with (
+                outside_all_handlers(),
+                evaluating(self.model, self.guide),
+                seeded(self.seed, x.device),
+                torch.enable_grad(),
+            ):
                 self._kept = told, self._refined(x, given)
         return self._kept[1]
 
@@ -213,16 +217,3 @@ def inference_gaps(
 def _same(kept: list[tuple[Tensor, int]], told: list[tuple[Tensor, int]]) -> bool:
     """Whether these are the same tensors, unchanged."""
     return len(kept) == len(told) and all(a is b and old == new for (a, old), (b, new) in zip(kept, told, strict=True))
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Run programs apart from the one that is running: none of Pyro's handlers around it sees them."""
-    handlers, plates = _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:]
-    _PYRO_STACK.clear()
-    _DIM_ALLOCATOR._stack.clear()
-    try:
-        yield
-    finally:
-        _PYRO_STACK[:] = handlers
-        _DIM_ALLOCATOR._stack[:] = plates
