@@ -17,7 +17,7 @@ RandomState = int | np.random.RandomState | None
 
 
 class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Rows to the means of their latents, and latents to the means of their rows."""
+    """A transformer of rows to the means of their latents, and back."""
 
     vae_: VAE
     _seed: int
@@ -39,7 +39,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return rows.latent_means(self.vae_, x, self._seed).numpy().astype(dtype)
 
     def inverse_transform(self, X: ArrayLike) -> Array:
-        r"""What the model makes of latents, the mean of :math:`p(x \mid z)`.
+        r"""The means of the model's rows at given latents, :math:`\mathbb{E}[x \mid z]`.
 
         Args:
             X: latents, shape ``(N, latent_dim)``.

@@ -1,4 +1,4 @@
-"""Annealed importance sampling of a run: a second opinion on its log p(x), between bounds."""
+"""Annealed importance sampling of a run, a second estimate of its log p(x), between bounds."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ SIMULATED = 100
 def anneal(
     vae: VAE, tested: Columns, *, chains: int, temperatures: int, **settings: Any
 ) -> tuple[AnnealedLikelihood, Bidirectional]:
-    """Anneal chains for all data that were evaluated, and for some that the model draws, both with these settings."""
+    """Anneal chains for all evaluated data, and for some that the model draws, with the same settings."""
     found = annealed_importance_sampling(vae, tested.plain(), chains, temperatures, **settings)
     some = tested.rows(slice(SIMULATED)) if len(tested) > SIMULATED else tested
     bounds = bidirectional(vae, some.plain(), chains, temperatures, **settings)

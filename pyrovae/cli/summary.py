@@ -1,4 +1,4 @@
-"""The numbers of an evaluation by name, as they stand in ``summary.json``, and those of latent space in words."""
+"""The numbers of an evaluation by name, as in ``summary.json``, and those of latent space in words."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whether particles that run at once have the densities and gradients of single runs."""
+"""Check that particles that run at once have the densities and gradients of single runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ OTHER = "has another density than in single runs"
 MOST_READS = 16
 """Number of reads that are tried one by one; of more, some are taken to matter."""
 ROUNDING = 100.0
-"""How much further rounding within a program may move a density than a change of the last bit of what it is given."""
+"""Factor by which rounding may move a density further than a change of the last bit of the draws does."""
 
 
 def disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Parameter]) -> str | None:

@@ -29,7 +29,7 @@ from pyrovae.runtime.parameters import Program
 
 
 class ProgramContext(ABC):
-    """A program that is also a context, within which it runs and the densities of its sites are computed.
+    """A program that is a context manager, within which it runs and the densities of its sites are computed.
 
     Some distributions, zuko's flows among them, call their networks only then.
     """

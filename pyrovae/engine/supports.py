@@ -1,4 +1,4 @@
-"""What values a site of a trace can have, and what its density is per."""
+"""Supports of the sites of a trace, and the measures that their densities refer to."""
 
 from typing import Any
 

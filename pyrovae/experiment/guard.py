@@ -1,4 +1,4 @@
-"""The look-up of names while a configuration out of a run folder is parsed and built."""
+"""A guard over the names that jsonargparse imports while it parses and builds a run's configuration."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _one_at_a_time = RLock()
 
 @contextmanager
 def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
-    """While this is entered, jsonargparse imports only what :func:`find` does.
+    """Let jsonargparse import only what :func:`find` finds, for as long as this is entered.
 
     A refusal is raised at the end also where someone in between took it for one of several possibilities.
 

@@ -17,7 +17,7 @@ _orders = {"config", "print_config", "help"}
 
 
 def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings that a text in YAML holds, with every class in them looked up.
+    """Read the settings in a text of YAML, and look up every class that they name.
 
     Args:
         text: the configuration.
@@ -39,7 +39,7 @@ def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[st
 def parse_settings(
     parser: Parser, settings: dict[str, Any], source: Path, trust: Sequence[str] = (), argv: Sequence[str] = ()
 ) -> Namespace:
-    """Parse the settings of a run, which words of a command line override.
+    """Parse the settings of a run, overridden by words of a command line.
 
     Raises:
         InputError: for settings that the parser does not accept, and for a class of a module that is not trusted.
@@ -57,7 +57,7 @@ def parse_settings(
 
 @contextmanager
 def _as_input_error(source: Path) -> Iterator[None]:
-    """Raise an InputError in the place of a ValueError, which names the file."""
+    """Turn a ValueError into an InputError that names the file."""
     try:
         yield
     except ValueError as error:
@@ -88,7 +88,7 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
 
 
 def _look_up(name: Any, source: Path, trust: Sequence[str]) -> None:
-    """A name with a dot; one without is looked for among the classes of its place, and then comes upon the guard."""
+    """Look up a name with a dot; the parser looks up one without, and meets the guard."""
     if not isinstance(name, str):
         raise InputError(f"{source} has {str(name)[:200]!r} in the place of a class; expected its name: copy the run again")
     if "." in name and not is_within(name, trust):

@@ -1,4 +1,4 @@
-"""Whether a run folder holds all that its networks compute with, or some of it is drawn anew when they are built."""
+"""Check that a run folder holds all that its networks compute with, so that none of it is drawn anew."""
 
 from torch import Tensor, nn
 

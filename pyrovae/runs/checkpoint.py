@@ -29,7 +29,7 @@ FORMAT_VERSION = 1
 
 
 class Place(NamedTuple):
-    """Where in a training a checkpoint is.
+    """Position of a checkpoint in a training.
 
     Attributes:
         epoch: the number of epochs that are over.
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
+        """Name of the checkpoint's folder."""
         return f"epoch-{self.epoch:05d}" + (f"-{self.batches:07d}" if self.batches else "")
 
 
@@ -62,7 +62,7 @@ def save_checkpoint(
     keep: bool = False,
     metrics: Prefix | None = None,
 ) -> None:
-    """Write a checkpoint into ``folder``, make it the last and, where told, the best, and drop what nothing names.
+    """Write a checkpoint into ``folder``, mark it as the last and on demand as the best, and remove unmarked ones.
 
     Args:
         folder: of all checkpoints of a run.
@@ -95,7 +95,7 @@ def save_checkpoint(
 
 
 def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
-    """The weights of the best checkpoint (of the last one, where no best was told) in ``folder``.
+    """Load the weights of the best checkpoint in ``folder``, or of the last one if none was marked as the best.
 
     Args:
         folder: of all checkpoints of a run.
@@ -108,12 +108,12 @@ def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
 
 
 def load_training(folder: Path, which: str = "last") -> dict[str, Any]:
-    """The training state beside the weights."""
+    """Load the training state of a checkpoint, which is all but its weights."""
     return read_state(checked_checkpoint(folder, which) / "training.pt")
 
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Set a module's parameters and buffers.
+    """Load weights into a module's parameters and buffers.
 
     Raises:
         InputError: where names or shapes differ, or complex numbers stand for real ones; nothing is set then.
@@ -134,7 +134,7 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> No
 
 
 def checked_checkpoint(folder: Path, which: str) -> Path:
-    """The folder of the checkpoint, after a look at every file's SHA-256."""
+    """Check every file of a checkpoint by its SHA-256, and return its folder."""
     checkpoint, digests = folder / name_of_checkpoint(folder, which), read_manifest(folder, which)["sha256"]
     for name, expected in digests.items():
         file = checkpoint / name
@@ -146,7 +146,7 @@ def checked_checkpoint(folder: Path, which: str) -> Path:
 
 
 def read_manifest(folder: Path, which: str) -> dict[str, Any]:
-    """The manifest of a checkpoint."""
+    """Read the manifest of a checkpoint."""
     path = folder / name_of_checkpoint(folder, which) / "manifest.json"
     manifest = read_sealed(path)
     if manifest.get("format") != FORMAT_VERSION:
@@ -203,5 +203,5 @@ def _aliases(weights: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _place(value: Tensor) -> tuple[Any, ...]:
-    """Where a tensor lies: two of the same place are the same numbers."""
+    """The memory that a tensor lies in: two tensors of one place hold the same numbers."""
     return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()

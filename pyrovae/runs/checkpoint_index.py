@@ -10,7 +10,7 @@ from pyrovae.runs.atomic_files import read_sealed, write_sealed
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a checkpoint was ever whole there.
+    """Whether a checkpoint was ever completed in a folder.
 
     Raises:
         InputError: where there are several, and no index, which is written with the first.
@@ -22,7 +22,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def checkpoints(folder: Path) -> list[str]:
-    """The names of all checkpoints that are there for good: the best, the last, and those that are kept."""
+    """The names of the checkpoints that stay: the best, the last, and those that are kept."""
     return sorted(_named(read_index(folder)))
 
 
@@ -58,7 +58,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def enter_checkpoint(folder: Path, index: dict[str, Any], name: str, *, best: bool, keep: bool) -> None:
-    """Make a checkpoint the last and, where told, the best, or one to keep; remove those that are none of these."""
+    """Mark a checkpoint as the last and on demand as the best or as kept; remove unmarked ones."""
     index = {**index, "last": name} | ({"best": name} if best else {})
     index["kept"] = [*index.get("kept", []), *([name] if keep else [])]
     write_sealed(folder / "index.json", index)

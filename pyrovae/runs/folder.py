@@ -19,7 +19,7 @@ INSIDE = ("checkpoints/index.json", "checkpoints/epoch-*", "checkpoints/.*.parti
 
 
 def check_free(path: Path, ours: bool) -> None:
-    """Raise an InputError where the folder is not empty, or, where that is asked for, holds what is not ours."""
+    """Raise an InputError for a folder that is not empty or, with ``ours``, that holds what no run writes."""
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         raise InputError(f"{path} is a file or a broken link; expected a folder that does not exist yet: name another")
     if not path.exists() or not any(path.iterdir()):
@@ -49,7 +49,7 @@ def _is_ours(name: str) -> bool:
 
 
 def clear(path: Path) -> None:
-    """Remove what a run writes but its lock, last of all what it is known by, and leave the folder, which may be a link."""
+    """Remove all that a run writes, except its lock; what it is known by goes last, and the folder stays."""
     for entry in sorted(path.iterdir(), key=lambda entry: entry.name in MARKS):
         if entry.name in (HOLDER, LOCKED) or not _is_ours(entry.name):
             continue

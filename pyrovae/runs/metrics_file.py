@@ -29,11 +29,11 @@ class MetricsFile:
 
     @property
     def written(self) -> Prefix:
-        """What was written so far."""
+        """Length and SHA-256 of what was written so far."""
         return Prefix(self._length, self._sha256.hexdigest())
 
     def append(self, metrics: dict[str, Any]) -> None:
-        """Add a line."""
+        """Append the metrics of an epoch."""
         line = (json.dumps(metrics) + "\n").encode()
         append(self._path, line)
         self._sha256.update(line)
@@ -59,5 +59,5 @@ def read_metrics(run: Path, manifest: dict[str, Any]) -> bytes:
 
 
 def parse_metrics(content: bytes) -> list[dict[str, Any]]:
-    """The metrics of each epoch."""
+    """Parse the metrics of each epoch."""
     return [json.loads(line) for line in content.splitlines()]

@@ -1,4 +1,4 @@
-"""A run is a folder: what was asked for, what happened, and what came of it."""
+"""The folder of a training run: its settings, metrics, checkpoints and results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from pyrovae.runs.settings_files import check_settings, replace_settings, settin
 
 
 class Former(NamedTuple):
-    """What a training left, to go on from.
+    """State of an earlier training, to go on from.
 
     Attributes:
         place: where the last checkpoint is.
@@ -76,12 +76,12 @@ class Run:
 
     @property
     def resumes(self) -> bool:
-        """Whether it goes on from what is there."""
+        """Whether training goes on from an earlier one in the folder."""
         return self._resume
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints are."""
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @contextmanager
@@ -117,11 +117,11 @@ class Run:
         return False
 
     def log(self, metrics: dict[str, Any]) -> None:
-        """Add a line to ``metrics.jsonl``."""
+        """Append the metrics of an epoch to ``metrics.jsonl``."""
         self._opened_metrics().append(metrics)
 
     def save(self, place: Place, weights: dict[str, Tensor], training: dict[str, Any], **flags: bool) -> None:
-        """Keep a checkpoint, ``best`` or to ``keep`` for ever, with the metrics up to here."""
+        """Write a checkpoint, marked as ``best`` or to ``keep`` for ever, with the metrics so far."""
         metrics = self._opened_metrics()
         if self._settings_are_older:
             self._settings_are_older = False

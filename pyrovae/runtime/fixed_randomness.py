@@ -1,4 +1,4 @@
-"""Randomness beside the sample sites held fixed, so that two runs of a program can be compared."""
+"""A mode in which randomness beside the sample sites is fixed, so that two runs of a program can be compared."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The state that modules keep beside their parameters: remembered before a run, and restored after it."""
+"""Snapshots of the state that modules keep beside their parameters, restored after a run."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module
 
 
 class StateSnapshot:
-    """A snapshot of what modules keep: buffers, and the tensors and numbers in their attributes.
+    """A snapshot of modules: their buffers, and the tensors and numbers in their attributes.
 
     Args:
         modules: those that are seen now.
@@ -63,7 +63,7 @@ class StateSnapshot:
                         self._contents[value] = value.data.clone()
 
     def restore(self, numbers: bool = True) -> None:
-        """Put the state back, unseen by autograd, whether a program changed tensors in place or replaced them."""
+        """Restore the state, unseen by autograd, whether tensors were changed in place or replaced."""
         for part, buffers in self._buffers.items():
             own_buffers(part).update(buffers)
             if numbers:

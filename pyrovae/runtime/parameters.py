@@ -1,4 +1,4 @@
-r"""Which parameters a pair of programs owns, whatever Pyro's global store holds beside them.
+r"""The parameters that a pair of programs owns, whatever Pyro's global store holds beside them.
 
 Pyro keeps one global store, and two unrelated modules that both own a ``scale`` share one entry of it: the second is
 overwritten by the first. Here
@@ -30,12 +30,12 @@ from pyrovae.runtime.arguments import devices
 
 Program = Callable[..., Any]
 State = dict[str, dict[str, Any]]
-"""Pyro's form: unconstrained values under ``params``, their constraints under ``constraints``, both by name."""
+"""State of a store in Pyro's form: unconstrained values under ``params``, constraints under ``constraints``."""
 
 
 @contextmanager
 def seeing(see: Callable[[nn.Module], Any], *, eager: bool = True) -> Iterator[None]:
-    """Show each module that this thread calls meanwhile, before it runs; of what torch compiles, the whole.
+    """Call ``see`` with each module that this thread calls meanwhile, before it runs; a compiled module counts as one.
 
     Args:
         see: is given the module.
@@ -73,7 +73,7 @@ def parameter_store(model: Program, guide: Program, state: State | None = None) 
 
 
 def as_parameters(names: Iterable[str]) -> State:
-    """Entries of the global store with torch ``Parameter`` objects for values, put into the store too."""
+    """Turn the values of entries of the global store into torch ``Parameter`` objects, and return these entries."""
     store = pyro.get_param_store()
     state: Any = store.get_state()
     names = [name for name in names if name in state["params"]]
@@ -86,7 +86,7 @@ def as_parameters(names: Iterable[str]) -> State:
 
 
 def owner(program: Program) -> Any:
-    """What a program runs, under Pyro's handlers, partial arguments and methods: a module, an object or a function."""
+    """The module, object or function that a program runs, under Pyro's handlers, partial arguments and methods."""
     while isinstance(program, partial) or (hasattr(program, "__wrapped__") and not hasattr(program, "__self__")):
         if not isinstance(program, partial):
             program = program.__wrapped__  # pyright: ignore
@@ -98,7 +98,7 @@ def owner(program: Program) -> Any:
 
 
 def keeps_places(guide: Program) -> bool:
-    """Whether a guide is automatic, and has parameters for each datum by its place in the batch, which are no other's."""
+    """Whether a guide is automatic and has parameters for each place in the batch, so that it is not amortized."""
     guide = owner(guide)
     if isinstance(guide, AutoMessenger):
         return not guide.amortized_plates
@@ -127,7 +127,7 @@ def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def keeping_its_own(program: Program) -> Program:
-    """The program, run without other entries under its modules' names; on leaving, it takes its modules' entries along."""
+    """Isolate a program in the store: no other entries under its modules' names, and its own go when it ends."""
     return partial(_run_keeping_its_own, program) if isinstance(owner(program), nn.Module) else program
 
 
@@ -149,7 +149,7 @@ def _run_keeping_its_own(program: Program, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def store_as_it_was() -> Iterator[None]:
-    """Whatever happens meanwhile, Pyro's store is afterwards what it was."""
+    """Restore Pyro's store on leaving, whatever happens meanwhile."""
     before = _entries()
     try:
         yield
@@ -158,7 +158,7 @@ def store_as_it_was() -> Iterator[None]:
 
 
 def _entries() -> State:
-    """What the store holds; ``get_state`` would also take from the values what ``SVI`` finds their free forms by."""
+    """The entries of the store; ``get_state`` would detach the values from their unconstrained forms."""
     return {"params": dict(pyro.get_param_store().named_parameters()), "constraints": stored_constraints()}
 
 
@@ -194,6 +194,6 @@ def unregistered_is_meant() -> Iterator[None]:
 
 @contextmanager
 def same_random_numbers(*owners: Any) -> Iterator[None]:
-    """Leave every random generator as it was found: the CPU's, and those of the CUDA devices among or of ``owners``."""
+    """Restore random generators on leaving: the CPU's, and those of the CUDA devices among or of ``owners``."""
     with torch.random.fork_rng([device for device in devices(*owners) if device.type == "cuda"]):
         yield

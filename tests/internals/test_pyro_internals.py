@@ -80,9 +80,8 @@ def test_plates_are_subsamples():
 
 def test_programs_run_outside_all_handlers():
     with poutine.trace() as trace, pyro.plate("data", 3):
-        with internals.outside_all_handlers():
-            with pyro.plate("other", 2):
-                inner = pyro.sample("inner", dist.Normal(0.0, 1.0))
+        with internals.outside_all_handlers(), pyro.plate("other", 2):
+            inner = pyro.sample("inner", dist.Normal(0.0, 1.0))
         outer = pyro.sample("outer", dist.Normal(0.0, 1.0))
     assert inner.shape == (2,)
     assert outer.shape == (3,)
