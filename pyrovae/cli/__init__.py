@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from pyrovae.errors import InputError
+from pyrovae.runtime.text_table import table_lines
 
 LONGEST = 4000
 """Largest number of characters in a message."""
@@ -31,7 +32,7 @@ commands:
   pyrovae train --config configs/digits.yaml     a first run, in a minute
   pyrovae COMMAND --help                         what a command takes
   pyrovae --version
-""".format(commands="\n".join(f"  {name:<12}{text}" for name, text in commands.items()))
+""".format(commands="\n".join(table_lines([*commands.items()], "<<", indent="  ")))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
