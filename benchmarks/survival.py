@@ -25,7 +25,8 @@ import pyrovae
 from benchmarks.measure import Settings, table
 from pyrovae.errors import InputError
 from pyrovae.runs import verify
-from pyrovae.runs.checkpoint import has_checkpoint, load_training, load_weights, read_manifest
+from pyrovae.runs.checkpoint import load_training, load_weights, read_manifest
+from pyrovae.runs.checkpoint_index import has_checkpoint
 
 epochs, batch_size = 6, 16
 

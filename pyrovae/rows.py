@@ -1,4 +1,4 @@
-"""The pair that a matrix of rows is fitted by, and what is computed of its rows: the work of the scikit-learn estimator."""
+"""The work of the scikit-learn estimator: the pair for a matrix of rows, and what is computed of rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,30 +30,30 @@ from pyrovae.standardize import Rescaled, RescaledNormal, Units
 from pyrovae.vae import VAE
 
 DTYPES = [np.float64, np.float32]
-"""Precisions that are kept; other numbers become the first."""
+"""Precisions that are kept; numbers of any other type become the first."""
 
 
 class Fitted(Protocol):
-    """A fitted estimator, as far as its rows and latents are checked."""
+    """Attributes of a fitted estimator that the checks of rows and latents need."""
 
     vae_: VAE
     latent_dim: int
 
 
 def checked_matrix(estimator: BaseEstimator, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
-    """A matrix as scikit-learn takes it, with the columns of the fit where this is not the fit (``reset``)."""
+    """Check a matrix as scikit-learn does; its columns must be those of the fit unless ``reset``."""
     return validate_data(estimator, X, dtype=DTYPES, order="C", reset=reset)  # pyright: ignore
 
 
 def checked_rows(estimator: BaseEstimator, X: ArrayLike) -> tuple[Tensor, np.dtype]:
-    """Rows for a fitted pair, on the CPU and in its precision, and the precision that they had."""
+    """Check rows for a fitted pair; returns them on the CPU in its precision, and the precision that they had."""
     check_is_fitted(estimator, "vae_")
     checked = checked_matrix(estimator, X, reset=False)
     return torch.tensor(checked, dtype=parameter(cast(Fitted, estimator).vae_).dtype), checked.dtype
 
 
 def checked_latents(estimator: BaseEstimator, X: ArrayLike) -> tuple[Tensor, np.dtype]:
-    """Latents for the decoder of a fitted pair, and their precision.
+    """Check latents for the decoder of a fitted pair; returns them with their precision.
 
     Raises:
         InputError: for latents of another length.
@@ -127,12 +127,12 @@ def _start_at(vae: VAE, x: Tensor) -> None:
 
 
 def parameter(vae: VAE) -> Tensor:
-    """One of the parameters of a pair, which tells their device and precision."""
+    """A parameter of a pair, for the device and precision of all."""
     return next(vae.parameters())
 
 
 def latent_means(vae: VAE, x: Tensor, seed: int) -> Tensor:
-    """The posterior means of rows, those that have to be drawn from a seed for each row."""
+    """The posterior means of rows; those not in closed form are drawn from a seed for each row."""
     return posterior_means(vae, x, seed=seeds_of_rows(x.numpy(), seed), device=parameter(vae).device)
 
 

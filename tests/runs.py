@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from pyrovae.runs.atomic_files import digest_of_file, write_sealed
-from pyrovae.runs.checkpoint import format_version
+from pyrovae.runs.checkpoint import FORMAT_VERSION
 from pyrovae.runs.results import writing_results
 
 
 def reseal(run: Path) -> None:
     """Let a run be what was written, as one is that someone else made, and not damaged."""
     digests = {name: [digest_of_file(run / name)] for name in ("config.yaml", "split.npz") if (run / name).exists()}
-    write_sealed(run / "manifest.json", {"format": format_version, "sha256": digests})
+    write_sealed(run / "manifest.json", {"format": FORMAT_VERSION, "sha256": digests})
     with writing_results(run):
         pass

@@ -11,9 +11,8 @@ from unittest import mock
 import numpy as np
 
 from pyrovae.cli import main
-from pyrovae.runs import atomic_files, results
+from pyrovae.runs import atomic_files, checkpoint_index, metrics_file, results, settings_files
 from pyrovae.runs import checkpoint as checkpoints
-from pyrovae.runs import run as runs
 from pyrovae.untrusted.bounded_files import read_json
 
 
@@ -85,7 +84,7 @@ def _kibibytes(status: Path, field: str) -> int:
 def taken_as_sealed() -> Iterator[None]:
     """Within it every file is taken for what was written, as whoever changes one would see to: seals are no secret."""
     with ExitStack() as stack:
-        for module in (checkpoints, runs, results):
+        for module in (checkpoints, checkpoint_index, metrics_file, settings_files, results):
             for name, stand_in in (("digest", _digest), ("digest_of_file", _digest_of_file), ("read_sealed", _read_sealed)):
                 if hasattr(module, name):
                     stack.enter_context(mock.patch.object(module, name, stand_in))

@@ -1,4 +1,4 @@
-"""The command line: a word, and the module of that name, imported when it is asked for."""
+"""The command line: each command is a module of its name, imported when it is asked for."""
 
 import signal
 import sys
@@ -8,9 +8,10 @@ from importlib import import_module
 from importlib.metadata import version
 
 from pyrovae.errors import InputError
+from pyrovae.runtime.text_table import table_lines
 
 LONGEST = 4000
-"""Characters of a message, at the most."""
+"""Largest number of characters in a message."""
 commands = {
     "train": "train a VAE from a configuration, evaluate it, and draw what it learnt",
     "evaluate": "estimate log p(x) of a trained run again, with other samples",
@@ -31,7 +32,7 @@ commands:
   pyrovae train --config configs/digits.yaml     a first run, in a minute
   pyrovae COMMAND --help                         what a command takes
   pyrovae --version
-""".format(commands="\n".join(f"  {name:<12}{text}" for name, text in commands.items()))
+""".format(commands="\n".join(table_lines([*commands.items()], "<<", indent="  ")))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _printable(message: str) -> str:
-    """A message that may quote a file of anyone's, without what would steer the terminal, and not without end."""
+    """Replace control characters in a message, which may quote a stranger's file, and shorten it."""
     shown = "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in message)
     return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]} ... ({len(shown):,} characters)"
 

@@ -1,4 +1,4 @@
-"""Annealed importance sampling of a run: a second opinion on its log p(x), between bounds."""
+"""Annealed importance sampling of a run, a second estimate of its log p(x), between bounds."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``pyrovae compare RUN RUN ...``: which of several trained runs gives the same test data more probability.
+"""``pyrovae compare RUN RUN ...``: tell which of several trained runs gives the test data more probability.
 
 It reads the estimates that training or ``pyrovae evaluate`` left in each run, and compares them datum by datum.
 """
@@ -60,7 +60,7 @@ def _parser() -> Parser:
 
 
 def _names(runs: list[Path]) -> list[str]:
-    """The folders' own names where these differ, and else the paths as given."""
+    """The names of the folders if these differ, or else their paths."""
     names = [run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
@@ -77,7 +77,7 @@ def _require_same_data(runs: list[Path]) -> None:
 
 
 def _fingerprint(run: Path) -> tuple[str, int]:
-    """What the run says of the data it was evaluated on."""
+    """The fingerprint and the number of the data that a run was evaluated on."""
     place = run / "summary.json"
     check_results(run, "summary.json", "log_likelihood.nc")
     if not place.is_file() or not (run / "log_likelihood.nc").is_file():

@@ -14,7 +14,7 @@ def default_device(config: Namespace | None = None) -> str:
 
 
 def available_device(asked: str | None, trained: str) -> str:
-    """The device asked for, else that of the training where it is available here, else the CPU."""
+    """The requested device, by default that of the training if it is available, or else the CPU."""
     if asked is not None:
         require_device(asked)
         return asked

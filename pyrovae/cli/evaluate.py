@@ -1,4 +1,4 @@
-"""``pyrovae evaluate RUN``: the estimates, table and figures of a trained run again.
+"""``pyrovae evaluate RUN``: make the estimates, table and figures of a trained run again.
 
 An option ``--data.X VALUE`` overrides the configuration of the run, for data that were moved: ``--data.root`` of MNIST,
 ``--data.path`` of an array.

@@ -82,7 +82,7 @@ def report(
 def _estimates(
     vae: VAE, tested: Columns, num_samples: int, refine: int | None, proposal: Proposal, common: dict[str, Any]
 ) -> tuple[InferenceGaps | None, LogLikelihood]:
-    """The gaps of the guide, where they are asked for, and log p(x); a guide that cannot be refined is refused at once."""
+    """The gaps of the guide, if asked for, and log p(x); a guide that cannot be refined is refused at once."""
     work = vae, tested.plain(), num_samples
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it

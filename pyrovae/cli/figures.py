@@ -38,7 +38,7 @@ def drawings(
 
 
 def left_out(event_shape: tuple[int, ...], means: Tensor) -> dict[str, str]:
-    """The figures that cannot be drawn of such data and latent means, each with the reason."""
+    """The figures that cannot be drawn of these data and latent means, each with the reason."""
     reasons: dict[str, str] = {}
     if not are_pictures(event_shape):
         reasons |= dict.fromkeys(("reconstructions", "samples"), f"data of shape {event_shape} are no pictures")

@@ -33,7 +33,7 @@ def generate(vae: VAE, number: int, labels: Tensor | None = None) -> tuple[Tenso
 
 
 def labels_in_turn(vae: VAE, number: int) -> Tensor | None:
-    """As many labels, sorted, each as often as the others; ``None`` for a model that is not conditioned on any."""
+    """Labels in equal numbers, sorted; ``None`` for a model that is not conditioned on any."""
     return None if vae.context_shape is None else torch.arange(number) * math.prod(vae.context_shape) // number
 
 

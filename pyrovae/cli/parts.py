@@ -1,4 +1,4 @@
-"""``pyrovae parts [NAME]``: the catalogue of what a VAE is made of, read from the classes themselves.
+"""``pyrovae parts [NAME]``: list what a VAE is made of, read from the classes themselves.
 
 Without a name: every prior, likelihood, guide, network and objective with its density and its arguments. With one: all that
 is said of it, and how to ask for it.
@@ -102,7 +102,7 @@ def _density(part: type) -> str:
 
 
 def _readable(text: str) -> str:
-    """A docstring with its formulas in plain characters and its roles as what they name."""
+    """Convert a docstring's formulas to plain characters and its roles to what they name."""
     text = _block.sub(lambda found: f"    {_unicode(found[1])}\n\n", text + "\n")
     text = re.sub(r":math:`([^`]*)`", lambda found: _unicode(found[1]), text)
     text = re.sub(r":\w+:`~?\.?([^`]*)`", r"\1", text)

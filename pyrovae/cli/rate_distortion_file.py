@@ -12,11 +12,11 @@ from pyrovae.runs.results import check_results
 from pyrovae.untrusted.npz import opened_npz
 
 FILE = "rate_distortion.npz"
-"""What is written of them."""
+"""Name of the file that holds them."""
 
 
 def keep(found: RateDistortion | None, run: Path) -> None:
-    """Write those of the only pair into the run folder, in the place of what an earlier evaluation left."""
+    """Write the rate and distortion of the only pair into the run folder, in place of an earlier file."""
     if found is None:
         (run / FILE).unlink(missing_ok=True)
         return
@@ -25,7 +25,7 @@ def keep(found: RateDistortion | None, run: Path) -> None:
 
 
 def read(runs: Mapping[str, Path], number: int) -> RateDistortion:
-    """Those of several runs, evaluated on the same data, of which there are so many.
+    """Read the rates and distortions of several runs, which were evaluated on the same ``number`` of data.
 
     Raises:
         InputError: where a run has none, or what cannot be read, and where they are of different numbers of draws.
@@ -44,7 +44,7 @@ def read(runs: Mapping[str, Path], number: int) -> RateDistortion:
 
 
 class Numbers(NamedTuple):
-    """What the file of a run holds."""
+    """Rate and distortion of each datum, and what they were computed with."""
 
     rate: np.ndarray
     distortion: np.ndarray
@@ -52,7 +52,7 @@ class Numbers(NamedTuple):
 
 
 def read_plane(path: Path, number: int) -> Numbers:
-    """The numbers of so many data.
+    """Read the rates and distortions of ``number`` data.
 
     Raises:
         InputError: where they are not there, or are no numbers.

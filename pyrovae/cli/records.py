@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.errors import InputError
-from pyrovae.runs.run import check_metrics
+from pyrovae.runs.metrics_file import check_metrics
 from pyrovae.untrusted.bounded_files import parse_json, read_json, read_text
 
 FINGERPRINT = "fingerprint of the test data"

@@ -1,4 +1,4 @@
-"""A trained run opened again: its pair, its data and its configuration."""
+"""Reopen a trained run: its pair, its data and its configuration."""
 
 from argparse import ArgumentError
 from collections.abc import Sequence

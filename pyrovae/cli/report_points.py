@@ -16,7 +16,7 @@ SHOWN = 2000
 WORST = 50
 """Number of these that are the data with the largest k-hats, wherever they stand."""
 SMALL, LARGE = 3072, 3 * 96**2
-"""Largest count of numbers in one picture: under the mouse, of which there are many, and of a reconstruction or sample."""
+"""Largest counts of numbers in a picture under the mouse, and in one of a reconstruction or sample."""
 PAIRS = 40
 """Number of reconstructions."""
 

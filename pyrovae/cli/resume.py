@@ -1,4 +1,4 @@
-"""``pyrovae train --resume RUN``: the training of a run folder goes on from its last checkpoint, as it began.
+"""``pyrovae train --resume RUN``: go on with a training from its last checkpoint, as it began.
 
 What follows may say where data and device are now, and how long to go on; all else is as it was.
 """
@@ -14,17 +14,17 @@ from pyrovae.experiment.load import read_config
 from pyrovae.experiment.messages import explain
 from pyrovae.experiment.parser import Namespace, Parser
 from pyrovae.experiment.settings import parse_settings, read_settings
-from pyrovae.runs.run import check_settings
+from pyrovae.runs.settings_files import check_settings
 
 may_change = (
     *("data.*", "evaluation.*", "overwrite", "resume", "trust"),
     *(f"training.{name}" for name in ("epochs", "patience", "device", "workers", "keep_every", "keep_minutes")),
 )
-"""What may be said anew, as patterns of names."""
+"""Settings that may be changed, as patterns of names."""
 
 
 def settings_to_resume(parser: Parser, run: Path, argv: Sequence[str], trust: Sequence[str]) -> Namespace:
-    """The settings of a run, with what the command line says anew.
+    """Read the settings of a run, with those that the command line changes.
 
     Raises:
         InputError: where the folder is no run, and for what must be as it was.
@@ -43,7 +43,7 @@ def settings_to_resume(parser: Parser, run: Path, argv: Sequence[str], trust: Se
 
 
 def _without_trust(argv: Sequence[str]) -> list[str]:
-    """A command line without the modules to trust, which no configuration can hold."""
+    """Remove the modules to trust from a command line; no configuration can hold them."""
     words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     words.add_argument("--trust", action="append")
     return words.parse_known_args(argv)[1]

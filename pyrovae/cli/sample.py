@@ -1,4 +1,4 @@
-"""``pyrovae sample RUN``: new data from a trained run, as an array and as a picture."""
+"""``pyrovae sample RUN``: draw new data from a trained run, as an array and as a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ Label = NonNegativeInt | None  # pyright: ignore[reportOperatorIssue]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw new data."""
+    """Draw new data from a run, and write them."""
     parser = make_parser("pyrovae sample", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     parser.add_argument("--number", type=PositiveInt, default=64, help="How many to draw.")

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation by name, as they stand in ``summary.json``, and those of latent space in words."""
+"""The numbers of an evaluation by name, as in ``summary.json``, and those of latent space in words."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyrovae.evaluation import (
     nearest_neighbour_accuracy,
     posterior_means,
 )
+from pyrovae.runtime.text_table import table_lines
 from pyrovae.vae import VAE
 
 NEIGHBOURS = 5
@@ -76,19 +77,22 @@ def latent_summary(vae: VAE, data: Data, means: Tensor, space: LatentSpace, devi
 
 def latent_lines(summary: dict[str, Any]) -> str:
     """The summary of latent space to read in a terminal."""
-    number = "unknown (of one datum)" if summary["active units"] is None else summary["active units"]
-    lines = [f"active units        {number} of {summary['latent dimensions']}"]
+    known, dimensions = summary["active units"] is not None, summary["latent dimensions"]
+    number = (str(summary["active units"]), f"of {dimensions}") if known else ("unknown", f"(of one datum) of {dimensions}")
+    rows = [("active units", *number)]
     if "rate" in summary:
-        rate, distortion = summary["rate"], summary["distortion"]
-        lines.append(f"rate                {rate:.3f}  (distortion {distortion:.3f}; their sum is -ELBO)")
+        rows.append(("rate", f"{summary['rate']:.3f}", f"(distortion {summary['distortion']:.3f}; their sum is -ELBO)"))
     if "average KL" in summary:
-        kl, information, rest = (summary[name] for name in ("average KL", "mutual information", "marginal KL"))
-        ceiling = f"(of at most {np.log(summary['data of the KL']):.2f})"
-        lines.append(
-            f"average KL          {kl:.3f}  = mutual information {information:.3f} {ceiling} + marginal KL {rest:.3f}"
-        )
-    if "kNN accuracy" in summary:
-        lines.append(f"kNN accuracy        {summary['kNN accuracy']:.3f}  (5 nearest latent means, against the labels)")
-    if "linear probe" in summary:
-        lines.append(f"linear probe        {summary['linear probe']:.3f}  (logistic regression on the latent means)")
-    return "\n".join(lines)
+        rows.append(("average KL", f"{summary['average KL']:.3f}", _parts_of_kl(summary)))
+    notes = {
+        "kNN accuracy": "5 nearest latent means, against the labels",
+        "linear probe": "logistic regression on the latent means",
+    }
+    rows += [(name, f"{summary[name]:.3f}", f"({note})") for name, note in notes.items() if name in summary]
+    return "\n".join(table_lines(rows, "<><"))
+
+
+def _parts_of_kl(summary: dict[str, Any]) -> str:
+    ceiling = f"(of at most {np.log(summary['data of the KL']):.2f})"
+    information, rest = summary["mutual information"], summary["marginal KL"]
+    return f"= mutual information {information:.3f} {ceiling} + marginal KL {rest:.3f}"

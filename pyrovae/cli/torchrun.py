@@ -1,4 +1,4 @@
-"""Several processes that ``torchrun`` started: they train and estimate together, and the first alone writes and prints."""
+"""Processes that ``torchrun`` started: they train and estimate together, and only the first writes and prints."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from pyrovae.runtime.processes import Processes
 
 
 class Group(NamedTuple):
-    """What a process knows of the group it is in.
+    """Role of this process in its group.
 
     Attributes:
         first: whether it is the one that writes and prints.
@@ -31,7 +31,7 @@ class Group(NamedTuple):
 
 @contextmanager
 def joined(device: str) -> Iterator[Group]:
-    """Within it this process is in the group that ``torchrun`` started, if it did.
+    """Join the group of processes that ``torchrun`` started, if it did, and leave it at the end.
 
     Args:
         device: where it computes; the CUDA devices of a machine are dealt out to its processes by :func:`own_device`.
@@ -60,7 +60,7 @@ def joined(device: str) -> Iterator[Group]:
 
 
 def meet(store: Store, rank: int, size: int) -> Store:
-    """The part of a store that belongs to the processes that live now.
+    """Meet the other living processes, and return the part of the store that belongs to them.
 
     ``torchrun`` keeps one store for all the times that it starts them, so that a process finds in it the addresses of those
     that were lost (https://github.com/pytorch/pytorch/issues/135712). Each says here a name that it never had, and the first
@@ -90,6 +90,6 @@ def meet(store: Store, rank: int, size: int) -> Store:
 
 
 def own_device(device: str) -> str:
-    """Of the CUDA devices the one that is this process'; any other device as it is."""
+    """The CUDA device of this process for ``cuda``; any other device as it is."""
     place = os.environ.get("LOCAL_RANK")
     return f"cuda:{place}" if device == "cuda" and place is not None else device

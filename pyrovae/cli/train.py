@@ -1,4 +1,4 @@
-"""``pyrovae train``: from a configuration to a run folder with a trained, evaluated pair.
+"""``pyrovae train``: train and evaluate a pair by a configuration, and keep it in a run folder.
 
 ``pyrovae train --resume RUN`` goes on with one that was stopped.
 """
@@ -126,7 +126,7 @@ def _text(parser: Parser, config: Namespace) -> str:
 
 
 def _text_to_keep(parser: Parser, config: Namespace) -> str:
-    """That of ``config.yaml``, which stays what it is where a run goes on as it began."""
+    """The text for ``config.yaml``, which stays as it is if a run goes on with the same settings."""
     if config.resume is None:
         return _text(parser, config)
     former = settings_to_resume(parser, Path(config.run), [], config.trust)

@@ -1,4 +1,4 @@
-"""``pyrovae verify RUN``: look whether every file of a run is to the bit what was written, after it was copied, say."""
+"""``pyrovae verify RUN``: check that every file of a run is to the bit what was written, after a copy, say."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from pyrovae.runs.results import verify
 
 
 def main(argv: Sequence[str]) -> int:
-    """Look at all files."""
+    """Check all files of a run."""
     parser = make_parser("pyrovae verify", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
     run = parse(parser, argv).run

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.compiling.refusals import NotRecordedError
+from pyrovae.internals.torch_internals import own_buffers
 
 Buffer = tuple[dict[str, Tensor | None], str, Tensor]
 """Where a buffer is kept, under which name, and the tensor."""
@@ -21,9 +22,9 @@ def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
 def buffers_of(modules: Iterable[nn.Module]) -> Iterator[Buffer]:
     """The buffers of modules and their parts."""
     for part in {part: None for module in modules for part in module.modules()}:
-        for name, value in part._buffers.items():
+        for name, value in own_buffers(part).items():
             if value is not None:
-                yield part._buffers, name, value
+                yield own_buffers(part), name, value
 
 
 def in_place(function: Callable[..., Any], modules: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Any:

@@ -17,11 +17,12 @@ from functools import cache, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+
+from pyrovae.compiling.inductor_internals import onednn_product, onednn_product_of_inputs
 
 aten = torch.ops.aten
 SIDE_BY_SIDE = 16
@@ -50,7 +51,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     known = left.dtype == torch.float32 and left.device.type == "cpu" and left.is_contiguous() and left.numel() > 0
     if not known or len(left) < ONEDNN_ROWS or not onednn_is_faster():
         return NotImplemented
-    return torch.ops.mkldnn._linear_pointwise(left, right.t(), None, "none", [], "")
+    return onednn_product(left, right)
 
 
 @cache
@@ -67,14 +68,7 @@ def onednn_products() -> Iterator[None]:
     if not onednn_is_faster():
         yield
         return
-    from torch._inductor.ir import TensorBox  # takes two seconds to import
-    from torch._inductor.lowering import lowerings
-    from torch._inductor.mkldnn_ir import LinearUnary
-
-    def lowering(*args: Any) -> Any:
-        return TensorBox.create(LinearUnary.create(*args))
-
-    with mock.patch.dict(lowerings, {torch.ops.mkldnn._linear_pointwise.default: lowering}):
+    with onednn_product_of_inputs():
         yield
 
 

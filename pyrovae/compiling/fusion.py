@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyrovae.compiling.cpu_kernels import biased, onednn_products, product, rewrite, tanh
+from pyrovae.compiling.inductor_internals import compile_graph
 from pyrovae.compiling.isolation import sources_forgotten, torch_undisturbed
 from pyrovae.compiling.refusals import refused
+from pyrovae.internals.torch_internals import record_with_fakes
 from pyrovae.runtime.parameters import same_random_numbers
 
 
@@ -34,11 +35,11 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
         NotRecordedError: where it, or what it calls, looks at the numbers in a tensor.
     """
     with torch.no_grad(), same_random_numbers(*inputs), refused(), torch_undisturbed(), sources_forgotten():
-        graph = make_fx(function, decompositions, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        graph = record_with_fakes(function, decompositions, inputs)
         if inputs[0].device.type == "cpu":
             rewrite(graph)
         with onednn_products():
-            fused: Any = torch._inductor.compile(graph, [*inputs], options=_options(inputs[0].device))
+            fused: Any = compile_graph(graph, inputs, _options(inputs[0].device))
     return torch.no_grad()(fused)
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from pyrovae.internals.torch_internals import schema_of
+
 
 def copy_views(graph: GraphModule) -> None:
     """Allow views that nothing writes to to be copies, since fused kernels may lay numbers out otherwise than eager ones."""
@@ -17,7 +19,7 @@ def copy_views(graph: GraphModule) -> None:
 def _is_written_to(node: Node) -> bool:
     """Whether an operation writes to a tensor, or to a view of it."""
     for user in node.users:
-        schema = getattr(user.target, "_schema", None)
+        schema = schema_of(user.target)
         views = schema is not None and any(value.alias_info is not None for value in schema.returns)
         if schema is not None and (schema.is_mutable or (views and _is_written_to(user))):
             return True

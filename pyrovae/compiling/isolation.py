@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from torch.fx import graph_module
+from pyrovae.compiling.inductor_internals import LOGGER, compiled_modules
+from pyrovae.internals.torch_internals import sources_of_graphs
 
-_talkative = ("torch.utils.cpp_extension", "torch._inductor.ir")
+_talkative = ("torch.utils.cpp_extension", LOGGER)
 """Loggers that warn of a missing CUDA, and of operators without a shortcut."""
 
 
@@ -40,9 +41,7 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 @contextmanager
 def sources_forgotten() -> Iterator[None]:
     """Make torch forget the sources of graphs that are made meanwhile, which it would keep for ever."""
-    from torch._inductor.codecache import PyCodeCache  # takes a second to import
-
-    sources, modules = graph_module._loader.eval_cache, PyCodeCache.modules
+    sources, modules = sources_of_graphs(), compiled_modules()
     before, number = set(sources), len(modules)
     try:
         yield

@@ -1,12 +1,13 @@
 """Whether a program is being recorded, and the settings of Pyro and torch while it is."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 import pyro
 import torch
+
+from pyrovae.internals.torch_internals import compiled_parts_recorded_as_written, has_imported_dynamo
 
 _is_recording: ContextVar[bool] = ContextVar("is_recording", default=False)
 
@@ -15,12 +16,11 @@ _is_recording: ContextVar[bool] = ContextVar("is_recording", default=False)
 def recording_settings() -> Iterator[None]:
     """Switch off validation, which looks at numbers, and oneDNN, whose recurrent layers cannot be fused."""
     token = _is_recording.set(True)
-    compiled = "torch._dynamo" in sys.modules  # parts that torch compiles are recorded as they were written
     try:
         with (
             pyro.validation_enabled(False),
             torch.backends.mkldnn.flags(enabled=False),
-            torch._dynamo.config.patch(error_on_nested_fx_trace=False) if compiled else nullcontext(),
+            compiled_parts_recorded_as_written() if has_imported_dynamo() else nullcontext(),
         ):
             yield
     finally:

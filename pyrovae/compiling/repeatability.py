@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from pyrovae.compiling.refusals import NotRecordedError
+from pyrovae.internals.torch_internals import tree_leaves
 from pyrovae.runtime.equivalence import difference
 from pyrovae.runtime.module_state import attributes, reached
 from pyrovae.runtime.parameters import same_random_numbers

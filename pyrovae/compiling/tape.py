@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyrovae.internals.torch_internals import TorchDispatchMode, schema_of
 
 
 class Tape(TorchDispatchMode):
@@ -24,7 +25,8 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "aten":
-            self.complete &= func._schema.is_mutable and not func._schema.returns
+            schema = schema_of(func)
+            self.complete &= schema.is_mutable and not schema.returns
             slots = [(i, self._slots(arg)) for i, arg in enumerate(args) if isinstance(arg, list) and self._slots(arg)]
             self._calls.append((func, list(args), kwargs or {}, slots))
         return func(*args, **(kwargs or {}))

@@ -84,7 +84,8 @@ class VonMisesFisher(TorchDistribution):
 
     def expand(self, batch_shape: Size, _instance: None = None) -> "VonMisesFisher":
         expanded = VonMisesFisher(self.loc, self.concentration, validate_args=False)
-        expanded._batch_shape, expanded._angle = Size(batch_shape), self._angle
+        super(VonMisesFisher, expanded).__init__(Size(batch_shape), self.event_shape, validate_args=False)
+        expanded._angle = self._angle
         return expanded
 
     @cached_property

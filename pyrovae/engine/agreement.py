@@ -1,4 +1,4 @@
-"""Whether particles that run at once have the densities and gradients of single runs."""
+"""Check that particles that run at once have the densities and gradients of single runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from pyrovae.engine.stacking import ranked
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.runtime.equivalence import GRADIENT, difference
-from pyrovae.runtime.fixed_randomness import Still
+from pyrovae.runtime.fixed_randomness import FixedRandomness
 from pyrovae.runtime.rounding import is_close
 
 OTHER = "has another density than in single runs"
@@ -21,7 +21,7 @@ OTHER = "has another density than in single runs"
 MOST_READS = 16
 """Number of reads that are tried one by one; of more, some are taken to matter."""
 ROUNDING = 100.0
-"""How much further rounding within a program may move a density than a change of the last bit of what it is given."""
+"""Factor by which rounding may move a density further than a change of the last bit of the draws does."""
 
 
 def disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Parameter]) -> str | None:
@@ -29,17 +29,17 @@ def disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Param
     assert call.plates is not None
     try:
         draws = call.draw()
-        with Still() as still, torch.enable_grad():
+        with FixedRandomness() as fixed, torch.enable_grad():
             traces = call.observe(draws), call.propose(draws)
             at_once = call.compose(*traces)
-        reads = still.reads if call.plates.particles == "together" else 0
+        reads = fixed.reads if call.plates.particles == "together" else 0
         if reads and _may_read_draws(call) and _is_read(call, draws, at_once, reads):
             return "Python reads a number that depends on the draws"
     except Exception as error:  # whatever a program does that was not written for more than one run at a time
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     single = replace(call, plates=replace(call.plates, particles="in turn", reason=None))
     draws = ranked(draws, ranks, call.particles)
-    with Still(), torch.enable_grad():
+    with FixedRandomness(), torch.enable_grad():
         try:
             guide_trace = single.propose(draws)
         except InputError:  # a flow without an inverse, which knows the density of what it draws itself, of the same noise
@@ -76,7 +76,7 @@ def _is_read(call: Call, draws: Trace, weights: LogWeights, reads: int) -> bool:
     """Whether a number that Python reads of a tensor decides a density, and not only whether the program raises an error."""
     for k in range(min(reads, MOST_READS)):
         try:
-            with Still(altered=k):
+            with FixedRandomness(altered=k):
                 again = call.compose(call.observe(draws), call.propose(draws))
         except Exception:  # the number guards against what is not there
             continue

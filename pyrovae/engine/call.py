@@ -24,12 +24,12 @@ from pyrovae.engine.vmap import mapped
 from pyrovae.engine.weights import LogWeights, weights_of_traces
 from pyrovae.errors import InputError
 from pyrovae.runtime.arguments import devices
-from pyrovae.runtime.module_state import Kept
+from pyrovae.runtime.module_state import StateSnapshot
 from pyrovae.runtime.parameters import Program
 
 
-class Scope(ABC):
-    """A program that is also a context, within which it runs and the densities of its sites are computed.
+class ProgramContext(ABC):
+    """A program that is a context manager, within which it runs and the densities of its sites are computed.
 
     Some distributions, zuko's flows among them, call their networks only then.
     """
@@ -56,7 +56,7 @@ class Call:
         kwargs: what both are called with, by name.
         particles: the number K of draws a datum.
         plates: where the data lie, if that is known.
-        kept: the state of the modules that is restored before every run of a program; None to leave what earlier runs left.
+        snapshot: the state of the modules, restored before every run of a program; None to keep what earlier runs left.
     """
 
     model: Program
@@ -65,7 +65,7 @@ class Call:
     kwargs: dict
     particles: int
     plates: Plates | None
-    kept: Kept | None = None
+    snapshot: StateSnapshot | None = None
 
     @property
     def nesting(self) -> int:
@@ -123,8 +123,8 @@ class Call:
         return reduce(add, terms, torch.zeros(()))
 
     def _trace(self, program: Program, draws: Trace | None = None, free: bool = False) -> Trace:
-        """The trace of all particles; of a :class:`Scope`, densities are taken within it."""
-        within = isinstance(program, Scope)
+        """The trace of all particles; of a :class:`ProgramContext`, densities are taken within it."""
+        within = isinstance(program, ProgramContext)
         with pyro.validation_enabled(False), program if within else nullcontext():
             trace = self._run(poutine.uncondition(program) if free else program, draws)
             for site in density_sites(trace) if within else ():
@@ -148,8 +148,8 @@ class Call:
 
     def _single(self, program: Program, draws: Trace | None) -> Trace:
         """The trace of one run, at draws where there are some."""
-        if self.kept is not None:
-            self.kept.restore()
+        if self.snapshot is not None:
+            self.snapshot.restore()
         return trace_of(program if draws is None else replaying(program, draws), self.args, self.kwargs)
 
 

@@ -8,7 +8,7 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.shapes import data_place
 from pyrovae.engine.sites import density_sites, with_values
 from pyrovae.errors import InputError
-from pyrovae.runtime.fixed_randomness import Still
+from pyrovae.runtime.fixed_randomness import FixedRandomness
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
 from pyrovae.runtime.perturbation import perturbed
@@ -36,7 +36,7 @@ def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None
     found = []
     for each, drawn in ((other, with_values(draws, values)), (call, draws)):  # programs may remember a call
         alone = same_random_numbers(*each.args, *each.kwargs.values())
-        with perturbed(modules), Still(), alone, reached(call.model, call.guide):
+        with perturbed(modules), FixedRandomness(), alone, reached(call.model, call.guide):
             try:
                 found.append(each.compose(each.observe(drawn), each.propose(drawn)))
             except InputError:  # a flow without an inverse

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrovae.compiling.recording_context import is_recording
 from pyrovae.engine.call import Call
 from pyrovae.engine.sites import Site, density_sites
-from pyrovae.engine.stopped_programs import Stopped, keeping_buffers
+from pyrovae.engine.stop_gradient_programs import StopGradient, keeping_buffers
 from pyrovae.errors import InputError
 
 
@@ -32,7 +32,7 @@ def dream(call: Call) -> tuple[Call, Trace]:
     x = observed[0]["value"].reshape(call.args[0].shape)
     if x.dtype != call.args[0].dtype:
         x = x.to(call.args[0].dtype)
-    awake = replace(call, args=(x, *call.args[1:]), guide=Stopped(call.guide, parameters=False))
+    awake = replace(call, args=(x, *call.args[1:]), guide=StopGradient(call.guide, parameters=False))
     draws = awake.propose(dreamt)
     for site in density_sites(prune_subsample_sites(draws)):
         if site["name"] not in drawn:

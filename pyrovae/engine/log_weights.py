@@ -53,7 +53,7 @@ def log_weights(pair: PairLike, *args: Any, num_samples: int = 1, plates: Plates
         plates = plates or find_plates((model, guide), *args, **kwargs)
         weights = weigh(model, guide, args, kwargs, num_samples, plates)
     weights.require_numbers()
-    return weights.of_proposal()
+    return weights.with_proposal_density()
 
 
 def weigh(model: Program, guide: Program, args: tuple, kwargs: dict, particles: int, plates: Plates | None) -> LogWeights:

@@ -53,7 +53,7 @@ class Pair(nn.Module):
             check_pair(model, guide, *args, **kwargs)
 
     def meet(self, batch: Batch, mixed: bool = False) -> None:
-        """:meth:`ready` for a batch, each datum of which must have weights of its own.
+        """Make the pair ready for a batch, and require that each datum has weights of its own.
 
         Args:
             batch: the data.
@@ -86,7 +86,7 @@ class Pair(nn.Module):
         require_every_datum(found, len(fewer))
 
     def ready(self, *args: Any, **kwargs: Any) -> bool:
-        """:meth:`start`, once; and look again how particles run where another shape of the arguments could change it.
+        """Start the pair once, and look again how particles run if the shape of the arguments could change it.
 
         Returns:
             Whether it looked.

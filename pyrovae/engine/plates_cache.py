@@ -6,11 +6,11 @@ from typing import Any
 
 import pyro
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from pyrovae.engine.plates import Plates
 from pyrovae.engine.validation import find_plates, find_plates_again
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import tree_leaves
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program
 

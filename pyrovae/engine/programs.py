@@ -1,4 +1,4 @@
-"""What people hand over as a pair: a ``VAE``, or a tuple of two Pyro programs."""
+"""Pairs as users hand them over: a ``VAE``, or a tuple of two Pyro programs."""
 
 from collections.abc import Callable
 from functools import wraps

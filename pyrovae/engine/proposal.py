@@ -1,4 +1,4 @@
-r"""What of a guide is the density of its draws, so that weights estimate :math:`p(x)`.
+r"""The part of a guide that is the density of its draws, so that weights estimate :math:`p(x)`.
 
 The mean weight is :math:`p(x)` where the latents are drawn, all of them, and :math:`q` is their density. Of a guide's sites
 
@@ -24,7 +24,7 @@ from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 
 PROOF = 16
-"""Draws a datum that show what a guide is."""
+"""Number of draws per datum that show what a guide is."""
 ROUNDING = 0.1
 """Nats by which the density of a draw may differ from that of its copy: flows are inverted with a finite precision."""
 
@@ -37,7 +37,7 @@ def require_proposal(weights: LogWeights, what: str) -> None:
         what: what is to be estimated, the subject of a sentence.
     """
     weights.require_densities(what)
-    guide: list[Site] = [weights.guide.nodes[name] for name in weights.of_proposal().proposal_terms]
+    guide: list[Site] = [weights.guide.nodes[name] for name in weights.with_proposal_density().proposal_terms]
     model: list[Site] = [weights.model.nodes[name] for name in weights.latent_terms]
     points = [site for site in guide if _is_point(site)]
     for site in points:

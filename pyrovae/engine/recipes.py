@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution
 from torch.distributions.transforms import AffineTransform, Transform
 
+from pyrovae.internals.pyro_internals import mask_of
+from pyrovae.internals.torch_internals import held_by_transform
+
 NO_BATCH = -1
 KNOWN = ("torch", "pyro", "pyrovae")
 """Packages whose distributions keep what they were built from under the names of their arguments."""
@@ -141,7 +144,7 @@ def _arguments(distribution: Any) -> dict[str, Any]:
     if isinstance(distribution, ExpandedDistribution):
         raise NotLiftedError("an expanded distribution has no arguments of its own")
     if isinstance(distribution, dist.MaskedDistribution):
-        return {"base_dist": recipe(distribution.base_dist), "mask": _leaf(distribution._mask, 0)}
+        return {"base_dist": recipe(distribution.base_dist), "mask": _leaf(mask_of(distribution), 0)}
     if isinstance(distribution, dist.Delta):
         event_dim = distribution.event_dim
         leaves = {"v": Leaf(distribution.v, event_dim), "log_density": _leaf(distribution.log_density, 0)}
@@ -203,8 +206,8 @@ def _transform(transform: Transform, distribution: Distribution) -> Any:
         rank, event_dim = len(distribution.batch_shape), len(distribution.event_shape)
         shift = {name: _full(_leaf(getattr(transform, name), event_dim), rank) for name in ("loc", "scale")}
         return Recipe(type(transform), {**shift, "event_dim": transform.event_dim}, None)
-    held = (value for name, value in vars(transform).items() if name not in ("_inv", "_cached_x_y"))
-    if isinstance(transform, nn.Module) or not any(isinstance(value, _MAY_HOLD) for value in held):
+    holds_tensors = any(isinstance(value, _MAY_HOLD) for value in held_by_transform(transform))
+    if isinstance(transform, nn.Module) or not holds_tensors:
         return transform
     raise NotLiftedError(f"the transform {type(transform).__name__} does not say what it was built from")
 

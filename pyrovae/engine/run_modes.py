@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrovae.engine.agreement import OTHER, disagreement
 from pyrovae.engine.call import Call
 from pyrovae.engine.particles import RunMode
 from pyrovae.engine.plates import Plates
-from pyrovae.runtime.module_state import Kept
+from pyrovae.internals.torch_internals import BatchNorm
+from pyrovae.runtime.module_state import StateSnapshot
 from pyrovae.runtime.perturbation import perturbed
 
 
@@ -23,17 +23,17 @@ def with_run_mode(call: Call, ranks: Mapping[str, int], modules: list[nn.Module]
     parameters = [*{value: None for module in modules for value in module.parameters() if value.requires_grad}]
     with perturbed(modules):
         try:
-            found = _first_that_agrees(replace(call, kept=Kept(modules)), ranks, ways, parameters)
+            found = _first_that_agrees(replace(call, snapshot=StateSnapshot(modules)), ranks, ways, parameters)
         except Exception:  # a program that is given, say, a matrix that is no covariance any more
             found = None
     if found is None or (found.particles == "in turn" and OTHER not in (found.reason or "")):
-        return _first_that_agrees(replace(call, kept=Kept(modules)), ranks, ways, parameters)
+        return _first_that_agrees(replace(call, snapshot=StateSnapshot(modules)), ranks, ways, parameters)
     return found
 
 
 def _averages_all_batches(modules: list[nn.Module]) -> bool:
     """Whether batch normalisation in training weighs all batches alike, which counts runs one after another."""
-    parts = {part for module in modules for part in module.modules() if isinstance(part, _BatchNorm)}
+    parts = {part for module in modules for part in module.modules() if isinstance(part, BatchNorm)}
     return any(part.training and part.track_running_stats and part.momentum is None for part in parts)
 
 

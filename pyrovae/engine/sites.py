@@ -5,6 +5,8 @@ from typing import Any
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from pyrovae.internals.pyro_internals import is_deterministic
+
 Site = Any
 """One node of a Pyro trace."""
 PLATE = "_particles"
@@ -16,7 +18,7 @@ DENSITY = "_density"
 def density_sites(trace: Trace) -> list[Site]:
     """The sites that carry a density, which those of ``pyro.deterministic`` do not."""
     sites: list[Site] = list(trace.nodes.values())
-    return [site for site in sites if site["type"] == "sample" and not site["infer"].get("_deterministic")]
+    return [site for site in sites if site["type"] == "sample" and not is_deterministic(site)]
 
 
 def latent_sites(model: Trace, guide: Trace) -> list[Site]:

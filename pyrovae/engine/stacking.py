@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.engine.lifting import lift
 from pyrovae.engine.sites import DENSITY, Site, with_values
 from pyrovae.errors import InputError
+from pyrovae.internals.pyro_internals import Subsample
 
 RANK = "_rank"
 """Where a site keeps the number of dimensions that its value has in a single run."""
@@ -38,7 +38,7 @@ def _rank(site: Site) -> int:
 def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
     """The sample sites of a trace, except those that choose a subsample."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
+        if site["type"] == "sample" and not isinstance(site["fn"], Subsample):
             yield name, site
 
 
@@ -67,7 +67,7 @@ def with_subsamples(draws: Trace | None, first: Trace | None) -> Trace | None:
         return draws
     changed = Trace() if draws is None else draws.copy()
     for name, site in first.nodes.items():
-        if site["type"] == "sample" and isinstance(site["fn"], _Subsample) and name not in changed:
+        if site["type"] == "sample" and isinstance(site["fn"], Subsample) and name not in changed:
             changed.add_node(name, **site)
     return changed
 

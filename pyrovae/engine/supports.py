@@ -1,4 +1,4 @@
-"""What values a site of a trace can have, and what its density is per."""
+"""Supports of the sites of a trace, and the measures that their densities refer to."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent, constraints
 
 from pyrovae.engine.sites import Site
 from pyrovae.errors import InputError
+from pyrovae.internals.pyro_internals import mask_of
 
 
 def base_distribution(distribution: Distribution) -> Distribution:
@@ -78,7 +79,7 @@ def is_improper(site: Site) -> bool:
     fn: Any = site["fn"]
     masks = [site["mask"]]
     while isinstance(fn, Independent | MaskedDistribution):
-        masks.append(getattr(fn, "_mask", None))
+        masks += [mask_of(fn)] if isinstance(fn, MaskedDistribution) else []
         fn = fn.base_dist
     hidden = any(mask is False or (isinstance(mask, Tensor) and not mask.any()) for mask in masks)
     return hidden or isinstance(fn, ImproperUniform)

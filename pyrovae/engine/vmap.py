@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 import torch
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from pyrovae.engine.mappable import Mappable, Statistics
+from pyrovae.engine.out_of_place import BatchStatistics, OutOfPlace
 from pyrovae.engine.particles import Run, numbered
 from pyrovae.engine.recipes import NotLiftedError, Recipe, recipe
 from pyrovae.engine.sites import Site, with_values
 from pyrovae.engine.stacking import names_per_particle, rows_of_runs, sample_sites, site_of_all_runs, tensor_parts
+from pyrovae.internals.pyro_internals import Subsample
 
 
 def mapped(run: Run, draws: Trace | None, particles: int, nesting: int, device: torch.device) -> Trace:
@@ -27,9 +27,9 @@ def mapped(run: Run, draws: Trace | None, particles: int, nesting: int, device: 
 
     def one(k: Tensor, *rows: Tensor) -> list[Tensor]:
         single = None if draws is None else with_values(draws, dict(zip(names, rows, strict=True)))
-        with numbered(k), Mappable() as mappable:
+        with numbered(k), OutOfPlace() as out_of_place:
             trace = run(single)
-        kept.append(_RunOutputs(trace, mappable.statistics))
+        kept.append(_RunOutputs(trace, out_of_place.statistics))
         return kept[-1].tensors
 
     found = torch.func.vmap(one, randomness="different")(torch.arange(particles, device=device), *values)
@@ -43,7 +43,7 @@ class _RunOutputs:
         NotLiftedError: where a distribution cannot be taken apart.
     """
 
-    def __init__(self, trace: Trace, statistics: list[Statistics]) -> None:
+    def __init__(self, trace: Trace, statistics: list[BatchStatistics]) -> None:
         _require_whole_plates(trace)
         self._trace, self._statistics = trace, statistics
         self._recipes: dict[str, Recipe] = {name: recipe(site["fn"]) for name, site in sample_sites(trace)}
@@ -76,7 +76,7 @@ def _require_whole_plates(trace: Trace) -> None:
     """Raise where a plate chooses a subsample, which all particles must share and ``vmap`` would draw for each."""
     for name, site in trace.nodes.items():
         fn = site.get("fn")
-        if isinstance(fn, _Subsample) and fn.subsample_size not in (None, fn.size):
+        if isinstance(fn, Subsample) and fn.subsample_size not in (None, fn.size):
             raise NotLiftedError(f"plate {name!r} chooses a subsample")
 
 

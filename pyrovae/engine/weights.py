@@ -94,7 +94,7 @@ class LogWeights:
                 "remove the scale, or use ELBO, which is linear in it"
             )
 
-    def of_proposal(self) -> Self:
+    def with_proposal_density(self) -> Self:
         r"""Weights with the density of the guide's draws as the only proposal terms, so that they estimate :math:`p(x)`.
 
         An observed site or a ``pyro.factor`` in the guide is a term that an objective may have, and no density of a latent.

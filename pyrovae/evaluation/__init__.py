@@ -22,8 +22,9 @@ from pyrovae.evaluation.latent.reconstructions import reconstructions
 from pyrovae.evaluation.latent.traverse import Traversal, traverse
 from pyrovae.evaluation.likelihood.bound_curve import BoundCurve, bound_curve
 from pyrovae.evaluation.likelihood.compare import Comparison, compare
+from pyrovae.evaluation.likelihood.inference_gaps import InferenceGaps, inference_gaps
 from pyrovae.evaluation.likelihood.log_likelihood import log_likelihood
-from pyrovae.evaluation.likelihood.refine import InferenceGaps, inference_gaps, refine
+from pyrovae.evaluation.likelihood.refine import refine
 
 __all__ = [
     "ActiveUnits",

@@ -1,4 +1,4 @@
-"""A configuration to a pair, its data and its objective."""
+"""Build a pair, its data and its objective from a configuration."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from pyrovae.vae import VAE
 
 
 class Experiment(NamedTuple):
-    """What a configuration builds."""
+    """The data, pair, objective and training settings of a configuration."""
 
     data: Data
     vae: VAE
@@ -49,7 +49,7 @@ def build(parser: Parser, config: Namespace, trust: Sequence[str] | None = None)
 def vae_maker(
     config: str, event_shape: tuple[int, ...], source: Path = Path("config.yaml"), trust: Sequence[str] = ()
 ) -> Callable[[], VAE]:
-    """What builds the programs of a run, from the text of its ``config.yaml``, without its data.
+    """Make a function that builds the programs of a run from the text of its ``config.yaml``, without its data.
 
     Args:
         config: the text.
@@ -75,7 +75,7 @@ def _build_guarded(parser: Parser, parsed: Namespace, source: Path, trust: Seque
 
 
 def build_again(config: Namespace, event_shape: tuple[int, ...]) -> VAE:
-    """The programs of a whole configuration once more, with other random numbers."""
+    """Build the programs of a configuration once more, with other random numbers."""
     parser = make_parser()
     parser.add_class_arguments(VAE, "model")
     with torch.random.fork_rng():
@@ -86,7 +86,7 @@ def build_again(config: Namespace, event_shape: tuple[int, ...]) -> VAE:
 
 
 def build_data(data: Namespace, source: Path, trust: Sequence[str] = ()) -> Data:
-    """The data that a run's configuration names, alone.
+    """Build only the data that a run's configuration names.
 
     Raises:
         InputError: where they cannot be made.

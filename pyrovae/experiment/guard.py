@@ -1,4 +1,4 @@
-"""The look-up of names while a configuration out of a run folder is parsed and built."""
+"""A guard over the names that jsonargparse imports while it parses and builds a run's configuration."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,16 +7,15 @@ from threading import RLock, get_ident
 from typing import Any
 
 from pyrovae.errors import InputError
-from pyrovae.experiment.jsonargparse_internals import import_object, importing_by, requiring_of_yaml
+from pyrovae.experiment.jsonargparse_internals import import_object, importing_by
 from pyrovae.experiment.trust import find
-from pyrovae.untrusted.plain_yaml import require_plain_yaml
 
 _one_at_a_time = RLock()
 
 
 @contextmanager
 def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
-    """While this is entered, jsonargparse imports what :func:`find` does, and reads strings as YAML within its limits.
+    """Let jsonargparse import only what :func:`find` finds, for as long as this is entered.
 
     A refusal is raised at the end also where someone in between took it for one of several possibilities.
 
@@ -35,7 +34,7 @@ def guarded(source: Path, trust: Sequence[str] = ()) -> Iterator[None]:
             refused.append(error)
             raise
 
-    with _one_at_a_time, importing_by(guard), requiring_of_yaml(require_plain_yaml):
+    with _one_at_a_time, importing_by(guard):
         try:
             yield
         finally:

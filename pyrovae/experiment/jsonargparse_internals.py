@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-import yaml
-from jsonargparse import ArgumentParser, _loaders_dumpers, _typehints
+from jsonargparse import ArgumentParser, _typehints
 from jsonargparse._util import import_object as import_object
 
 
@@ -36,21 +35,6 @@ def _importers() -> list[Any]:
         if (name == "jsonargparse" or name.startswith("jsonargparse."))
         and vars(module).get("import_object") is import_object
     ]
-
-
-@contextmanager
-def requiring_of_yaml(require: Callable[[str], None]) -> Iterator[None]:
-    """Have jsonargparse parse as YAML only texts for which ``require(text)`` raises no ValueError."""
-
-    def load(text: str) -> Any:
-        try:
-            require(text)
-        except ValueError as error:
-            raise yaml.YAMLError(str(error)) from error
-        return _loaders_dumpers.yaml_load(text)
-
-    with mock.patch.dict(_loaders_dumpers.loaders, yaml=load):
-        yield
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A trained pair back from its run folder."""
+"""Load a trained pair from its run folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pyrovae.errors import InputError
 from pyrovae.experiment.build import vae_maker
 from pyrovae.runs.checkpoint import load_into, load_weights
-from pyrovae.runs.run import check_settings
+from pyrovae.runs.settings_files import check_settings
 from pyrovae.runs.split_record import read_event_shape
 from pyrovae.untrusted.allocation_limit import Budget
 from pyrovae.untrusted.bounded_files import read_text, require_plain
@@ -45,14 +45,14 @@ def load(run: str | Path, which: str = "best", trust: Sequence[str] = ()) -> VAE
 
 
 def _require_finite(vae: VAE, run: Path) -> None:
-    """Training ends where a parameter is no longer a number, so that none such is kept."""
+    """Raise an InputError for parameters that are not finite, which no training keeps."""
     for name, value in vae.named_parameters():
         if not value.isfinite().all():
             raise InputError(f"{run} has weights {name!r} that are not finite; expected what training keeps: copy it again")
 
 
 def read_config(run: Path) -> str:
-    """The text of a run's ``config.yaml``, after a look at what the folder holds.
+    """Read the text of a run's ``config.yaml``, after a check of what the folder holds.
 
     Raises:
         InputError: where the folder is no run, or holds links that lead out of it, pipes or devices.

@@ -1,4 +1,4 @@
-"""What a parser complains of, as a message one can act on: what was found, what was expected, the nearest spelling."""
+"""Errors of the parser as messages to act on: what was found, what was expected, the nearest spelling."""
 
 import inspect
 import re
@@ -30,7 +30,7 @@ rooms = {
 
 
 def explain(message: str, parser: ArgumentParser) -> str:
-    """A parser's message as found, expected and remedy."""
+    """Reword a parser's message as found, expected and remedy."""
     key = re.search(r'Parser key "([\w.]+)"', message)
     if unknown := re.search(r"Expected a dot import path string: (\S+)", message):
         return _unknown_class(unknown[1], key[1] if key else "")
@@ -59,7 +59,7 @@ def _classes(room: str) -> list[str]:
 
 
 def is_abstract(kind: type) -> bool:
-    """Whether a class, a module's too, lacks a method."""
+    """Whether a class lacks the implementation of an abstract method."""
     return any(getattr(getattr(kind, name), "__isabstractmethod__", False) for name in dir(kind))
 
 
@@ -84,7 +84,7 @@ def _settings(parser: ArgumentParser) -> list[str]:
 
 
 def nearest(name: str, choices: Iterable[str], otherwise: str) -> str:
-    """The nearest of the choices, or, where none is near, what to say before all of them."""
+    """Name the nearest of the choices, or all of them if none is near."""
     choices = [*choices]
     close = get_close_matches(name, choices, 1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"{otherwise} {', '.join(choices)}"

@@ -43,7 +43,7 @@ class Parser(ArgumentParser):
 
 
 def make_parser(prog: str | None = None, description: str | None = None) -> Parser:
-    """A parser without arguments, which raises errors, and takes no abbreviated options."""
+    """Make a parser without arguments, which raises errors and takes no abbreviated options."""
     return Parser(prog=prog, exit_on_error=False, allow_abbrev=False, description=description)
 
 

@@ -1,7 +1,8 @@
 """The settings of a run, from the text of its ``config.yaml``, which may be a stranger's."""
 
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ from pyrovae.errors import InputError
 from pyrovae.experiment.guard import guarded
 from pyrovae.experiment.parser import Namespace, Parser
 from pyrovae.experiment.trust import find, is_within, require_modules
-from pyrovae.untrusted.plain_yaml import read_yaml
+from pyrovae.untrusted.plain_yaml import read_yaml, require_plain_string
 
 _orders = {"config", "print_config", "help"}
 """Words that make the parser act, where a setting would stand."""
 
 
 def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings that a text in YAML holds, with every class in them looked up.
+    """Read the settings in a text of YAML, and look up every class that they name.
 
     Args:
         text: the configuration.
@@ -27,12 +28,8 @@ def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[st
         InputError: for a text that holds more than settings, and for a class of a module that is not trusted.
     """
     require_modules(trust)
-    try:
+    with _as_input_error(source):
         settings = read_yaml(text)
-    except ValueError as error:
-        raise InputError(
-            f"{source} does not hold settings ({error}); expected what `pyrovae train` wrote: copy the run again"
-        ) from error
     if not isinstance(settings, dict) or _orders & settings.keys():
         raise InputError(f"{source} does not hold settings; expected what `pyrovae train` wrote: copy the run again")
     _look_at(settings, source, trust)
@@ -42,7 +39,7 @@ def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[st
 def parse_settings(
     parser: Parser, settings: dict[str, Any], source: Path, trust: Sequence[str] = (), argv: Sequence[str] = ()
 ) -> Namespace:
-    """Parse the settings of a run, which words of a command line override.
+    """Parse the settings of a run, overridden by words of a command line.
 
     Raises:
         InputError: for settings that the parser does not accept, and for a class of a module that is not trusted.
@@ -58,6 +55,17 @@ def parse_settings(
         return parser.parse_args([*argv], namespace=parsed) if argv else parsed
 
 
+@contextmanager
+def _as_input_error(source: Path) -> Iterator[None]:
+    """Turn a ValueError into an InputError that names the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(
+            f"{source} does not hold settings ({error}); expected what `pyrovae train` wrote: copy the run again"
+        ) from error
+
+
 def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = True) -> None:
     """Look up every class that is named, and refuse words and numbers that settings do not have."""
     if isinstance(value, dict):
@@ -70,6 +78,9 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
     elif isinstance(value, list):
         for inner in value:
             _look_at(inner, source, trust, setting)
+    elif isinstance(value, str):
+        with _as_input_error(source):
+            require_plain_string(value)
     elif isinstance(value, int) and abs(value) >= 2**64:
         raise InputError(
             f"{source} holds a number of {value.bit_length()} bits; expected 64 at the most: copy the run again"
@@ -77,7 +88,7 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
 
 
 def _look_up(name: Any, source: Path, trust: Sequence[str]) -> None:
-    """A name with a dot; one without is looked for among the classes of its place, and then comes upon the guard."""
+    """Look up a name with a dot; the parser looks up one without, and meets the guard."""
     if not isinstance(name, str):
         raise InputError(f"{source} has {str(name)[:200]!r} in the place of a class; expected its name: copy the run again")
     if "." in name and not is_within(name, trust):

@@ -28,11 +28,11 @@ from pyrovae.objectives import Objective
 PACKAGES = ("pyrovae", "torch.nn", "torch.optim")
 """Packages from which a class may come."""
 KINDS = (nn.Module, Data, Objective, Optimizer, LRScheduler)
-"""Classes of which it must be a subclass."""
+"""Base classes, of one of which it must be a subclass."""
 
 
 def find(name: str, source: Path, trust: Sequence[str] = ()) -> Any:
-    """The class of that name. One of ours is taken from what is already imported, one that is trusted is imported.
+    """Find a class by its dotted name, among those that are imported or in a trusted module, which is imported.
 
     Raises:
         InputError: for a name of another module, and for what is no class, or one that is defined elsewhere.
@@ -58,7 +58,7 @@ def is_within(name: str, modules: Sequence[str]) -> bool:
 
 
 def require_modules(trust: Sequence[str]) -> None:
-    """Raise an InputError for what are no names of modules."""
+    """Raise an InputError unless ``trust`` is a list of names of modules."""
     for module in [trust] if isinstance(trust, str) else trust:
         if isinstance(trust, str) or not isinstance(module, str) or not all(map(str.isidentifier, module.split("."))):
             raise InputError(f"trust is {trust!r}; expected a list of the names of modules, such as ['my_priors']")

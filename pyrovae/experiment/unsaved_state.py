@@ -1,9 +1,10 @@
-"""Whether a run folder holds all that its networks compute with, or some of it is drawn anew when they are built."""
+"""Check that a run folder holds all that its networks compute with, so that none of it is drawn anew."""
 
 from torch import Tensor, nn
 
 from pyrovae.engine.pair import Pair
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import unsaved_buffers
 from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.equivalence import VALUE, difference
 from pyrovae.runtime.eval_mode import evaluating
@@ -47,8 +48,7 @@ def _weights(vae: VAE, batch: Batch) -> Tensor:
 
 def _unkept(part: nn.Module) -> dict[str, object]:
     """Tensors and numbers of a module that a run folder does not keep."""
-    lost = {name: part._buffers[name] for name in part._non_persistent_buffers_set}
-    return {**attributes(part), **lost}
+    return {**attributes(part), **unsaved_buffers(part)}
 
 
 def _is_same(value: object, other: object) -> bool:

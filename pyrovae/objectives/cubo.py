@@ -3,8 +3,8 @@ r"""The chi upper bound."""
 import math
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.stopped_densities import require_model_stops
-from pyrovae.engine.stopped_programs import stopping_model
+from pyrovae.engine.stop_gradient_densities import require_model_stops
+from pyrovae.engine.stop_gradient_programs import stopping_model
 from pyrovae.errors import InputError
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.power_mean import PowerMean

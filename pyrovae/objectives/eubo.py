@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyrovae.engine.call import Call
 from pyrovae.engine.dreams import dream
-from pyrovae.engine.stopped_densities import require_model_stops
-from pyrovae.engine.stopped_programs import stopping_model
+from pyrovae.engine.stop_gradient_densities import require_model_stops
+from pyrovae.engine.stop_gradient_programs import stopping_model
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.measurement import Evaluation

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyrovae.engine.call import Call
 from pyrovae.engine.shapes import coordinates, per_datum
 from pyrovae.engine.sites import Site
-from pyrovae.engine.stopped_programs import keeping_buffers
+from pyrovae.engine.stop_gradient_programs import keeping_buffers
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.measurement import Evaluation

@@ -18,12 +18,12 @@ from pyrovae.engine.plates import Plates
 from pyrovae.engine.plates_cache import PlatesCache
 from pyrovae.engine.programs import PairLike, programs
 from pyrovae.engine.sites import Site
-from pyrovae.engine.stopped_densities import RunTwiceError
+from pyrovae.engine.stop_gradient_densities import RunTwiceError
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.measurement import Evaluation, Measurement
 from pyrovae.objectives.objective_module import ObjectiveModule
-from pyrovae.runtime.fixed_randomness import Still
+from pyrovae.runtime.fixed_randomness import FixedRandomness
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import Program, same_random_numbers
 from pyrovae.runtime.perturbation import perturbed
@@ -132,7 +132,7 @@ class Objective(PyroELBO):
     def _failure(self, call: Call, still: bool = False) -> Exception | None:
         """Return why the gradient cannot be examined, which may come of moved parameters; ``still``: without dropout."""
         try:
-            with Still() if still else nullcontext():
+            with FixedRandomness() if still else nullcontext():
                 self.examine_gradient(call)
         except Exception as error:
             return error

@@ -3,7 +3,7 @@
 import torch
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.stopped_densities import require_guide_stops, require_model_stops, stopped_density
+from pyrovae.engine.stop_gradient_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.miwae import MIWAE

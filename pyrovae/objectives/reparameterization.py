@@ -6,7 +6,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.stopped_densities import observe_apart
+from pyrovae.engine.stop_gradient_densities import observe_apart
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def weigh_apart(objective: "Objective", call: Call) -> tuple[Trace, LogWeights, Tensor]:
-    """Draw, and weigh by :func:`~pyrovae.engine.stopped_densities.observe_apart`, if this objective may use it."""
+    """Draw, and weigh by :func:`~pyrovae.engine.stop_gradient_densities.observe_apart`, if this objective may use it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
     weights.require_densities(type(objective).__name__)

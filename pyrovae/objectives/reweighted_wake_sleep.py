@@ -5,7 +5,7 @@ import torch
 from pyrovae.engine.call import Call
 from pyrovae.engine.dreams import dream
 from pyrovae.engine.plates import Plates
-from pyrovae.engine.stopped_draws import draw_stopped, require_density
+from pyrovae.engine.stop_gradient_draws import draw_stopped, require_density
 from pyrovae.errors import InputError
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.measurement import Evaluation

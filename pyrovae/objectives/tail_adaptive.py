@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.stopped_densities import require_guide_stops, require_model_stops, stopped_density
+from pyrovae.engine.stop_gradient_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.errors import InputError
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.measurement import Evaluation

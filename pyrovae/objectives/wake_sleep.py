@@ -3,7 +3,7 @@
 import torch
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.stopped_draws import draw_stopped, require_density
+from pyrovae.engine.stop_gradient_draws import draw_stopped, require_density
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.reweighted_wake_sleep import asleep

@@ -36,10 +36,10 @@ import torch
 from torch import Tensor
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.gradient_factors import Tapped
+from pyrovae.engine.gradient_factors import ScaledGradientDraws
 from pyrovae.engine.resampling import choose
-from pyrovae.engine.stopped_densities import require_guide_stops, require_same, stopped_density, with_draws_of_model
-from pyrovae.engine.stopped_draws import density_of_draws, draw_stopped
+from pyrovae.engine.stop_gradient_densities import require_guide_stops, require_same, stopped_density, with_draws_of_model
+from pyrovae.engine.stop_gradient_draws import density_of_draws, draw_stopped
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.objectives.measurement import Evaluation
@@ -124,14 +124,14 @@ def _stl(bound: WeightBound, call: Call) -> Evaluation:
 
 def _dreg(bound: WeightBound, call: Call) -> Evaluation:
     draws = call.draw()
-    tapped = Tapped(draws)
-    weights = call.weigh(draws, at=tapped.trace)
+    scaled = ScaledGradientDraws(draws)
+    weights = call.weigh(draws, at=scaled.trace)
     _check(bound, weights)
     log_weights = weights.total.detach()
     slopes = bound.slopes(log_weights)
     factors = torch.where(slopes == 0.0, 0.0, bound.doubly_reparameterized(log_weights) / slopes)
-    landed = weights.log_joint - stopped_density(call, tapped.trace, weights)
-    surrogate = counted(slopes, landed) + tapped.scaled(factors, weights)
+    landed = weights.log_joint - stopped_density(call, scaled.trace, weights)
+    surrogate = counted(slopes, landed) + scaled.scaling_term(factors, weights)
     return Evaluation(weights, bound.value(log_weights), surrogate)
 
 

@@ -1,4 +1,4 @@
-"""Runs: folders on disk with checkpoints, metrics and results. They know nothing of training."""
+"""Run folders on disk, with checkpoints, metrics and results; they know nothing of training."""
 
 from pyrovae.runs.results import verify
 from pyrovae.runs.run import Run

@@ -18,7 +18,7 @@ SEAL = "sha256 of all above"
 
 @contextmanager
 def told(path: Path, partial: Path | None = None) -> Iterator[None]:
-    """Raise an InputError in the place of the system's errors, and leave nothing of what was half written."""
+    """Turn the system's errors into an InputError, and remove what was half written."""
     try:
         yield
     except OSError as error:
@@ -33,7 +33,7 @@ def told(path: Path, partial: Path | None = None) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Put this in the place of a file's content in one step.
+    """Replace a file's content in one step.
 
     Raises:
         InputError: where it cannot be written; the former content is there then.
@@ -46,7 +46,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make a folder of these files in one step; there must be none of that name.
+    """Make a folder of files in one step; there must be none of that name.
 
     Raises:
         InputError: where it cannot be written; there is no folder then.
@@ -63,7 +63,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Write this at the end of a file, which may have only a part of it when the process or the machine stops.
+    """Append bytes to a file, which may have only some of them if the process or the machine stops.
 
     Raises:
         InputError: where it cannot be written.
@@ -75,7 +75,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def sealed(content: dict[str, Any]) -> bytes:
-    """JSON that ends with the SHA-256 of all before."""
+    """Serialise an object to JSON that ends with the SHA-256 of all before."""
     seal = digest(json.dumps(content, indent=2).encode())
     return (json.dumps({**content, SEAL: seal}, indent=2) + "\n").encode()
 
@@ -86,7 +86,7 @@ def write_sealed(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What :func:`write_sealed` wrote.
+    """Read the object that :func:`write_sealed` wrote.
 
     Raises:
         InputError: for a file that cannot be read, or has another bit than was written.
@@ -107,12 +107,12 @@ def corrupt(path: Path) -> InputError:
 
 
 def digest(content: bytes) -> str:
-    """Its SHA-256."""
+    """The SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()
 
 
 def digest_of_file(path: Path) -> str:
-    """Its SHA-256, without reading it all at once."""
+    """The SHA-256 of a file, without reading it all at once."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

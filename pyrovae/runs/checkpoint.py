@@ -9,8 +9,6 @@ leaves the former ones whole.
 """
 
 import io
-import re
-import shutil
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,16 +18,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.runs.atomic_files import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder, write_sealed
+from pyrovae.runs.atomic_files import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder
+from pyrovae.runs.checkpoint_index import enter_checkpoint, name_of_checkpoint, read_index
 from pyrovae.untrusted.bounded_files import remedy
 from pyrovae.untrusted.safetensors_file import read_weights
 from pyrovae.untrusted.torch_file import read_state
 
-format_version = 1
+FORMAT_VERSION = 1
+"""Version of the files of a run, which each manifest states."""
 
 
 class Place(NamedTuple):
-    """Where in a training a checkpoint is.
+    """Position of a checkpoint in a training.
 
     Attributes:
         epoch: the number of epochs that are over.
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
+        """Name of the checkpoint's folder."""
         return f"epoch-{self.epoch:05d}" + (f"-{self.batches:07d}" if self.batches else "")
 
 
@@ -62,7 +62,7 @@ def save_checkpoint(
     keep: bool = False,
     metrics: Prefix | None = None,
 ) -> None:
-    """Write a checkpoint into ``folder``, make it the last and, where told, the best, and drop what nothing names.
+    """Write a checkpoint into ``folder``, mark it as the last and on demand as the best, and remove unmarked ones.
 
     Args:
         folder: of all checkpoints of a run.
@@ -78,10 +78,10 @@ def save_checkpoint(
     """
     with told(folder):
         folder.mkdir(exist_ok=True)
-    index = _index(folder)
+    index = read_index(folder)
     files = {"weights.safetensors": _weights_as_bytes(weights), "training.pt": _as_bytes(training)}
     manifest = {
-        "format": format_version,
+        "format": FORMAT_VERSION,
         "epoch": place.epoch,
         "batches": place.batches,
         "sha256": {name: digest(content) for name, content in files.items()},
@@ -91,14 +91,11 @@ def save_checkpoint(
         name for number in count() if not (folder / (name := place.name + (f".{number}" if number else ""))).exists()
     )
     write_folder(folder / name, {**files, "manifest.json": sealed(manifest)})
-    index = {**index, "last": name} | ({"best": name} if best else {})
-    index["kept"] = [*index.get("kept", []), *([name] if keep else [])]
-    write_sealed(folder / "index.json", index)
-    _drop_unnamed(folder, index)
+    enter_checkpoint(folder, index, name, best=best, keep=keep)
 
 
 def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
-    """The weights of the best checkpoint (of the last one, where no best was told) in ``folder``.
+    """Load the weights of the best checkpoint in ``folder``, or of the last one if none was marked as the best.
 
     Args:
         folder: of all checkpoints of a run.
@@ -111,12 +108,12 @@ def load_weights(folder: Path, which: str = "best") -> dict[str, Tensor]:
 
 
 def load_training(folder: Path, which: str = "last") -> dict[str, Any]:
-    """The training state beside the weights."""
+    """Load the training state of a checkpoint, which is all but its weights."""
     return read_state(checked_checkpoint(folder, which) / "training.pt")
 
 
 def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Set a module's parameters and buffers.
+    """Load weights into a module's parameters and buffers.
 
     Raises:
         InputError: where names or shapes differ, or complex numbers stand for real ones; nothing is set then.
@@ -137,8 +134,8 @@ def load_into(module: nn.Module, weights: dict[str, Tensor], source: Path) -> No
 
 
 def checked_checkpoint(folder: Path, which: str) -> Path:
-    """The folder of the checkpoint, after a look at every file's SHA-256."""
-    checkpoint, digests = folder / _name(folder, which), read_manifest(folder, which)["sha256"]
+    """Check every file of a checkpoint by its SHA-256, and return its folder."""
+    checkpoint, digests = folder / name_of_checkpoint(folder, which), read_manifest(folder, which)["sha256"]
     for name, expected in digests.items():
         file = checkpoint / name
         if not file.is_file() or file.is_symlink():
@@ -149,76 +146,16 @@ def checked_checkpoint(folder: Path, which: str) -> Path:
 
 
 def read_manifest(folder: Path, which: str) -> dict[str, Any]:
-    """The manifest of a checkpoint."""
-    path = folder / _name(folder, which) / "manifest.json"
+    """Read the manifest of a checkpoint."""
+    path = folder / name_of_checkpoint(folder, which) / "manifest.json"
     manifest = read_sealed(path)
-    if manifest.get("format") != format_version:
-        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
+    if manifest.get("format") != FORMAT_VERSION:
+        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {FORMAT_VERSION}: update pyrovae")
     expected = {"format", "epoch", "batches", "sha256", "metrics"}
     files = {"weights.safetensors", "training.pt"}
     if set(manifest) != expected or not isinstance(manifest["sha256"], dict) or set(manifest["sha256"]) != files:
         raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
     return manifest
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a checkpoint was ever whole there.
-
-    Raises:
-        InputError: where there are several, and no index, which is written with the first.
-    """
-    index = folder / "index.json"
-    if not index.exists() and len([*folder.glob("epoch-*")]) > 1:
-        raise InputError(f"{index} is missing; the run is incomplete: copy it again, or train again")
-    return index.exists()
-
-
-def checkpoints(folder: Path) -> list[str]:
-    """The names of all checkpoints that are there for good: the best, the last, and those that are kept."""
-    return sorted(_named(_index(folder)))
-
-
-def _name(folder: Path, which: str) -> str:
-    index = _index(folder)
-    if not index:
-        raise InputError(
-            f"{folder} holds no checkpoint (no index.json); expected a run whose training got through its first epoch"
-        )
-    if which not in ("best", "last") and which not in _named(index):
-        raise InputError(f"{folder} holds no checkpoint {which!r}; there are best, last, {', '.join(sorted(_named(index)))}")
-    return index.get(which, index["last"] if which == "best" else which)
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    path = folder / "index.json"
-    if not path.exists():
-        return {}
-    index = read_sealed(path)
-    if not _is_index(index) or not all((folder / name).is_dir() for name in _named(index)):
-        raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
-    return index
-
-
-def _is_index(index: dict[str, Any]) -> bool:
-    """Whether it has the names of checkpoints, and no place outside their folder."""
-    if not {"last", "kept"} <= set(index) <= {"last", "kept", "best"} or not isinstance(index["kept"], list):
-        return False
-    return all(_is_name(name) for name in (*index["kept"], index["last"], index.get("best", index["last"])))
-
-
-def _named(index: dict[str, Any]) -> set[str]:
-    return {*index["kept"], *(index[which] for which in ("best", "last") if which in index)} if index else set()
-
-
-def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(r"epoch-[0-9]+(-[0-9]+)?(\.[0-9]+)?", name) is not None
-
-
-def _drop_unnamed(folder: Path, index: dict[str, Any]) -> None:
-    """Remove checkpoints that the index does not name, and what was half written."""
-    for old in (*folder.glob("epoch-*"), *folder.glob(".*.partial")):
-        if old.name not in _named(index):
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
 
 
 def _as_bytes(training: dict[str, Any]) -> bytes:
@@ -266,5 +203,5 @@ def _aliases(weights: dict[str, Tensor]) -> dict[str, str]:
 
 
 def _place(value: Tensor) -> tuple[Any, ...]:
-    """Where a tensor lies: two of the same place are the same numbers."""
+    """The memory that a tensor lies in: two tensors of one place hold the same numbers."""
     return value.device, value.data_ptr(), value.dtype, value.shape, value.stride()

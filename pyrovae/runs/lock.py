@@ -1,4 +1,4 @@
-"""One training a folder: a lock that the operating system takes back when its process ends."""
+"""A lock that lets one process train in a folder; the operating system releases it when the process ends."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from filelock import FileLock, Timeout
 from pyrovae.errors import InputError
 
 LOCKED = ".lock"
-"""The file that is locked; it stays."""
+"""Name of the file that is locked; it stays."""
 HOLDER = "lock.json"
-"""The file that names the process that holds the lock, while it does."""
+"""Name of the file that says which process holds the lock."""
 
 
 class Lock:
-    """The right to write in a run folder.
+    """A lock on a run folder, held by the process that trains there.
 
     The lock is one of the operating system on a file, by :mod:`filelock`: no process can take it from a live one, whatever
     their clocks, hosts and process numbers are, and that of a process that ended is free.

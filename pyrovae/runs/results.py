@@ -1,4 +1,4 @@
-"""What evaluation adds to a run, sealed, and a look at every file of one."""
+"""Results that evaluation adds to a run, sealed, and the verification of every file of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pyrovae.errors import InputError
 from pyrovae.runs.atomic_files import corrupt, digest_of_file, read_sealed, told, write_sealed
-from pyrovae.runs.checkpoint import checked_checkpoint, checkpoints, format_version
-from pyrovae.runs.run import check_metrics, check_settings
+from pyrovae.runs.checkpoint import FORMAT_VERSION, checked_checkpoint
+from pyrovae.runs.checkpoint_index import checkpoints
+from pyrovae.runs.metrics_file import check_metrics
+from pyrovae.runs.settings_files import check_settings
 from pyrovae.untrusted.bounded_files import require_plain
 
 _estimates = ("summary.json", "log_likelihood.nc", "rate_distortion.npz", "annealed.*")
@@ -17,7 +19,7 @@ _patterns = (*_estimates, "samples.*", "report.html", "figures/*.png")
 
 @contextmanager
 def writing_results(run: Path) -> Iterator[None]:
-    """Within it results may be written into a run; after it ``results.json`` has the SHA-256 of each.
+    """Let results be written into a run, and write the SHA-256 of each to ``results.json`` on leaving.
 
     Raises:
         InputError: where one cannot be written.
@@ -26,19 +28,19 @@ def writing_results(run: Path) -> Iterator[None]:
         (run / "results.json").unlink(missing_ok=True)
         yield
         digests = {str(path.relative_to(run)): digest_of_file(path) for path in _results(run)}
-    write_sealed(run / "results.json", {"format": format_version, "sha256": digests})
+    write_sealed(run / "results.json", {"format": FORMAT_VERSION, "sha256": digests})
 
 
 def add_results(run: Path, *written: Path) -> None:
-    """Seal files that were written into a run, beside those that are sealed already; others are none of its."""
+    """Seal files that were written into a run, beside those that are sealed already."""
     results, places = _results(run), {path.resolve() for path in written}
     new = {str(path.relative_to(run)): digest_of_file(path) for path in results if path.resolve() in places}
     if new:
-        write_sealed(run / "results.json", {"format": format_version, "sha256": _digests(run) | new})
+        write_sealed(run / "results.json", {"format": FORMAT_VERSION, "sha256": _digests(run) | new})
 
 
 def check_results(run: Path, *names: str) -> None:
-    """Look at the SHA-256 of results; of all, where none is named.
+    """Check the SHA-256 of the named results, or of all if none is named.
 
     Raises:
         InputError: where one is missing or not what was written, or where the writing was cut off; it names the file.
@@ -58,7 +60,7 @@ def check_results(run: Path, *names: str) -> None:
 
 
 def verify(run: str | Path) -> int:
-    """Look whether every file of a run is to the bit what was written.
+    """Check that every file of a run is to the bit what was written.
 
     Args:
         run: the run folder.
@@ -81,7 +83,7 @@ def verify(run: str | Path) -> int:
 
 
 def _digests(run: Path) -> dict[str, str]:
-    """Those of the results that are sealed."""
+    """The SHA-256 of each sealed result, by name."""
     path = run / "results.json"
     digests = read_sealed(path).get("sha256") if path.exists() else {}
     if not isinstance(digests, dict):

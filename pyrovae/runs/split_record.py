@@ -1,4 +1,4 @@
-"""``split.npz``, the record of which datum was in which part, and of the shape of one; read no further than it must be."""
+"""``split.npz``, the record of which datum was in which part, and of the shape of a datum."""
 
 import math
 from pathlib import Path
@@ -11,13 +11,13 @@ from pyrovae.untrusted.bounded_files import remedy
 from pyrovae.untrusted.npz import opened_npz
 
 AXES = 16
-"""Axes of a datum, at the most."""
+"""Largest number of axes of a datum."""
 NUMBERS = 2**31
-"""Numbers in a datum, fewer than."""
+"""Limit that the count of numbers in a datum must stay below."""
 
 
 def read_event_shape(path: Path) -> tuple[int, ...]:
-    """The shape of a datum.
+    """Read the shape of a datum.
 
     Raises:
         InputError: where the file does not say it.
@@ -30,7 +30,7 @@ def read_event_shape(path: Path) -> tuple[int, ...]:
 
 
 def holds_part(path: Path, part: str, index: np.ndarray) -> bool:
-    """Whether these indices, and no others, are on record for a part of the data.
+    """Whether the record of a part of the data has exactly these indices.
 
     Raises:
         InputError: where the file cannot be read.
@@ -40,7 +40,7 @@ def holds_part(path: Path, part: str, index: np.ndarray) -> bool:
 
 
 def _read(path: Path, name: str, lengths: tuple[int, int]) -> np.ndarray:
-    """The whole numbers of that name; none where there are fewer or more than expected."""
+    """Read the whole numbers under a name; none if there are fewer or more than expected."""
     try:
         with opened_npz(path) as record:
             claim = record.claims[name]

@@ -1,1 +1,1 @@
-"""Runtime: what everything runs on: batches, seeds, devices, memory, processes, precision, and the state of modules."""
+"""Batches, seeds, devices, memory, processes, precision, and the state of modules."""

@@ -1,4 +1,4 @@
-"""What programs are called with: the tensors, and everything else, which stays as it is where a call is recorded."""
+"""Arguments of programs, divided into tensors and everything else, which a recording fixes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -14,7 +14,7 @@ FIXED = (Number, np.generic, str, bytes, Enum, type(None), torch.dtype, torch.de
 
 
 class Arguments:
-    """The arguments of one call, told apart: its tensors, and the values that never change.
+    """The arguments of one call, divided into tensors and values that never change.
 
     Tensors are looked for within tuples, lists and dictionaries too. Numbers, words, ``None``, enumerations and the like
     never change. Anything else, an object or a ``PackedSequence`` say, might, without anyone being told.
@@ -34,7 +34,7 @@ class Arguments:
         self._args, self._kwargs = args, kwargs
 
     def filled(self, tensors: Iterable[Tensor]) -> tuple[list[Any], dict[str, Any]]:
-        """The same arguments, positional and by name, with other tensors."""
+        """Return the arguments, positional and by name, with other tensors."""
         rest = iter(tensors)
         return [_filled(value, rest) for value in self._args], _filled(dict(self._kwargs), rest)
 
@@ -52,13 +52,13 @@ class Arguments:
 
 
 def devices(*values: Any) -> set[torch.device]:
-    """The devices among values, and those that they, or what lies within them, are on."""
+    """The devices of all tensors and modules among values, or within them."""
     found = [value if isinstance(value, torch.device) else getattr(value, "device", None) for value in _leaves(values)]
     return {device for device in found if isinstance(device, torch.device)}
 
 
 def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The value with other tensors where it has tensors."""
+    """Replace the tensors within a value."""
     if isinstance(value, Tensor):
         return next(tensors)
     if not _is_container(value):
@@ -70,7 +70,7 @@ def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 def _is_container(value: Any) -> bool:
-    """Whether a value is what it contains, and nothing else."""
+    """Whether a value is a plain container."""
     return type(value) in (tuple, list, dict) or _is_named(value)
 
 
@@ -80,7 +80,7 @@ def _is_named(value: Any) -> bool:
 
 
 def _value_key(value: Any) -> Any:
-    """What tells a value from others that equal it: -0.0 and 0.0, 1 and True."""
+    """A key that differs between equal values of another kind, such as 0.0 and -0.0, or 1 and True."""
     plain = isinstance(value, Number) and not isinstance(value, Enum)
     return type(value), repr(value) if plain else value
 

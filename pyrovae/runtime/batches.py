@@ -25,12 +25,12 @@ class HasFixedDraw(Protocol):
 
 
 DataLike = Tensor | np.ndarray | Dataset | Mapping[str, Any] | HasFixedDraw
-"""What :func:`as_data` takes for data."""
+"""Types of data that :func:`as_data` takes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Columns(Generic[X]):
-    """Data, and what the programs are given beside them: they are called ``program(x, **given)``.
+    """Data with what the programs are given beside them, as in ``program(x, **given)``.
 
     Attributes:
         x: the data, ``(N, *event_shape)``, or a ``Dataset`` of them.
@@ -54,7 +54,7 @@ class Columns(Generic[X]):
         return Columns(x, dict(zip(self.given, given, strict=True)))
 
     def to(self, device: torch.device | str | None, non_blocking: bool = False) -> "Batch":
-        """The same on a device; where it is if None."""
+        """Move the columns to a device, unless it is None."""
         return self.with_tensors(*(value.to(device, non_blocking=non_blocking) for value in self.tensors))
 
     def rows(self, index: slice | Tensor) -> Self:
@@ -62,11 +62,11 @@ class Columns(Generic[X]):
         return self.with_tensors(*(value[_there(index, value)] for value in self.tensors))  # pyright: ignore
 
     def filled_up(self, length: int) -> "Batch":
-        """As many rows as that, the last of them repeated."""
+        """Pad to a number of rows by repeating the last."""
         return self.with_tensors(*(_filled_up(column, length) for column in self.tensors))
 
     def plain(self) -> Any:
-        """As one hands data to this library: ``x`` alone, or a mapping with what is given."""
+        """The data as users hand them over: ``x`` alone, or a mapping with what is given."""
         return {"x": self.x, **self.given} if self.given else self.x
 
 
@@ -82,7 +82,7 @@ def _there(index: slice | Tensor, value: Tensor) -> slice | Tensor:
 
 
 def as_data(data: Any) -> Columns[Tensor | Dataset]:
-    """Data as columns: a tensor or a ``Dataset`` as it is, a NumPy array as a tensor, a ``Split`` by its fixed draw.
+    """Turn data into columns: a tensor or ``Dataset`` as it is, an array as a tensor, a ``Split`` by its fixed draw.
 
     NumPy's floats become numbers of torch's default precision, and so do booleans that are data. A mapping has the data
     under ``x``, and under other names what the programs are given beside them.
@@ -104,7 +104,7 @@ def as_data(data: Any) -> Columns[Tensor | Dataset]:
 
 
 def as_batch(x: Any) -> Batch:
-    """One batch as columns; a ``Dataset`` is read as a whole.
+    """Turn one batch into columns; a ``Dataset`` is read as a whole.
 
     Raises:
         InputError: for what :func:`as_data` refuses.
@@ -131,7 +131,7 @@ def _given(values: Any, name: str, expected: int) -> Tensor:
 
 
 def _same(name: str) -> str:
-    """How programs are given what is no tensor."""
+    """Pass a value that is not a tensor as it is."""
     return f"What is the same for all data, give to the programs themselves: functools.partial(model, {name}=...)"
 
 
@@ -193,7 +193,7 @@ def _item(item: Any) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def prefetched(stream: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on ``device``; where that is a CUDA device, each is read, pinned and sent while the one before is used."""
+    """Move batches to ``device``; to a CUDA device each is sent while the one before is used."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in stream)
         return

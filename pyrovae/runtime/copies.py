@@ -1,4 +1,4 @@
-"""Copies of tensors, to be put back."""
+"""Copies of tensors, from which they can be restored."""
 
 from collections.abc import Iterable
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 class Copies:
-    """Tensors as they are now, to be put back."""
+    """A copy of tensors as they are now, from which they can be restored."""
 
     def __init__(self, values: Iterable[Tensor]) -> None:
         self._pairs = [(value, value.detach().clone()) for value in values]
 
     @torch.no_grad()
     def restore(self, where: Tensor | None = None) -> None:
-        """Set them to what they were; with ``where``, on its device, if that is not 0."""
+        """Restore the tensors; with ``where``, a number on their device, only if it is not 0."""
         for value, before in self._pairs:
             value.copy_(before if where is None else torch.where(where.bool(), before, value))

@@ -1,4 +1,4 @@
-"""Where the batches of some data will be."""
+"""The device that batches of data are moved to."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from pyrovae.runtime.batches import Columns
 
 
 def home(data: Columns, device: torch.device | str | None) -> torch.device:
-    """The device asked for, or else the one where the data lie; a CUDA device with its number."""
+    """The requested device, by default that of the data; a CUDA device with its index."""
     if device is None:
         return data.x.device if isinstance(data.x, Tensor) else torch.device("cpu")
     device = torch.device(device)

@@ -1,4 +1,4 @@
-"""Whether a recorded computation gives what the programs give, at the same random numbers, but for rounding."""
+"""Compare a recorded computation with the programs at the same random numbers, up to rounding."""
 
 import math
 from collections.abc import Mapping
@@ -10,20 +10,20 @@ from torch import Tensor
 GRADIENT, BUFFER, VALUE = "the gradient of", "buffer", "the"
 """Kinds of what is compared."""
 Outcome = Mapping[str, Mapping[Any, Tensor | None]]
-"""What a computation gives or changes, by kind and by name; None for a gradient that reaches nothing."""
+"""Results of a computation, by kind and by name; None for a parameter without a gradient."""
 
 RELATIVE = {torch.float64: 1e-6, torch.float32: 5e-2}
-"""How far apart rounding puts the same numbers, relative to their norm; networks of float32 may compute in bfloat16."""
+"""Relative tolerance of a tensor, by its precision; networks of float32 may compute in bfloat16."""
 OF_ALL = {torch.float64: 1e-10, torch.float32: 1e-4}
-"""The same relative to the largest norm of the kind, for numbers that are nothing but rounding."""
+"""Tolerance relative to the largest norm of the kind, for tensors that are only rounding errors."""
 LESS = 0.2, 1e-2
-"""The two for numbers of less precision."""
+"""Both tolerances for numbers of lower precision."""
 OF_VALUES = 1e-3
-"""How far apart, at the most, sums of densities may be, relative to their norm."""
+"""Relative tolerance of sums of densities."""
 
 
 def difference(program: Outcome, recording: Outcome) -> str | None:
-    """What a recording gives otherwise than the programs, and by how much; None where all of it is the same."""
+    """Say where a recording differs from the programs, and by how much; None if it agrees."""
     every = [value for kind in program.values() for value in kind.values() if value is not None and _is_inexact(value)]
     relative, of_all = LESS
     for dtype in RELATIVE:
@@ -42,7 +42,7 @@ def difference(program: Outcome, recording: Outcome) -> str | None:
 
 
 def _apart(value: Tensor | None, other: Tensor | None) -> float:
-    """The norm of a difference; what is not finite in both, and the same, is no difference."""
+    """The norm of a difference, in which equal infinities and NaN in both count as equal."""
     if value is None or other is None:
         one = other if value is None else value
         return 0.0 if one is None else float(one.to(torch.promote_types(one.dtype, torch.float64)).norm())
@@ -63,7 +63,7 @@ def _is_inexact(value: Tensor) -> bool:
 
 
 def _norm(value: Tensor) -> float:
-    """Of the numbers that are finite."""
+    """The norm of the finite numbers."""
     if _is_inexact(value) and math.isfinite(norm := float(torch.linalg.vector_norm(value))):
         return norm
     value = value.to(torch.promote_types(value.dtype, torch.float64))

@@ -12,7 +12,7 @@ from pyrovae.runtime.reachable_modules import modules_reached
 
 @contextmanager
 def evaluating(*programs: Program) -> Iterator[None]:
-    """Put every network that programs reach into evaluation mode, and on leaving give each part the mode that it had.
+    """Put every network that programs reach into evaluation mode, and restore each part's mode on leaving.
 
     These are the networks that can be found from the programs
     (:func:`~pyrovae.runtime.reachable_modules.modules_reached`), be they modules, their methods or plain functions, and
@@ -26,7 +26,7 @@ def evaluating(*programs: Program) -> Iterator[None]:
 
 @contextmanager
 def modes_kept(*modules: nn.Module) -> Iterator["Modes"]:
-    """Give each of these modules and their parts, on leaving, the mode that it has now; and others that join meanwhile."""
+    """Restore the mode of modules and their parts on leaving, and of those that join meanwhile."""
     modes = Modes()
     for module in modules:
         modes.keep(module.modules())
@@ -43,22 +43,22 @@ class Modes:
         self._before: dict[nn.Module, bool] = {}
 
     def keep(self, modules: Iterable[nn.Module]) -> None:
-        """Remember their modes, of those that were not seen before."""
+        """Remember the modes of modules that were not seen before."""
         self._before = {**{module: module.training for module in modules}, **self._before}
 
     def evaluate(self, modules: Iterable[nn.Module]) -> None:
-        """Remember their modes, and set those that were not seen before to evaluation."""
+        """Remember the modes of modules that were not seen before, and put them into evaluation mode."""
         new = [module for module in modules if module not in self._before]
         self.keep(new)
         for module in new:
             module.training = False
 
     def see(self, module: nn.Module) -> None:
-        """A module is called: it is a program's, where Pyro runs one."""
+        """Put a module that is called into evaluation mode, if a program of Pyro's calls it."""
         if module not in self._before and am_i_wrapped():
             self.evaluate(module.modules())
 
     def restore(self) -> None:
-        """Give each the mode that it had."""
+        """Restore the mode of each module."""
         for module, mode in self._before.items():
             module.training = mode

@@ -1,4 +1,4 @@
-"""Randomness beside the sample sites held fixed, so that two runs of a program can be compared."""
+"""A mode in which randomness beside the sample sites is fixed, so that two runs of a program can be compared."""
 
 import inspect
 from collections.abc import Callable
@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from pyrovae.internals.torch_internals import sample_dirichlet, standard_gamma
+
 READINGS = {Tensor.__bool__, Tensor.__int__, Tensor.__index__, Tensor.__float__, Tensor.item, Tensor.tolist}
 """Functions that hand the number in a tensor to Python."""
-STILL = 0.5
+CONSTANT = 0.5
 """The constant that replaces random numbers."""
 
 
-class Still(TorchFunctionMode):
+class FixedRandomness(TorchFunctionMode):
     """A mode in which everything random, except given draws, is constant: dropout drops nothing.
 
     Args:
@@ -37,7 +39,7 @@ class Still(TorchFunctionMode):
             number = func(*args, **kwargs)
             return _another(number) if self.reads - 1 == self._altered else number
         if func in _constant:
-            return func(*args, **kwargs).fill_(STILL)
+            return func(*args, **kwargs).fill_(CONSTANT)
         determined = _determined.get(func)
         return func(*args, **kwargs) if determined is None else determined(*args, **kwargs)
 
@@ -51,7 +53,7 @@ def _same(x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def _likely(p: Tensor, *_: Any, **__: Any) -> Tensor:
-    return (p > STILL).to(p.dtype)
+    return (p > CONSTANT).to(p.dtype)
 
 
 def _likeliest(p: Tensor, number: int, *_: Any, **__: Any) -> Tensor:
@@ -86,11 +88,11 @@ _constant = {torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.n
 _constant |= {Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.cauchy_, Tensor.log_normal_, Tensor.bernoulli_}
 _dropouts = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 _determined: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys((*_dropouts, torch._standard_gamma, torch.poisson), _same),  # pyright: ignore
+    **dict.fromkeys((*_dropouts, standard_gamma, torch.poisson), _same),  # pyright: ignore
     **{function: _recurrent(function) for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},  # pyright: ignore
     F.multi_head_attention_forward: _attention_of_heads,
     F.scaled_dot_product_attention: _attention,
     torch.bernoulli: _likely,
     torch.multinomial: _likeliest,
-    torch._sample_dirichlet: _normalized,  # pyright: ignore
+    sample_dirichlet: _normalized,
 }

@@ -1,29 +1,29 @@
-"""How much is held in memory at a time; every function that draws takes these as keyword arguments."""
+"""Limits on what is held in memory at a time, keyword arguments of every function that draws."""
 
 from collections.abc import Callable
 
 import torch
 
 MAX_ROWS = 2**12
-"""Draws times data of one run of the programs on a CPU: more of them leave its caches."""
+"""Largest draws times data of one run of the programs on a CPU, whose caches hold no more."""
 MAX_NUMBERS = 3 * 2**19
-"""Numbers of the data, repeated for each draw, in one run of the programs on a CPU, for the same reason: 2,000 of MNIST."""
+"""Largest count of numbers of the data, repeated for each draw, in one run on a CPU: 2,000 data of MNIST."""
 MAX_WEIGHTS = 2**20
-"""Log weights held at a time, of 8 bytes and a few copies each: as many data are taken together as this allows."""
+"""Largest number of log weights held at a time, of 8 bytes and a few copies each."""
 TOGETHER = 100
 """Draws of a datum in one run of the programs, where there are as many: what depends on the datum alone, as the encoder's
 output, is computed once for them."""
 KEPT = 2**25 - 2**16
-"""Bytes of the largest block of memory that glibc can be brought to keep when it is freed, which is less than 32 MiB."""
+"""Size in bytes of the largest block of memory that glibc can keep when it is freed, less than 32 MiB."""
 
 
 def together(device: torch.device, number: int) -> int:
-    """The fewest draws of a datum in one run of the programs; on a CUDA device as many data go together as can."""
+    """The smallest number of draws of a datum in one run of the programs, so that many data go together."""
     return 1 if device.type == "cuda" else min(number, TOGETHER)
 
 
 def rows_in_cache(device: torch.device, numbers: int) -> int:
-    """Draws times data of one run of the programs, of so many numbers a datum; before a CUDA device says what it holds."""
+    """Draws times data of one run of the programs on a CPU, by the count of numbers in a datum."""
     return MAX_ROWS if device.type == "cuda" else max(1, min(MAX_ROWS, MAX_NUMBERS // max(1, numbers)))
 
 
@@ -33,7 +33,7 @@ def data_at_once(max_rows: int | None, number: int) -> int:
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Bring glibc to keep the blocks of memory that one run of the programs frees for the next run.
+    """Let glibc keep the memory that one run of the programs frees, for the next run.
 
     It keeps twice the largest block that it has seen freed, and returns all else to the system, which costs a page fault
     for every 4 KiB that are used again: as much time as the products take. Elsewhere this changes nothing.
@@ -43,7 +43,7 @@ def keep_freed_memory(device: torch.device) -> None:
 
 
 def rows_that_fit(device: torch.device, run: Callable[[], int]) -> int:
-    """Draws times data of one run of the programs: a power of two that takes half of a CUDA device's free memory, or less.
+    """Draws times data of one run of the programs that take at most half of a CUDA device's free memory.
 
     Args:
         device: the CUDA device where they run.

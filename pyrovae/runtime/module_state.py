@@ -1,4 +1,4 @@
-"""The state that modules keep beside their parameters: remembered before a run, and restored after it."""
+"""Snapshots of the state that modules keep beside their parameters, restored after a run."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import own_buffers
 from pyrovae.runtime.parameters import Program, owner, seeing
 
 
@@ -20,24 +21,24 @@ def reached(*programs: Program, numbers: bool = True) -> Iterator[list[nn.Module
         programs: what runs meanwhile.
         numbers: whether what modules keep in attributes, as Python numbers and tensors, is put back too; buffers always are.
     """
-    kept = Kept()
+    snapshot = StateSnapshot()
     found = [module for module in map(owner, programs) if isinstance(module, nn.Module)]
 
     def see(module: nn.Module) -> None:
         found.append(module)
-        kept.keep(module)
+        snapshot.add(module)
 
     for module in found:
-        kept.keep(module)
+        snapshot.add(module)
     try:
         with seeing(see):
             yield found
     finally:
-        kept.restore(numbers)
+        snapshot.restore(numbers)
 
 
-class Kept:
-    """A snapshot of what modules keep: buffers, and the tensors and numbers in their attributes.
+class StateSnapshot:
+    """A snapshot of modules: their buffers, and the tensors and numbers in their attributes.
 
     Args:
         modules: those that are seen now.
@@ -48,23 +49,23 @@ class Kept:
         self._attributes: dict[nn.Module, dict[str, Any]] = {}
         self._contents: dict[Tensor, Tensor] = {}
         for module in modules:
-            self.keep(module)
+            self.add(module)
 
-    def keep(self, module: nn.Module) -> None:
+    def add(self, module: nn.Module) -> None:
         """Add a module and its parts to the snapshot, unless they are in it."""
         for part in module.modules():
             if part not in self._buffers:
                 _require_shapes(part)
-                self._buffers[part] = {name: value for name, value in part._buffers.items() if value is not None}
+                self._buffers[part] = {name: value for name, value in own_buffers(part).items() if value is not None}
                 self._attributes[part] = attributes(part)
                 for value in (*self._buffers[part].values(), *self._attributes[part].values()):
                     if isinstance(value, Tensor) and value not in self._contents:
                         self._contents[value] = value.data.clone()
 
     def restore(self, numbers: bool = True) -> None:
-        """Put the state back, unseen by autograd, whether a program changed tensors in place or replaced them."""
+        """Restore the state, unseen by autograd, whether tensors were changed in place or replaced."""
         for part, buffers in self._buffers.items():
-            part._buffers.update(buffers)
+            own_buffers(part).update(buffers)
             if numbers:
                 vars(part).update(self._attributes[part])
         for value, before in self._contents.items():

@@ -1,4 +1,4 @@
-r"""Which parameters a pair of programs owns, whatever Pyro's global store holds beside them.
+r"""The parameters that a pair of programs owns, whatever Pyro's global store holds beside them.
 
 Pyro keeps one global store, and two unrelated modules that both own a ``scale`` share one entry of it: the second is
 overwritten by the first. Here
@@ -8,7 +8,6 @@ overwritten by the first. Here
   what we see, and the reverse; two programs that use one name share the value.
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -25,19 +24,18 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from pyrovae.internals.pyro_internals import UNCONSTRAINED, name_in_store, stored_constraints
+from pyrovae.internals.torch_internals import has_imported_dynamo
 from pyrovae.runtime.arguments import devices
-
-_CONSTRAINED = "_unconstrained"
-"""How PyroModule ends the name of the free value behind a parameter with a constraint."""
 
 Program = Callable[..., Any]
 State = dict[str, dict[str, Any]]
-"""Pyro's form: unconstrained values under ``params``, their constraints under ``constraints``, both by name."""
+"""State of a store in Pyro's form: unconstrained values under ``params``, constraints under ``constraints``."""
 
 
 @contextmanager
 def seeing(see: Callable[[nn.Module], Any], *, eager: bool = True) -> Iterator[None]:
-    """Show each module that this thread calls meanwhile, before it runs; of what torch compiles, the whole.
+    """Call ``see`` with each module that this thread calls meanwhile, before it runs; a compiled module counts as one.
 
     Args:
         see: is given the module.
@@ -50,7 +48,7 @@ def seeing(see: Callable[[nn.Module], Any], *, eager: bool = True) -> Iterator[N
             see(module)
 
     with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # otherwise nothing is compiled, and it takes two seconds to import
+        if has_imported_dynamo():
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Using `torch.compile.*when there are global hooks", UserWarning)  # harmless
             stack.enter_context(torch.compiler.set_stance("force_eager") if eager else nullcontext())
@@ -75,7 +73,7 @@ def parameter_store(model: Program, guide: Program, state: State | None = None) 
 
 
 def as_parameters(names: Iterable[str]) -> State:
-    """Entries of the global store with torch ``Parameter`` objects for values, put into the store too."""
+    """Turn the values of entries of the global store into torch ``Parameter`` objects, and return these entries."""
     store = pyro.get_param_store()
     state: Any = store.get_state()
     names = [name for name in names if name in state["params"]]
@@ -88,7 +86,7 @@ def as_parameters(names: Iterable[str]) -> State:
 
 
 def owner(program: Program) -> Any:
-    """What a program runs, under Pyro's handlers, partial arguments and methods: a module, an object or a function."""
+    """The module, object or function that a program runs, under Pyro's handlers, partial arguments and methods."""
     while isinstance(program, partial) or (hasattr(program, "__wrapped__") and not hasattr(program, "__self__")):
         if not isinstance(program, partial):
             program = program.__wrapped__  # pyright: ignore
@@ -100,7 +98,7 @@ def owner(program: Program) -> Any:
 
 
 def keeps_places(guide: Program) -> bool:
-    """Whether a guide is automatic, and has parameters for each datum by its place in the batch, which are no other's."""
+    """Whether a guide is automatic and has parameters for each place in the batch, so that it is not amortized."""
     guide = owner(guide)
     if isinstance(guide, AutoMessenger):
         return not guide.amortized_plates
@@ -121,16 +119,15 @@ def _of_module(name: str) -> bool:
 
 def _names(module: nn.Module) -> set[str]:
     """The names under which Pyro enters a module's own parameters into a store."""
-    return {name.removesuffix(_CONSTRAINED) for name, _ in _named(module)} if isinstance(module, PyroModule) else set()
+    return {name.removesuffix(UNCONSTRAINED) for name, _ in _named(module)} if isinstance(module, PyroModule) else set()
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    prefix = getattr(module, "_pyro_name", "")
-    return module.named_parameters(prefix=prefix)
+    return module.named_parameters(prefix=name_in_store(module))
 
 
 def keeping_its_own(program: Program) -> Program:
-    """The program, run without other entries under its modules' names; on leaving, it takes its modules' entries along."""
+    """Isolate a program in the store: no other entries under its modules' names, and its own go when it ends."""
     return partial(_run_keeping_its_own, program) if isinstance(owner(program), nn.Module) else program
 
 
@@ -152,7 +149,7 @@ def _run_keeping_its_own(program: Program, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def store_as_it_was() -> Iterator[None]:
-    """Whatever happens meanwhile, Pyro's store is afterwards what it was."""
+    """Restore Pyro's store on leaving, whatever happens meanwhile."""
     before = _entries()
     try:
         yield
@@ -161,9 +158,8 @@ def store_as_it_was() -> Iterator[None]:
 
 
 def _entries() -> State:
-    """What the store holds; ``get_state`` would also take from the values what ``SVI`` finds their free forms by."""
-    store = pyro.get_param_store()
-    return {"params": dict(store.named_parameters()), "constraints": dict(store._constraints)}
+    """The entries of the store; ``get_state`` would detach the values from their unconstrained forms."""
+    return {"params": dict(pyro.get_param_store().named_parameters()), "constraints": stored_constraints()}
 
 
 def _replace(state: State) -> None:
@@ -179,7 +175,7 @@ def _frozen_stay_frozen(module: nn.Module) -> Iterator[None]:
     if not frozen:
         yield
         return
-    plain = {name: value for name, value in frozen.items() if not name.endswith(_CONSTRAINED)}
+    plain = {name: value for name, value in frozen.items() if not name.endswith(UNCONSTRAINED)}
     params: dict[str, Tensor] = {**plain}
     pyro.get_param_store().set_state({"params": params, "constraints": dict.fromkeys(plain, constraints.real)})
     with unregistered_is_meant():
@@ -198,6 +194,6 @@ def unregistered_is_meant() -> Iterator[None]:
 
 @contextmanager
 def same_random_numbers(*owners: Any) -> Iterator[None]:
-    """Leave every random generator as it was found: the CPU's, and those of the CUDA devices among or of ``owners``."""
+    """Restore random generators on leaving: the CPU's, and those of the CUDA devices among or of ``owners``."""
     with torch.random.fork_rng([device for device in devices(*owners) if device.type == "cuda"]):
         yield

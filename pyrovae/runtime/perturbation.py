@@ -1,4 +1,4 @@
-"""Parameters moved apart, so that none hides what a program makes of its input."""
+"""Perturbation of parameters, so that none hides what a program makes of its input."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ SMALL = 1e-3
 
 @contextmanager
 def perturbed(modules: list[nn.Module]) -> Iterator[None]:
-    """Move numbers apart that would hide what a program makes of its input: a head or a gate that begins at zero, say.
+    """Perturb parameters that would hide what a program makes of its input, such as a gate that begins at zero.
 
     These are the parameters of the modules, the running statistics of normalisation, and the values of ``pyro.param``
     statements. What is moved is put back.

@@ -1,4 +1,4 @@
-"""In what precision networks compute: that of their numbers, or a faster one inside their matrix products."""
+"""The precision that networks compute in: that of their numbers, or a faster one inside matrix products."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -22,7 +22,7 @@ _layers = {
 
 @contextmanager
 def computing_in(precision: Precision) -> Iterator[None]:
-    """Let networks of float32 compute in this precision; densities and log weights stay float32.
+    """Let networks of float32 compute in another precision; densities and log weights stay float32.
 
     ``highest`` is float32. ``high`` and ``medium`` are torch's settings of that name for float32 matrix products (TF32, and
     bfloat16 where the processor has it), with TF32 in convolutions. ``bfloat16`` hands every linear and convolutional

@@ -1,4 +1,4 @@
-"""Processes that train together, each on its share of every batch, and have the same parameters at every step.
+"""Processes that train together, each on its share of every batch, with the same parameters at every step.
 
 They are those of torch's process group, on CPUs by gloo, on CUDA devices by NCCL::
 
@@ -32,19 +32,19 @@ class Processes:
         self.rank, self.number = (distributed.get_rank(), distributed.get_world_size()) if group else (0, 1)
 
     def share(self, rows: int) -> slice:
-        """This process' rows of a batch: contiguous, in the order of the ranks, no two numbers of them more than 1 apart."""
+        """The rows of a batch for this process: contiguous, in the order of the ranks, equally many up to 1."""
         each, rest = divmod(rows, self.number)
         start = self.rank * each + min(self.rank, rest)
         return slice(start, start + each + (self.rank < rest))
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over processes, in place, the same to the last bit in each."""
+        """Sum over processes, in place, with the same bits in each."""
         if self.number > 1:
             distributed.all_reduce(values)
         return values
 
     def gather(self, item: Item) -> list[Item]:
-        """What each process has, in the order of the ranks; anything that can be pickled."""
+        """Gather an item of each process, in the order of the ranks; anything that can be pickled."""
         if self.number == 1:
             return [item]
         items: list[Any] = [None] * self.number
@@ -52,11 +52,11 @@ class Processes:
         return items
 
     def any(self, wish: bool) -> bool:
-        """Whether any process has this wish."""
+        """Whether ``wish`` is true in any process."""
         return any(self.gather(wish))
 
     def take_from_first(self, values: Sequence[Tensor], device: torch.device) -> None:
-        """Give tensors the numbers that they have in the first process, in place; they travel from ``device``."""
+        """Broadcast tensors from the first process, in place, by way of ``device``."""
         if self.number == 1 or not values:
             return
         sent = torch.cat([_bytes(value).to(device) for value in values])

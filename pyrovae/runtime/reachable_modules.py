@@ -1,4 +1,4 @@
-"""The networks that lie within reach of a program: what a function closes over, names, or is a method of."""
+"""The networks that can be reached from a program: what a function closes over, names, or is a method of."""
 
 import sys
 from collections import deque
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 FARTHEST = 20_000
-"""Objects that are looked at, the nearest first; networks lie close to the programs that call them."""
+"""Largest number of objects that are visited, the nearest first; networks lie close to the programs that call them."""
 _LEAVES = (str, bytes, bytearray, int, float, complex, Tensor, np.ndarray, np.generic, type(None), CodeType)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "pyro", "pyrovae", "numpy", "scipy"}
@@ -30,7 +30,7 @@ def modules_reached(*programs: Any) -> list[nn.Module]:
 
 
 def _reached(programs: Any) -> Iterator[Any]:
-    """Everything that is followed, the nearest first."""
+    """Every object that can be reached, the nearest first."""
     queue, seen = deque[Any](programs), {}
     while queue and len(seen) < FARTHEST:
         each = queue.popleft()
@@ -50,7 +50,7 @@ def _leads_on(each: Any) -> bool:
 
 
 def _beside(each: Any) -> Iterator[Any]:
-    """What an object leads to at once."""
+    """The objects that an object refers to directly."""
     if _is(each, dict):
         yield from dict.values(each)
     elif _is(each, *_CONTAINERS):
@@ -79,7 +79,7 @@ def _attributes(each: Any) -> dict[str, Any]:
 
 
 def _slots(each: Any) -> Iterator[Any]:
-    """The values of what a class has in the place of a dictionary of attributes."""
+    """The values of an object's ``__slots__``."""
     classes = [base for base in type(each).__mro__ if not _is_of_library(base.__module__)]
     for slot in (value for base in classes for value in vars(base).values() if _is(value, MemberDescriptorType)):
         try:
@@ -109,7 +109,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _named(namespace: dict[str, Any], names: set[str]) -> Iterator[Any]:
-    """The values of these names in a namespace; of a module of Python among them, the values that it has of them."""
+    """The values of names in a namespace, and in the Python modules among these values."""
     for name in names & namespace.keys():
         value = namespace[name]
         if not isinstance(value, ModuleType):

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from pyrovae.errors import InputError
 
 Seed = int | Sequence[int] | NDArray[Any]
-"""Where noise starts: one number for all data, or one a datum, which then alone decides the noise of that datum."""
+"""A seed for all data, or one per datum, which alone decides the noise of that datum."""
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str | None = None) -> Iterator[None]:
-    """Draw from generators that start at ``seed``, and leave the caller's generators where they were.
+    """Draw from generators seeded by ``seed``, and restore the caller's generators on leaving.
 
     These are the CPU's generator, and that of ``device`` where it is a CUDA device; no other device is touched.
     """
@@ -29,7 +29,7 @@ def seeded(seed: int, device: torch.device | str | None = None) -> Iterator[None
 
 
 def set_seed(seed: int, device: torch.device) -> None:
-    """Start the CPU's generator, and that of ``device`` where it is a CUDA device, at ``seed``; no other is touched."""
+    """Seed the CPU's generator, and that of ``device`` if it is a CUDA device; no other is touched."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -37,14 +37,14 @@ def set_seed(seed: int, device: torch.device) -> None:
 
 
 class GeneratorState:
-    """The state of a device's random generator, to draw the same again."""
+    """State of a device's random generator, to repeat its draws."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._state = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
     def restore(self) -> None:
-        """Set the generator back to where it was."""
+        """Restore the generator."""
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(self._state, self._device)
         else:
@@ -52,13 +52,13 @@ class GeneratorState:
 
 
 def seed_of(seed: int, index: int) -> int:
-    """A seed of its own for each index."""
+    """Derive a seed for an index."""
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """Where the noise of each batch starts.
+    """Seeds of the noise of each batch.
 
     Attributes:
         seed: one number for all data, of which every batch makes one of its own, or a list of one a datum.
@@ -68,7 +68,7 @@ class Seeds:
 
     @classmethod
     def parse(cls, seed: Seed, number: int) -> Self:
-        """The seeds of ``number`` data.
+        """Make the seeds of ``number`` data.
 
         Raises:
             InputError: where there are several, and not as many as data.
@@ -81,7 +81,7 @@ class Seeds:
 
     @property
     def alone(self) -> bool:
-        """Whether every datum has a seed, and is a batch of its own."""
+        """Whether every datum has its own seed, and is a batch of its own."""
         return isinstance(self.seed, list)
 
     @property
@@ -89,12 +89,12 @@ class Seeds:
         """One of the seeds, for what is drawn before the first batch."""
         return self.seed[0] if isinstance(self.seed, list) else self.seed
 
-    def of(self, index: int) -> int:
+    def batch_seed(self, index: int) -> int:
         """The seed of a batch; that of a datum that is alone is what it would be if there were no other."""
         return seed_of(self.seed[index], 0) if isinstance(self.seed, list) else seed_of(self.seed, index)
 
     def others(self, rows: NDArray[np.bool_]) -> "Seeds":
-        """Other seeds, for some of the data."""
+        """Derive other seeds, for some of the data."""
         if isinstance(self.seed, int):
             return Seeds(seed_of(self.seed, 1))
         return Seeds([seed_of(seed, 1) for seed, chosen in zip(self.seed, rows, strict=True) if chosen])

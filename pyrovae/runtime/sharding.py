@@ -1,4 +1,4 @@
-"""Work on data that several processes share, and its results, which each of them has in the end."""
+"""Work that several processes share, with the results in each of them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def in_shards(items: Iterable[Item], work: Callable[[int, Item], Result]) -> list[Result]:
-    """The results of ``work(index, item)`` in the order of the items, each of which one process of the group does.
+    """Run ``work(index, item)`` on each item in one process of the group; returns all results in order.
 
     Without a process group this is a loop. With one, every process must call it with the same items.
 

@@ -1,4 +1,4 @@
-"""What may be allocated while a pair is built from settings that someone else wrote.
+"""A limit on what is allocated while a pair is built from settings that someone else wrote.
 
 A line of settings may ask for a layer of a million million weights. A pair that was trained and kept has no more than its
 file of weights holds, so what is built of it is allowed that, several times over, for what initial values need beside it.
@@ -8,21 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import TorchDispatchMode, schema_of, tree_leaves, tree_map_only
 
 FREE = 2**28
 """Bytes that may be allocated for a pair however small its weights: 256 MiB."""
 TIMES = 16
-"""How often the bytes of its weights may be."""
+"""Multiple of the bytes of its weights that may be allocated beyond that."""
 LEAST = 2**14
 """Bytes that every operation counts for, so that a long loop of small ones ends too."""
 
 
 class Budget(TorchDispatchMode):
-    """While this is entered, tensors are allocated up to a limit, of all together; each is counted before it is made.
+    """A mode that limits the bytes of all tensors made in it; each is counted before it is made.
 
     Args:
         weights: the tensors that the pair had when it was saved.
@@ -50,8 +49,8 @@ class Budget(TorchDispatchMode):
 
 
 def _new_bytes(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
-    """What the operation will allocate, found by doing it without numbers."""
-    schema = func._schema
+    """The bytes that an operation will allocate, found by running it without numbers."""
+    schema = schema_of(func)
     if not schema.returns or all(returned.alias_info is not None for returned in schema.returns):
         return 0
     there = {"device": "meta"} if any(argument.name == "device" for argument in schema.arguments) else {}

@@ -12,13 +12,13 @@ from typing import Any
 from pyrovae.errors import InputError
 
 JSON = 2**20
-"""Bytes of a file in JSON, at the most."""
+"""Largest size of a file in JSON, in bytes."""
 remedy = "the run is incomplete: copy it again, or train again"
 
 
 @contextmanager
 def opened(path: Path, limit: int | None = None) -> Iterator[BufferedReader]:
-    """A plain file, open for reading; never a pipe or a device, which would keep one waiting, or never end.
+    """Open a plain file for reading; never a pipe or a device, which would wait, or never end.
 
     Raises:
         InputError: for a path that cannot be opened or is no plain file, and for a file of more bytes than the limit.
@@ -37,7 +37,7 @@ def opened(path: Path, limit: int | None = None) -> Iterator[BufferedReader]:
 
 
 def read_text(path: Path, limit: int) -> str:
-    """The text of a file in UTF-8.
+    """Read the text of a file in UTF-8.
 
     Raises:
         InputError: as :func:`opened`, and for what is no text.
@@ -50,7 +50,7 @@ def read_text(path: Path, limit: int) -> str:
 
 
 def read_json(path: Path, remedy: str = remedy) -> dict[str, Any]:
-    """The object that a file of JSON holds.
+    """Read the object in a file of JSON.
 
     Raises:
         InputError: as :func:`read_text`, and for what is no object in JSON.
@@ -59,7 +59,7 @@ def read_json(path: Path, remedy: str = remedy) -> dict[str, Any]:
 
 
 def parse_json(text: str, name: str, remedy: str = remedy) -> dict[str, Any]:
-    """The object that a text in JSON is, nested no deeper than the interpreter can follow.
+    """Parse an object in JSON, nested no deeper than the interpreter can follow.
 
     Raises:
         InputError: for what is none.
@@ -74,7 +74,7 @@ def parse_json(text: str, name: str, remedy: str = remedy) -> dict[str, Any]:
 
 
 def require_plain(folder: Path) -> None:
-    """Raise an InputError for what a folder holds beside plain files and folders of its own.
+    """Raise an InputError if a folder holds anything but plain files and folders of its own.
 
     A link that leads out of the folder would have another file read, or overwritten, in the place of the one that is
     named; a pipe would keep one waiting.

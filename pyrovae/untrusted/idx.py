@@ -14,7 +14,7 @@ remedy = "delete the file and fetch it again"
 
 
 def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
-    """The ``uint8`` array of shape ``(N, *item)`` that an uncompressed IDX file holds.
+    """Read an uncompressed IDX file as a ``uint8`` array of shape ``(N, *item)``.
 
     Raises:
         InputError: for a header that is not that of such a file, and for a size other than the header states.
@@ -31,7 +31,7 @@ def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
 
 
 def _read_shape(path: Path, file: BinaryIO, rank: int) -> tuple[int, ...]:
-    """The shape that a header of this rank states."""
+    """Read the shape in a header of this rank."""
     magic, found = bytes([0, 0, 8, rank]), file.read(4)
     if found != magic:
         raise InputError(

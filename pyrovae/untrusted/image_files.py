@@ -9,11 +9,11 @@ from pyrovae.errors import InputError
 from pyrovae.untrusted.bounded_files import opened
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What a file may hold, whatever it is called: Pillow hands some of the others to other programs."""
+"""Formats that are read, whatever a file is called: Pillow hands some of the others to other programs."""
 
 
 class ImageFiles:
-    """Image files of one size, each opened when it is asked for.
+    """Image files of one size, each opened when it is indexed.
 
     Args:
         paths: the files.

@@ -1,4 +1,4 @@
-"""Rows of numbers out of a netCDF file, which is HDF5, and nothing else of it.
+"""Read rows of numbers from a netCDF file, which is HDF5, and nothing else of it.
 
 HDF5 can have an array lie in another file, be made of others, or claim a shape of which nothing is stored; and what names
 the dimensions of arrays are references and lists, which a damaged file leads in circles. So arrays are read by their names,
@@ -15,13 +15,13 @@ import numpy as np
 from pyrovae.untrusted.bounded_files import opened
 
 FREE, RATIO = 2**26, 100
-"""Bytes that an array may claim whatever is stored of it, and how many times the bytes of its file."""
+"""Bytes that an array may always claim, and multiple of the size of its file that it may claim beyond."""
 LONGEST = 8
-"""Numbers in an attribute, at the most."""
+"""Largest count of numbers in an attribute."""
 
 
 class Numbers(NamedTuple):
-    """Those arrays, and those attributes as arrays of one axis, of the names asked for, that a file has."""
+    """Arrays of a file, and its attributes as arrays of one axis, by name."""
 
     arrays: dict[str, np.ndarray]
     attributes: dict[str, np.ndarray]
@@ -47,7 +47,7 @@ def read_numbers(path: Path, group: str, arrays: Iterable[str], attributes: Iter
 
 
 def _own(group: h5py.Group, name: str) -> Any:
-    """A member that is in this file, and not linked to."""
+    """Return a member that is stored in this file, not linked to."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"there is no {name!r}, or it is a link to elsewhere")
     return group[name]

@@ -1,4 +1,4 @@
-"""The arrays of an ``.npz``: what each claims to be is read first, and the array only where the file holds it.
+"""Read the arrays of an ``.npz``: first their headers, and an array only if the file holds what its header claims.
 
 A compressed file may stand for a thousand times its size, and a header of a hundred bytes may claim any shape. Nothing is
 unpickled.
@@ -19,13 +19,13 @@ from pyrovae.untrusted.bounded_files import opened
 FREE = 2 * 2**30
 """Bytes up to which arrays may have been compressed to anything: what a data set may hold in memory unasked."""
 RATIO = 100
-"""How many times the size of its file an array beyond that may have."""
+"""Multiple of the size of its file that a larger array may have."""
 _methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class Claim(NamedTuple):
-    """What the header of an array says of it, and the file bears out."""
+    """Type and shape of an array by its header, which the file bears out."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -48,7 +48,7 @@ class Npz:
         self.claims = {name: self._claim(info) for name, info in self._members.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """The array of that name, to its last byte, so that its checksum is looked at."""
+        """Read an array to its last byte, so that its checksum is checked."""
         with self._archive.open(self._members[name]) as member:
             array = npy.read_array(member, allow_pickle=False)
             if member.read(1):
@@ -73,6 +73,6 @@ class Npz:
 
 @contextmanager
 def opened_npz(path: Path) -> Iterator[Npz]:
-    """An ``.npz``, open for reading."""
+    """Open an ``.npz`` for reading."""
     with opened(path) as file:
         yield Npz(file, path.stat().st_size)

@@ -34,7 +34,7 @@ class NpyFile:
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The data and, where there are any, the labels.
+    """Read the data and, if there are any, the labels.
 
     Raises:
         InputError: for a file that is truncated, corrupt, or holds objects; and for keys that do not tell the data.

@@ -1,81 +1,71 @@
-"""YAML that holds settings and nothing else: no tags, no more than a few thousand values, nested a few times.
+"""Settings in YAML that someone else may have written: no tags, no merges, a few thousand values, nested a few times.
 
-The text is looked at as a stream of events before anything is made of it. An alias counts for all that it stands for, so
-that ten lines cannot unfold to a thousand million values.
+The text is counted as a stream of events before anything is made of it, and what it makes is counted with every alias
+unfolded, so that ten lines cannot stand for a thousand million values.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import yaml
 
 SIZE = 2**20
-"""Bytes of a configuration, at the most."""
+"""Largest size of a configuration, in bytes."""
 VALUES, ITEMS, DEPTH, LENGTH = 2_000, 500, 32, 4096
-"""Values of a configuration, those of one list, the levels that they are nested in, and characters of one, at the most: the
-parser takes a time that grows as the square of a list's length."""
+"""Largest number of values of a configuration, of items in one of its lists, of nested levels, and of characters in a value:
+the parser of settings takes a time that grows as the square of a list's length."""
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(text: str) -> Any:
-    """The content of a text.
+    """Read the content of a text in YAML.
 
     Raises:
-        ValueError: for what is no YAML, or is more than settings.
+        ValueError: for a text that is not YAML, or holds more than settings.
     """
     try:
-        require_plain_yaml(text)
-        return yaml.load(text, Loader=_Loader)
+        _require_plain_nodes(text)
+        content = yaml.load(text, Loader=_Loader)
+        _require_few(_unfolded(content), VALUES)
     except ValueError:
         raise
     except Exception as error:  # a constructor's errors are of a dozen types
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+    return content
 
 
-def require_plain_yaml(text: str) -> None:
-    """Raise a ValueError for a text that is more than settings; what is no YAML is an error of the parser."""
-    anchors: dict[str, int] = {}
-    open_nodes: list[_Open] = [_Open(None, 0)]
-    values = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        before = values
-        if isinstance(event, yaml.NodeEvent):
-            open_nodes[-1].items += 1
-            values += _size_of(event, anchors)
-        if isinstance(event, yaml.CollectionStartEvent):
-            open_nodes.append(_Open(event.anchor, before))
-        elif isinstance(event, yaml.CollectionEndEvent):
-            closed = open_nodes.pop()
-            anchors |= {} if closed.anchor is None else {closed.anchor: values - closed.before}
-        if values > VALUES or open_nodes[-1].items > ITEMS or len(open_nodes) > DEPTH:
-            raise ValueError(
-                f"it holds more than {VALUES:,} values, or {ITEMS} in one list, or nests them in more than {DEPTH} levels"
-            )
+def require_plain_string(value: str) -> None:
+    """Raise a ValueError for a string that would be more than a few values where a parser reads it as YAML once more."""
+    if "&" in value and "*" in value:
+        raise ValueError(f"the string {value[:80]!r} has both signs of an alias, & and *")
+    _require_few((character for character in value if character in "[{,:?-\n"), ITEMS)
 
 
-@dataclass
-class _Open:
-    """A list or mapping that has not ended: its anchor, the values before it, and its own so far."""
-
-    anchor: str | None
-    before: int
-    items: int = 0
+def _require_plain_nodes(text: str) -> None:
+    """Raise a ValueError for tags, merges and long values, at the first of them; no alias is unfolded."""
+    nodes = (event for event in yaml.parse(text, Loader=_Loader) if isinstance(event, yaml.NodeEvent))
+    _require_few((_require_plain_node(node) for node in nodes), VALUES)
 
 
-def _size_of(event: Any, anchors: dict[str, int]) -> int:
-    """The values that an event adds."""
-    if isinstance(event, yaml.AliasEvent):
-        if event.anchor not in anchors:
-            raise ValueError(f"the alias {event.anchor[:80]!r} stands inside what it stands for, or for nothing")
-        return anchors[event.anchor]
-    _require_plain_node(event)
-    if isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
-        anchors[event.anchor] = 1
-    return 1
+def _require_plain_node(node: Any) -> None:
+    line, value = node.start_mark.line + 1, getattr(node, "value", "")
+    if getattr(node, "tag", None) is not None or value == "<<":
+        raise ValueError(f"line {line} has a tag or a merge, which asks for more than a plain value")
+    if len(value) > LENGTH:
+        raise ValueError(f"a value in line {line} has more than {LENGTH:,} characters")
 
 
-def _require_plain_node(event: Any) -> None:
-    if event.tag is not None:
-        raise ValueError(f"the tag {event.tag[:80]!r} in line {event.start_mark.line + 1} asks for more than a plain value")
-    if isinstance(event, yaml.ScalarEvent) and len(event.value) > LENGTH:
-        raise ValueError(f"a value in line {event.start_mark.line + 1} has more than {LENGTH:,} characters")
+def _unfolded(value: Any, depth: int = 0) -> Iterator[Any]:
+    """Every value within a value, an alias counted as all that it stands for."""
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    if depth > DEPTH or len(items) > ITEMS:
+        raise ValueError(f"it nests values in more than {DEPTH} levels, or has more than {ITEMS} in one list")
+    yield value
+    for item in items:
+        yield from _unfolded(item, depth + 1)
+
+
+def _require_few(values: Iterator[Any], limit: int) -> None:
+    if len([*islice(values, limit + 1)]) > limit:
+        raise ValueError(f"it holds more than {limit:,} values")

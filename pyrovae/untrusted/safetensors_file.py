@@ -9,11 +9,11 @@ from pyrovae.errors import InputError
 from pyrovae.untrusted.bounded_files import opened, remedy
 
 HEADER = 2**24
-"""Bytes of the header, at the most: more than a hundred thousand tensors have."""
+"""Largest size of the header, in bytes: more than a hundred thousand tensors need."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors by name; those that stand for one are the same.
+    """Read the tensors by name; several names may share one tensor.
 
     Raises:
         InputError: for a file that is none of the format, or whose header does not fit it.

@@ -10,11 +10,11 @@ from pyrovae.errors import InputError
 from pyrovae.untrusted.bounded_files import opened, remedy
 
 VALUES, DEPTH = 10**6, 32
-"""Values in a state, and levels that they are nested in, at the most."""
+"""Largest number of values in a state, and of levels that they are nested in."""
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The training state, loaded with ``weights_only=True``: what would call anything is refused, and not called.
+    """Load a training state with ``weights_only=True``, which calls nothing that a file names.
 
     Raises:
         InputError: for a file that is none of the format, is compressed, or holds more than tensors and plain values.
@@ -36,13 +36,13 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def _require_stored(archive: zipfile.ZipFile) -> None:
-    """What torch writes is not compressed, so that nothing in a file is larger than the file."""
+    """Raise an error for a compressed file; torch writes none, so that nothing in a file is larger than the file."""
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise ValueError("its members are compressed")
 
 
 def _require_small(state: Any) -> None:
-    """A list may hold another many times, and so on, and be small until someone walks over it."""
+    """Raise an error for a state of too many values, counting what several lists share as often as they hold it."""
     left, values = [(state, 0)], 0
     while left:
         value, depth = left.pop()

@@ -34,12 +34,12 @@ from torch import nn
 from pyrovae import VAE, InputError
 from pyrovae.engine.call import Call
 from pyrovae.engine.dreams import dream
-from pyrovae.engine.gradient_factors import Tapped
+from pyrovae.engine.gradient_factors import ScaledGradientDraws
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.resampling import choose
-from pyrovae.engine.stopped_densities import observe_apart, stopped_density
-from pyrovae.engine.stopped_draws import draw_stopped, stop_values
-from pyrovae.engine.stopped_programs import stopping_model
+from pyrovae.engine.stop_gradient_densities import observe_apart, stopped_density
+from pyrovae.engine.stop_gradient_draws import draw_stopped, stop_values
+from pyrovae.engine.stop_gradient_programs import stopping_model
 from pyrovae.engine.validation import find_plates
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
@@ -495,10 +495,10 @@ class TestTapped:
             pyro.set_rng_seed(1)
             draws = call.draw()
             if tapped:
-                tap = Tapped(draws)
+                tap = ScaledGradientDraws(draws)
                 weights = call.weigh(draws, at=tap.trace)
-                surrogate = weights.log_joint.sum(0) + tap.scaled(factors, weights)
-                assert torch.equal(tap.scaled(factors, weights), torch.zeros(size))
+                surrogate = weights.log_joint.sum(0) + tap.scaling_term(factors, weights)
+                assert torch.equal(tap.scaling_term(factors, weights), torch.zeros(size))
             else:
                 copies = stop_values(draws)
                 for name, site in copies.nodes.items():

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import jsonargparse
 import pytest
-import yaml
-from jsonargparse import ArgumentParser, Namespace, _loaders_dumpers, _typehints, _util
+from jsonargparse import ArgumentParser, Namespace, _typehints, _util
 
 import pyrovae
 from pyrovae.experiment import jsonargparse_internals
@@ -15,7 +14,6 @@ from pyrovae.experiment.jsonargparse_internals import (
     destinations,
     import_object,
     importing_by,
-    requiring_of_yaml,
 )
 
 
@@ -48,8 +46,6 @@ def parser():
         (_typehints, "import_object"),
         (_typehints, "is_importable_module_path"),
         (_typehints, "discard_init_args_on_class_path_change"),
-        (_loaders_dumpers, "loaders"),
-        (_loaders_dumpers, "yaml_load"),
         (ArgumentParser(), "_actions"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -97,25 +93,6 @@ def test_no_module_is_imported_by_its_bare_name():
     assert _typehints.is_importable_module_path("pathlib")
     with importing_by(import_object):
         assert not _typehints.is_importable_module_path("pathlib")
-
-
-def test_every_text_in_yaml_is_looked_at():
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--numbers", type=list[int])
-    seen = []
-    with requiring_of_yaml(seen.append):
-        assert parser.parse_args(["--numbers", "[1, 2]"]).numbers == [1, 2]
-    assert "[1, 2]" in seen
-    before = _loaders_dumpers.loaders["yaml"]
-    assert before is _loaders_dumpers.yaml_load
-
-
-def test_a_text_that_is_refused_is_an_error_of_yaml():
-    def refuse(text):
-        raise ValueError("too long")
-
-    with requiring_of_yaml(refuse), pytest.raises(yaml.YAMLError, match="too long"):
-        _loaders_dumpers.loaders["yaml"]("[1]")
 
 
 def test_another_class_begins_with_its_own_defaults(parser):

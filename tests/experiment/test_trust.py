@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from strangers import little_memory, soon
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
@@ -114,7 +115,7 @@ names = [
     "pathlib.Path",
     "functools.partial",
     "shutil.rmtree",
-    "pyrovae.runs.run.shutil.rmtree",
+    "pyrovae.runs.folder.shutil.rmtree",
     "pyrovae.runs.run.Path",
     "pyrovae.runs.run.Run",
     "pyrovae.experiment.jsonargparse_internals.import_object",
@@ -249,6 +250,12 @@ def test_another_thread_may_import_meanwhile(run):
         sys.modules.pop("imported", None)
 
 
+def hidden(text: str) -> str:
+    """A configuration that has a string in the place of a network's sizes."""
+    return f"model: {{encoder: {{class_path: pyrovae.networks.MLP, init_args: {{hidden: {text!r}}}}}}}"
+
+
+flow_laughs = "[&a0 [x, x]" + "".join(f", &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)) + "]"
 laughs = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 texts = {
     "a tag that calls": "model: !!python/object/apply:os.system ['touch {mark}']",
@@ -256,8 +263,16 @@ texts = {
     "a tag of a module": "!!python/module:stranger_module ''",
     "a plain tag": "model: {latent_dim: !!int '3'}",
     "laughs": laughs,
-    "laughs in a string": f"model: {{encoder: {{class_path: pyrovae.networks.MLP, init_args: {{hidden: {laughs!r}}}}}}}",
+    "laughs in a string": hidden(laughs),
+    "laughs in a string for a number": f"model: {{latent_dim: {flow_laughs!r}}}",
+    "laughs in a string in a string": hidden(f"[{flow_laughs!r}]"),
+    "merges": f"model: [&a0 {{x: 1}}{''.join(f', &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}' for n in range(1, 60))}]",
+    "many aliases of many values": f"a: &a [{'1, ' * 400}]\nmodel: {{b: [{'*a, ' * 400}]}}",
+    "a long list in a string": hidden(f"[{'1, ' * 600}]"),
+    "deep, in a string": hidden("[" * 4_000),
+    "deep without brackets": hidden("- " * 2_000),
     "an alias of itself": "model: &a [*a]",
+    "two aliases of itself": "model: &a [*a, *a]",
     "deep": "model: " + "[" * 100_000,
     "deep mappings": "model: " + "{a: " * 5_000,
     "a large number": "model: {latent_dim: " + "9" * 4_000 + "}",
@@ -298,7 +313,7 @@ texts = {
 def test_yaml_that_is_no_configuration_is_refused(name, run, module):
     text = texts[name].replace("{mark}", str(module.with_suffix(".called")))
     (run / "config.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"config\.yaml"):
+    with soon(), little_memory(512), pytest.raises(InputError, match=r"config\.yaml"):
         load(run)
     assert untouched(module)
 

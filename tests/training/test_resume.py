@@ -16,7 +16,8 @@ import pyrovae
 from pyrovae import VAE, InputError
 from pyrovae.objectives import ELBO, BetaELBO
 from pyrovae.runs import Run
-from pyrovae.runs.checkpoint import checkpoints, load_training, load_weights
+from pyrovae.runs.checkpoint import load_training, load_weights
+from pyrovae.runs.checkpoint_index import checkpoints
 from pyrovae.training import Interrupted
 from pyrovae.training.checkpointing import Checkpointer
 from pyrovae.training.progress import Progress

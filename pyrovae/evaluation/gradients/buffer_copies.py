@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from pyrovae.internals.torch_internals import own_buffers
 from pyrovae.runtime.parameters import seeing
 
 
@@ -17,8 +18,8 @@ def writing_to_copies(module: nn.Module) -> Iterator[None]:
         """Put copies in the place of a module's buffers, once."""
         for part in called.modules():
             if part not in kept:
-                kept[part] = dict(part._buffers)
-                part._buffers.update({name: value.clone() for name, value in kept[part].items() if value is not None})
+                kept[part] = dict(own_buffers(part))
+                own_buffers(part).update({name: value.clone() for name, value in kept[part].items() if value is not None})
 
     lend(module)
     try:
@@ -26,4 +27,4 @@ def writing_to_copies(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         for part, buffers in kept.items():
-            part._buffers.update(buffers)
+            own_buffers(part).update(buffers)

@@ -14,7 +14,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.stopped_draws import stop_values
+from pyrovae.engine.stop_gradient_draws import stop_values
 from pyrovae.evaluation.gradients.buffer_copies import writing_to_copies
 from pyrovae.objectives import ObjectiveModule
 from pyrovae.runtime.batches import Batch

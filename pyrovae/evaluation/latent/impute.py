@@ -77,7 +77,7 @@ def impute(
         stream = batches(data, at_once, device=device)
         for batch in progress_bar(stream, total=math.ceil(len(data) / at_once), progress=progress):
             module.meet(batch)
-            weights = module.weigh(num_particles, batch.x, **batch.given).of_proposal()
+            weights = module.weigh(num_particles, batch.x, **batch.given).with_proposal_density()
             weights.require_numbers()
             site = observed_site(weights.model)
             chosen = torch.distributions.Categorical(logits=weights.total.mT).sample((num_samples,))

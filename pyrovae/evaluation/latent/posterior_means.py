@@ -61,7 +61,7 @@ def posterior_means(
         at_once = 1 if alone else data_at_once(max_rows, num_samples)
         for index, batch in enumerate(batches(columns, at_once, device=device)):
             if alone:
-                set_seed(seeds.of(index), device)
+                set_seed(seeds.batch_seed(index), device)
             means.append(_means(*_run(module, batch, num_samples)).cpu())
         return torch.cat(means)
 

@@ -10,6 +10,7 @@ from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.engine.sites import Site
 from pyrovae.errors import InputError
 from pyrovae.evaluation.latent.means import mean, mean_of_draws
+from pyrovae.internals.pyro_internals import is_deterministic
 from pyrovae.runtime.batches import DataLike, as_batch
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.seeds import seeded
@@ -77,4 +78,4 @@ def observed_site(model: Trace) -> Site:
 
 def _is_data(site: Site) -> bool:
     """Return whether a site observes a value; ``pyro.deterministic`` and ``pyro.factor`` do not."""
-    return not site["infer"].get("_deterministic") and site["value"].numel() > 0
+    return not is_deterministic(site) and site["value"].numel() > 0

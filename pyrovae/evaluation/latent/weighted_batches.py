@@ -35,7 +35,7 @@ def weighed(
         with pair.opened() as programs:
             call = Call(*programs, (batch.x,), batch.given, number, pair.plates)
             draws = call.draw()
-            weights = call.weigh(draws).of_proposal()
+            weights = call.weigh(draws).with_proposal_density()
         weights.require_numbers()
         weights.require_densities(what)
         yield Weighed(batch, draws, weights)

@@ -70,7 +70,8 @@ class DefensiveMixture:
             draws = _joined(call, [*parts, replace(call, particles=of_prior).unguided()])
             model_trace = call.observe(draws)
             weights, *wider = (
-                call.compose(model_trace, replace(call, guide=part).propose(draws)).of_proposal() for part in programs
+                call.compose(model_trace, replace(call, guide=part).propose(draws)).with_proposal_density()
+                for part in programs
             )
         densities = [weights.log_proposal, *(part.log_proposal for part in wider), weights.log_prior]
         shared = [density + math.log(count / particles) for density, count in zip(densities, counts, strict=True)]

@@ -127,7 +127,7 @@ class Draws:
         """Draw once, eagerly, as many as are drawn together, and weigh them."""
         if self._mixture is not None:
             return self._mixture.weigh(self._at_once, batch)
-        return self._pair.weigh(self._at_once, batch.x, **batch.given).of_proposal()
+        return self._pair.weigh(self._at_once, batch.x, **batch.given).with_proposal_density()
 
     def _checked(self, batch: Batch) -> Tensor:
         weights = self._drawn(batch)

@@ -145,7 +145,7 @@ class _Options:
 
         def work(index: int, batch: Batch) -> LogLikelihood:
             """Estimate for one batch, with noise of its own."""
-            set_seed(seeds.of(index), self.device)
+            set_seed(seeds.batch_seed(index), self.device)
             with computing_in(self.precision):
                 weights = draws.log_weights(batch)
             found = LogLikelihood.from_log_weights(weights, particles)

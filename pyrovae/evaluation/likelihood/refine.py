@@ -1,12 +1,9 @@
 """Proposals that are refined for each datum by gradient steps on its ELBO."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import pyro
 import torch
-from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from torch import Tensor
 
 from pyrovae.compiling.recording_context import is_recording
@@ -14,6 +11,8 @@ from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
 from pyrovae.guides import Guide
+from pyrovae.internals.pyro_internals import outside_all_handlers
+from pyrovae.internals.torch_internals import version
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.parameters import Program
 from pyrovae.runtime.seeds import seeded
@@ -50,9 +49,14 @@ class Refined:
         """Refine the output of the encoder, shape ``(B, *param_shape)``."""
         if is_recording():
             raise RuntimeError("a refined proposal is found by a loop over gradients, which cannot be recorded")
-        told = [(value, value._version) for value in (x, *given.values())]
+        told = [(value, version(value)) for value in (x, *given.values())]
         if self._kept is None or not _same(self._kept[0], told):
-            with _apart(), evaluating(self.model, self.guide), seeded(self.seed, x.device), torch.enable_grad():
+            with (
+                outside_all_handlers(),
+                evaluating(self.model, self.guide),
+                seeded(self.seed, x.device),
+                torch.enable_grad(),
+            ):
                 self._kept = told, self._refined(x, given)
         return self._kept[1]
 
@@ -126,16 +130,3 @@ def refine(
 def _same(kept: list[tuple[Tensor, int]], told: list[tuple[Tensor, int]]) -> bool:
     """Return whether these are the same tensors, unchanged."""
     return len(kept) == len(told) and all(a is b and old == new for (a, old), (b, new) in zip(kept, told, strict=True))
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Run programs inside a running one without any of Pyro's handlers around it seeing them."""
-    handlers, plates = _PYRO_STACK[:], _DIM_ALLOCATOR._stack[:]
-    _PYRO_STACK.clear()
-    _DIM_ALLOCATOR._stack.clear()
-    try:
-        yield
-    finally:
-        _PYRO_STACK[:] = handlers
-        _DIM_ALLOCATOR._stack[:] = plates

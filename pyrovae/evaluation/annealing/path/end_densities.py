@@ -46,7 +46,7 @@ class EndDensities(nn.Module):
             call = Call(model, guide, (x,), given, len(u), self.pair.plates)
             model_trace = call.observe(draws)
             weights = call.compose(model_trace, self._initial.propose(call, draws))
-        return weights.of_proposal(), log_det
+        return weights.with_proposal_density(), log_det
 
     def state(self, batch: Batch, u: Tensor) -> State:
         """Evaluate both densities and their gradients at ``u``."""

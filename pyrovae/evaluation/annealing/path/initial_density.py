@@ -115,7 +115,7 @@ class GuideDensity(InitialDensity):
         return call.draw()
 
     def weigh(self, call: Call, latents: list[str]) -> LogWeights:
-        return call.weigh(call.draw()).of_proposal()
+        return call.weigh(call.draw()).with_proposal_density()
 
     def propose(self, call: Call, draws: Trace) -> Trace:
         return call.propose(draws)

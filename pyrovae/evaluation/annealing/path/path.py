@@ -44,7 +44,7 @@ class Path:
         self._pair, self._initial = pair, INITIAL_DENSITIES[start]
         self._fused: Fused | None = None
         with torch.no_grad(), same_random_numbers(*batch.tensors), self._called(1) as call:
-            guided = call.weigh(call.draw()).of_proposal()
+            guided = call.weigh(call.draw()).with_proposal_density()
             self._initial.require(guided)
             with self._initial.requiring_defined():
                 weights, again = (self._initial.weigh(call, [*guided.latent_terms]) for _ in range(2))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
-class Statistics:
+class BatchStatistics:
     """Mean and variance of the batch in one call of batch normalisation in training."""
 
     def __init__(self, x: Tensor, running: tuple[Tensor, Tensor], momentum: float) -> None:
@@ -26,7 +26,7 @@ class Statistics:
                 running.lerp_(batch.detach().to(running.dtype), self._momentum)
 
 
-class Mappable(TorchFunctionMode):
+class OutOfPlace(TorchFunctionMode):
     """A mode that does out of place what a program does in place and ``vmap`` has no rule for.
 
     Draws in place (``torch.empty(3).normal_()``) become draws; the tensor that they were to fill is filled with NaN, so
@@ -36,7 +36,7 @@ class Mappable(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.statistics: list[Statistics] = []
+        self.statistics: list[BatchStatistics] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -66,7 +66,7 @@ class Mappable(TorchFunctionMode):
     ) -> Tensor:
         if not training or running_mean is None or running_var is None:
             return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-        self.statistics.append(Statistics(x.detach(), (running_mean, running_var), momentum))
+        self.statistics.append(BatchStatistics(x.detach(), (running_mean, running_var), momentum))
         return F.batch_norm(x, None, None, weight, bias, True, momentum, eps)
 
 

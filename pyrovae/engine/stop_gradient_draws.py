@@ -17,11 +17,11 @@ from pyrovae.errors import InputError
 
 def draw_stopped(call: Call) -> Trace:
     """The guide's draws, through which no gradient flows but that of a ``Delta``, which is no draw."""
-    with _DrawsStopped():
+    with _StopDrawGradients():
         return call.draw()
 
 
-class _DrawsStopped(Messenger):
+class _StopDrawGradients(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         if is_drawn(msg):
             msg["value"] = msg["value"].detach()

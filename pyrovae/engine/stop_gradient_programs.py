@@ -10,26 +10,29 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrovae.engine.call import Call, Scope
+from pyrovae.engine.call import Call, ProgramContext
+from pyrovae.internals.torch_internals import own_buffers, own_parameters
 from pyrovae.runtime.parameters import Program, keeping_its_own, owner, seeing, store_as_it_was, unregistered_is_meant
 
 
 def stopping_model(call: Call) -> Call:
     """The call with the model's parameters stopped."""
-    return replace(call, model=Stopped(call.model))
+    return replace(call, model=StopGradient(call.model))
 
 
 def stopping_guide(call: Call) -> Call:
     """The call with the guide's parameters stopped."""
-    return replace(call, guide=Stopped(call.guide))
+    return replace(call, guide=StopGradient(call.guide))
 
 
 def keeping_buffers(call: Call) -> Call:
     """The call with a model that leaves its buffers, the statistics of batch normalisation, say, as they were."""
-    return call if isinstance(call.model, Scope) else replace(call, model=Stopped(call.model, parameters=False))
+    return (
+        call if isinstance(call.model, ProgramContext) else replace(call, model=StopGradient(call.model, parameters=False))
+    )
 
 
-class Stopped(Scope):
+class StopGradient(ProgramContext):
     """A program that leaves its buffers, and Pyro's store, as they were, and whose parameters carry no gradient.
 
     These are the buffers and parameters of the module that the program is or belongs to, those of the modules that it
@@ -45,7 +48,7 @@ class Stopped(Scope):
         self._seen: set[nn.Module] = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        stopped = _ParametersStopped() if self._parameters else nullcontext()
+        stopped = _StopParameterGradients() if self._parameters else nullcontext()
         with poutine.block(hide_types=["param"]), stopped, unregistered_is_meant(), store_as_it_was():
             return self._program(*args, **kwargs)
 
@@ -67,8 +70,8 @@ class Stopped(Scope):
         for part in module.modules():
             if part not in self._seen:
                 self._seen.add(part)
-                self._swap(part._parameters if self._parameters else {}, torch.Tensor.detach)
-                self._swap(part._buffers, torch.Tensor.clone)
+                self._swap(own_parameters(part) if self._parameters else {}, torch.Tensor.detach)
+                self._swap(own_buffers(part), torch.Tensor.clone)
 
     def _swap(self, tensors: dict[str, Any], made: Callable[[Tensor], Tensor]) -> None:
         present = [(name, value) for name, value in tensors.items() if value is not None]
@@ -76,6 +79,6 @@ class Stopped(Scope):
         tensors.update({name: made(value) for name, value in present})
 
 
-class _ParametersStopped(Messenger):
+class _StopParameterGradients(Messenger):
     def _pyro_post_param(self, msg: Any) -> None:
         msg["value"] = msg["value"].detach()

@@ -15,8 +15,8 @@ from torch import Tensor
 from pyrovae.compiling.recording_context import is_recording
 from pyrovae.engine.call import Call
 from pyrovae.engine.sites import density_sites, with_values
-from pyrovae.engine.stopped_draws import detached, draw_stopped, is_drawn, stop_values, tensor_sites
-from pyrovae.engine.stopped_programs import stopping_guide, stopping_model
+from pyrovae.engine.stop_gradient_draws import detached, draw_stopped, is_drawn, stop_values, tensor_sites
+from pyrovae.engine.stop_gradient_programs import stopping_guide, stopping_model
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 
