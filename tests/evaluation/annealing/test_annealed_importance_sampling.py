@@ -128,6 +128,7 @@ class TestForwards:
     def test_progress_is_shown_once_the_call_has_taken_two_seconds(self, capsys, monkeypatch):
         model, guide = pair()
         run = partial(annealed_importance_sampling, (model, guide), model.data(4), 3, 10, steps=1)
+        monkeypatch.setattr("tqdm.std.time", lambda: 1.0)
         run()
         assert capsys.readouterr().err == ""
         monkeypatch.setattr("tqdm.std.time", partial(next, count(0.0, 3.0)))

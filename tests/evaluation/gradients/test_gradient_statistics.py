@@ -371,6 +371,7 @@ class TestErrors:
 
     def test_progress_is_shown_once_the_call_has_taken_two_seconds(self, capsys, monkeypatch):
         model, guide = pair()
+        monkeypatch.setattr("tqdm.std.time", lambda: 1.0)
         gradient_statistics((model, guide), model.data(2), IWAE(2), 2)
         assert capsys.readouterr().err == ""
         monkeypatch.setattr("tqdm.std.time", partial(next, count(0.0, 3.0)))
