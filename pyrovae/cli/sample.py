@@ -12,7 +12,7 @@ from pyrovae.cli.figures import are_pictures
 from pyrovae.cli.generation import generate, labels_in_turn
 from pyrovae.errors import InputError
 from pyrovae.experiment import load
-from pyrovae.experiment.parser import ActionYesNo, NonNegativeInt, PositiveInt, add_trust, make_parser, parse
+from pyrovae.experiment.parser import ActionYesNo, NonNegativeInt, Parser, PositiveInt, add_trust, make_parser, parse
 from pyrovae.plots import samples
 from pyrovae.runs.atomic_files import told
 from pyrovae.runs.results import add_results
@@ -23,19 +23,7 @@ Label = NonNegativeInt | None  # pyright: ignore[reportOperatorIssue]
 
 def main(argv: Sequence[str]) -> int:
     """Draw new data from a run, and write them."""
-    parser = make_parser("pyrovae sample", __doc__)
-    parser.add_argument("run", type=str, help="The run folder.")
-    parser.add_argument("--number", type=PositiveInt, default=64, help="How many to draw.")
-    parser.add_argument(
-        "--label", type=Label, default=None, help="The label of a conditional model; all in turn if not given."
-    )
-    parser.add_argument("--seed", type=int, default=0, help="The seed of the draws.")
-    parser.add_argument(
-        "--output", type=str | None, default=None, help="The file of the array; RUN/samples.npz if not given."
-    )
-    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace a former file.")
-    add_trust(parser)
-    asked = parse(parser, argv)
+    asked = parse(_parser(), argv)
     output = _with_suffix(Path(asked.output or Path(asked.run) / "samples.npz"))
     picture = output.with_suffix(".png")
     vae = load(asked.run, trust=asked.trust)
@@ -58,6 +46,22 @@ def main(argv: Sequence[str]) -> int:
     else:
         print(f"left out: pictures, because data of shape {event_shape} are none")
     return 0
+
+
+def _parser() -> Parser:
+    parser = make_parser("pyrovae sample", __doc__)
+    parser.add_argument("run", type=str, help="The run folder.")
+    parser.add_argument("--number", type=PositiveInt, default=64, help="How many to draw.")
+    parser.add_argument(
+        "--label", type=Label, default=None, help="The label of a conditional model; all in turn if not given."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="The seed of the draws.")
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="The file of the array; RUN/samples.npz if not given."
+    )
+    parser.add_argument("--overwrite", action=ActionYesNo, default=False, help="Replace a former file.")
+    add_trust(parser)
+    return parser
 
 
 def _labels(vae: VAE, number: int, label: int | None) -> Tensor | None:
