@@ -10,8 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from pyrovae.engine.plates import Plates
 from pyrovae.engine.validation import find_plates, find_plates_again
-from pyrovae.errors import InputError
-from pyrovae.runtime.module_state import reached
+from pyrovae.runtime.module_state import reached, without_shape
 from pyrovae.runtime.parameters import Program
 
 
@@ -23,9 +22,7 @@ def _shapes_wanted() -> Iterator[None]:
     except ValueError as error:
         if "uninitialized parameter" not in str(error):
             raise
-        raise InputError(
-            "a network has parameters without a shape, which its first call will give them; run it once on a batch before"
-        ) from error
+        raise without_shape("a network") from error
 
 
 class PlatesCache:
