@@ -129,7 +129,7 @@ def _sum(terms: Mapping[str, Tensor]) -> Tensor:
 def _not_a_number(program: str, name: str, term: Tensor) -> str:
     datum = int(term.isnan().any(0).nonzero()[0])
     return (
-        f"the log density of site {name!r} in the {program} is not a number for {int(term.isnan().sum())} of "
+        f"the log density of site {name!r} in the {program} is NaN for {int(term.isnan().sum())} of "
         f"{term.numel()} weights (the first at datum {datum}); look at the parameters of its distribution and at its "
         "value there: a smaller learning rate or a lower bound on scales is the usual remedy"
     )

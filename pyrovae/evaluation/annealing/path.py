@@ -220,7 +220,7 @@ class Path:
     def _require_numbers(self, u: Tensor) -> NoReturn:
         """Raise what is wrong with densities that are no numbers."""
         self._terms.weights(self.batch.x, u, **self.batch.given)[0].require_numbers()
-        raise InputError(f"a density is not a number where chains begin, at draws of the {self._start}; begin elsewhere")
+        raise InputError(f"a density is NaN where chains begin, at draws of the {self._start}; begin elsewhere")
 
     def at(self, u: Tensor, safe: Tensor) -> State:
         """The path at ``u``, and NaN where the programs fail, which they would not at places that are ``safe``."""

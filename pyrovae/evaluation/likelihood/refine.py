@@ -56,7 +56,7 @@ class Refined:
     def params(self, x: Tensor, **given: Tensor) -> Tensor:
         """The improved output of the encoder, shape ``(B, *param_shape)``."""
         if is_recording():
-            raise RuntimeError("a refined proposal is found by a loop over gradients, which cannot be recorded")
+            raise RuntimeError("refine(...) runs a loop over gradients, which cannot be recorded")
         told = [(value, value._version) for value in (x, *given.values())]
         if self._kept is None or not _same(self._kept[0], told):
             with _apart(), evaluating(self.model, self.guide), seeded(self.seed, x.device), torch.enable_grad():
@@ -121,7 +121,7 @@ def refine(
     model, guide = programs(pair)
     if not (callable(getattr(guide, "encode", None)) and callable(getattr(guide, "draw", None))):
         raise InputError(
-            f"guide is {type(guide).__name__}, which does not tell its parameters for a datum; expected one of "
+            f"guide is {type(guide).__name__}, which does not expose per-datum parameters; expected one of "
             "pyrovae.guides, or a program with methods encode(x, c, mask) and draw(params)"
         )
     require_positive(steps=steps, num_particles=num_particles)

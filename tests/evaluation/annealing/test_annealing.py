@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from checks import assert_mean
+from checks import assert_mean, refused
 from programs import GaussianGuide, LinearGaussian, WithPixelPlate, drawing, functions
 from pyro.contrib.zuko import ZukoToPyro
 from torch import nn
@@ -19,7 +19,6 @@ import pyrovae
 from pyrovae.distributions.flow import FlowDistribution, zuko
 from pyrovae.engine.log_weights import log_weights
 from pyrovae.engine.validation import find_plates
-from pyrovae.errors import InputError
 from pyrovae.evaluation import AnnealedLikelihood, Bidirectional, annealed_importance_sampling, bidirectional
 from pyrovae.evaluation.annealing.adaptation import plan, sigmoid_schedule
 from pyrovae.evaluation.annealing.annealed_importance_sampling import Annealing
@@ -596,17 +595,17 @@ class TestFailedMoves:
         assert "failed" not in str(found)
 
     @pytest.mark.parametrize(
-        ("fails", "message"),
+        ("fails", "words"),
         [
-            (without_a_factor, r"the programs fail where chains begin, at draws of the prior: \w*LinAlgError: linalg.chol"),
-            (divided, r"the programs fail where .* prior: ZeroDivisionError: z is too large; .*take start=\"guide\""),
-            (no_number, "the log density of site 'x' in the model is not a number"),
+            (without_a_factor, ["prior", "linalg.cholesky", 'start="guide"']),
+            (divided, ["prior", "ZeroDivisionError", 'start="guide"']),
+            (no_number, ["'x'", "model", "NaN"]),
         ],
     )
-    def test_where_chains_begin_errors_are_the_programs_own(self, fails, message):
+    def test_where_chains_begin_errors_are_the_programs_own(self, fails, words):
         """Of forty draws of a prior that has a sixth of its mass beyond 1; the first few must be below."""
         model, guide = cornered(fails, dist.Normal(0.0, 1.0))
-        with pytest.raises(InputError, match=message):
+        with refused(*words):
             annealed_importance_sampling((model, guide), self.x, 40, 4, seed=3)
 
 
@@ -731,34 +730,32 @@ class TestRefusals:
             with pyro.plate("data", len(x)):
                 pyro.sample("c", dist.Bernoulli(torch.full((len(x),), 0.5)))
 
-        with pytest.raises(InputError, match=r"latent site 'c' is discrete \(Bernoulli\), and Hamiltonian"):
+        with refused("'c'", "Bernoulli", "log_likelihood"):
             annealed_importance_sampling((model, guide), torch.randn(3))
 
     def test_latents_on_a_sphere(self):
         vae = VAE((3,), 3, prior=UniformSphere, guide=pyrovae.guides.VonMisesFisher, likelihood=Normal)
-        with pytest.raises(
-            InputError, match=r"latent site 'z' has the support Sphere.*, which has no bijection to unconstrained space"
-        ):
+        with refused("'z'", "Sphere", "log_likelihood"):
             annealed_importance_sampling(vae, torch.randn(2, 3))
 
     def test_points(self):
         model, _ = pair()
-        with pytest.raises(InputError, match=r"site 'z' of the guide is a Delta.*; take start=\"prior\""):
+        with refused("'z'", "Delta", 'start="prior"'):
             annealed_importance_sampling((model, at_a_point), model.data(3), start="guide")
 
     def test_sites_that_are_drawn_beside_the_latents(self):
         model, _ = pair()
-        with pytest.raises(InputError, match=r"site 'a' of the guide is no latent site.*; take start=\"prior\""):
+        with refused("'a'", 'start="prior"'):
             annealed_importance_sampling((model, partial(with_another_site, "auxiliary")), model.data(3), start="guide")
 
     def test_a_prior_that_cannot_be_drawn(self):
         for prior in (dist.ImproperUniform(dist.constraints.real, (), ()), dist.Normal(0.0, 1.0).mask(False)):
-            with pytest.raises(InputError, match=r"prior of latent site 'z' is improper.*; take start=\"guide\""):
+            with refused("'z'", "improper", 'start="guide"'):
                 annealed_importance_sampling(scalar(prior, dist.Normal(0.0, 2.0)), torch.randn(3))
 
     def test_a_support_that_nobody_states(self):
         nowhere = Stateless(dist.Normal(0.0, 1.0))
-        with pytest.raises(InputError, match="distribution of latent site 'z', Stateless, does not state its support"):
+        with refused("'z'", "Stateless", "`support`"):
             annealed_importance_sampling(scalar(nowhere, nowhere), torch.randn(3))
 
     def test_a_support_that_moves(self):
@@ -774,22 +771,22 @@ class TestRefusals:
                 pyro.sample("z", dist.Uniform(low, low + 1.0))
 
         for start in ("prior", "guide"):
-            with pytest.raises(InputError, match=r"what latent site 'z' can be \(Uniform\) depends on other latents"):
+            with refused("'z'", "Uniform", "z = low + (high - low) * w"):
                 annealed_importance_sampling((model, guide), torch.randn(3), start=start)
 
     @pytest.mark.parametrize(
-        ("settings", "message"),
+        ("settings", "words"),
         [
-            ({"num_chains": 0}, "num_chains is 0; expected at least 1"),
-            ({"temperatures": 0}, "temperatures is 0; expected at least 1"),
-            ({"steps": 0}, "steps is 0; expected at least 1"),
-            ({"max_rows": 0}, "max_rows is 0; expected at least 1"),
-            ({"start": "posterior"}, "start is 'posterior'; expected one of 'prior', 'guide'"),
-            ({"schedule": "cosine"}, "schedule is 'cosine'; expected one of 'sigmoid', 'linear', 'adaptive'"),
+            ({"num_chains": 0}, ["num_chains", 0, 1]),
+            ({"temperatures": 0}, ["temperatures", 0, 1]),
+            ({"steps": 0}, ["steps", 0, 1]),
+            ({"max_rows": 0}, ["max_rows", 0, 1]),
+            ({"start": "posterior"}, ["start", "'posterior'", "'prior'", "'guide'"]),
+            ({"schedule": "cosine"}, ["schedule", "'cosine'", "'sigmoid'", "'linear'", "'adaptive'"]),
         ],
     )
     @pytest.mark.parametrize("function", [annealed_importance_sampling, bidirectional])
-    def test_settings(self, function, settings, message):
+    def test_settings(self, function, settings, words):
         model, guide = pair()
-        with pytest.raises(InputError, match=message):
+        with refused(*words):
             function((model, guide), model.data(3), **settings)
