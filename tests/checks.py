@@ -122,8 +122,8 @@ def lacking(text: str, *words: object) -> list[str]:
 
 def _by_itself(word: str) -> str:
     """A pattern for the word that is no part of a longer word or number."""
-    before = r"(?<!\w)(?<!\d[.,])" if re.match(r"\w", word) else ""
-    after = r"(?!\w|[.,]\d)" if re.search(r"\w$", word) else ""
+    before = r"(?<!\w)" * bool(re.match(r"\w", word)) + r"(?<!\d[.,])" * bool(re.match(r"\d", word))
+    after = r"(?!\w)" * bool(re.search(r"\w$", word)) + r"(?![.,]\d)" * bool(re.search(r"\d$", word))
     return before + re.escape(word) + after
 
 

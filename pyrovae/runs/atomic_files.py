@@ -94,7 +94,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     found = read_text(path, JSON)
     content = parse_json(found, str(path))
     if SEAL not in content:
-        raise InputError(f"{path} is not a file of this library; copy the run again, or train again")
+        raise InputError(f"{path} is not sealed as files of this library are; copy the run again, or train again")
     del content[SEAL]
     if sealed(content) != found.encode():
         raise corrupt(path)

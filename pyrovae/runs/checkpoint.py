@@ -195,7 +195,7 @@ def _index(folder: Path) -> dict[str, Any]:
         return {}
     index = read_sealed(path)
     if not _is_index(index) or not all((folder / name).is_dir() for name in _named(index)):
-        raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
+        raise InputError(f"{path} names a checkpoint that is missing; copy the run again, or train again")
     return index
 
 

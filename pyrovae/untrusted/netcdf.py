@@ -58,7 +58,7 @@ def _array(group: h5py.Group, name: str, size: int) -> np.ndarray:
     if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf":
         raise ValueError(f"{name!r} is no array of numbers")
     if found.external or found.is_virtual:
-        raise ValueError(f"{name!r} lies in another file")
+        raise ValueError(f"{name!r} is a virtual or external array, which lies in another file")
     if found.shape is None or found.size * found.dtype.itemsize > max(FREE, RATIO * size):
         raise ValueError(f"{name!r} claims the shape {found.shape}, of which the file holds nothing")
     return found[()]
