@@ -13,6 +13,8 @@ from pyrovae.untrusted.plain_yaml import read_yaml
 
 _orders = {"config", "print_config", "help"}
 """Words that make the parser act, where a setting would stand."""
+REMEDY = "expected what `pyrovae train` wrote: copy the run again"
+"""For the errors of settings that nobody edits by hand."""
 
 
 def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
@@ -30,11 +32,9 @@ def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[st
     try:
         settings = read_yaml(text)
     except ValueError as error:
-        raise InputError(
-            f"{source} does not hold settings ({error}); expected what `pyrovae train` wrote: copy the run again"
-        ) from error
+        raise InputError(f"{source} does not hold settings ({error}); {REMEDY}") from error
     if not isinstance(settings, dict) or _orders & settings.keys():
-        raise InputError(f"{source} does not hold settings; expected what `pyrovae train` wrote: copy the run again")
+        raise InputError(f"{source} does not hold settings; {REMEDY}")
     _look_at(settings, source, trust)
     return settings
 
@@ -52,9 +52,7 @@ def parse_settings(
         try:
             parsed = parser.parse_object(settings)
         except (Exception, SystemExit) as error:  # what no one wrote ends in errors of a dozen types
-            raise InputError(
-                f"{source} cannot be used ({_one_line(error)}); expected what `pyrovae train` wrote: copy the run again"
-            ) from error
+            raise InputError(f"{source} cannot be used ({_one_line(error)}); {REMEDY}") from error
         return parser.parse_args([*argv], namespace=parsed) if argv else parsed
 
 

@@ -20,7 +20,18 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.runs.atomic_files import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder, write_sealed
+from pyrovae.runs.atomic_files import (
+    corrupt,
+    digest,
+    digest_of_file,
+    not_ours,
+    read_sealed,
+    require_format,
+    sealed,
+    told,
+    write_folder,
+    write_sealed,
+)
 from pyrovae.untrusted.bounded_files import remedy
 from pyrovae.untrusted.safetensors_file import read_weights
 from pyrovae.untrusted.torch_file import read_state
@@ -142,7 +153,7 @@ def checked_checkpoint(folder: Path, which: str) -> Path:
     for name, expected in digests.items():
         file = checkpoint / name
         if not file.is_file() or file.is_symlink():
-            raise InputError(f"{file} is missing; the run is incomplete: copy it again, or train again")
+            raise InputError(f"{file} is missing; {remedy}")
         if digest_of_file(file) != expected:
             raise corrupt(file)
     return checkpoint
@@ -152,12 +163,11 @@ def read_manifest(folder: Path, which: str) -> dict[str, Any]:
     """The manifest of a checkpoint."""
     path = folder / _name(folder, which) / "manifest.json"
     manifest = read_sealed(path)
-    if manifest.get("format") != format_version:
-        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
+    require_format(path, manifest, format_version)
     expected = {"format", "epoch", "batches", "sha256", "metrics"}
     files = {"weights.safetensors", "training.pt"}
     if set(manifest) != expected or not isinstance(manifest["sha256"], dict) or set(manifest["sha256"]) != files:
-        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
+        raise not_ours(path)
     return manifest
 
 
@@ -169,7 +179,7 @@ def has_checkpoint(folder: Path) -> bool:
     """
     index = folder / "index.json"
     if not index.exists() and len([*folder.glob("epoch-*")]) > 1:
-        raise InputError(f"{index} is missing; the run is incomplete: copy it again, or train again")
+        raise InputError(f"{index} is missing; {remedy}")
     return index.exists()
 
 
@@ -195,7 +205,7 @@ def _index(folder: Path) -> dict[str, Any]:
         return {}
     index = read_sealed(path)
     if not _is_index(index) or not all((folder / name).is_dir() for name in _named(index)):
-        raise InputError(f"{path} names a checkpoint that is missing; copy the run again, or train again")
+        raise InputError(f"{path} names a checkpoint that is missing; {remedy}")
     return index
 
 

@@ -14,7 +14,18 @@ import numpy as np
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.runs.atomic_files import append, corrupt, digest, digest_of_file, read_sealed, told, write_file, write_sealed
+from pyrovae.runs.atomic_files import (
+    append,
+    corrupt,
+    digest,
+    digest_of_file,
+    not_ours,
+    read_sealed,
+    require_format,
+    told,
+    write_file,
+    write_sealed,
+)
 from pyrovae.runs.checkpoint import (
     Place,
     Prefix,
@@ -247,13 +258,12 @@ def _files(config: str | None, split: dict[str, np.ndarray] | None) -> dict[str,
 def _digests(run: Path) -> dict[str, list[str]]:
     path = run / "manifest.json"
     manifest = read_sealed(path)
-    if manifest.get("format") != format_version:
-        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {format_version}: update pyrovae")
+    require_format(path, manifest, format_version)
     digests = manifest.get("sha256")
     if not isinstance(digests, dict) or not all(
         name in _asked and isinstance(known, list) for name, known in digests.items()
     ):
-        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
+        raise not_ours(path)
     return digests
 
 

@@ -397,7 +397,7 @@ def _show(module: ObjectiveModule, x: Any) -> None:
 def _check_guide(guide: Program, batch_size: int, number: int, validated: bool) -> None:
     if not keeps_places(guide):
         return
-    kind = f"{type(owner(guide)).__name__} keeps parameters for each datum by its place in the batch"
+    kind = f"{type(owner(guide)).__name__} keeps per-datum parameters by place in the batch"
     if batch_size < number:
         raise InputError(f"{kind}; pass batch_size={number}, all data at once, or an amortized guide")
     if validated:

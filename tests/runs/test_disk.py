@@ -47,7 +47,7 @@ def test_a_full_disk(room, run, monkeypatch):
     before = load_weights(run / "checkpoints", "last")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", Disk(room).fsync)
-        with refused("No space left on device", "--resume (resume=True)"):
+        with refused(os.strerror(errno.ENOSPC), "--resume (resume=True)"):
             train(run, epochs=60)
     assert load_weights(run / "checkpoints", "last").keys() == before.keys()
     assert not [*run.rglob("*.partial")]
@@ -68,7 +68,7 @@ def test_a_small_file_system(tmp_path):
     if not mounted(disk):
         pytest.skip("mounting is refused")
     try:
-        with refused("No space left on device", "--resume (resume=True)"):
+        with refused(os.strerror(errno.ENOSPC), "--resume (resume=True)"):
             train(disk / "run", epochs=500, keep_every=1)
         weights = load_weights(disk / "run" / "checkpoints", "last")
         assert all(value.isfinite().all() for value in weights.values())
@@ -82,7 +82,7 @@ def test_a_folder_that_must_not_be_written(run, monkeypatch):
 
     before = load_weights(run / "checkpoints", "last")
     monkeypatch.setattr(os, "open", denied)
-    with refused("Permission denied"):
+    with refused(os.strerror(errno.EACCES)):
         train(run, epochs=3)
     monkeypatch.undo()
     after = load_weights(run / "checkpoints", "last")
