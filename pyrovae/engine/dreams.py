@@ -37,8 +37,8 @@ def dream(call: Call) -> tuple[Call, Trace]:
     for site in density_sites(prune_subsample_sites(draws)):
         if site["name"] not in drawn:
             raise InputError(
-                f"the guide draws {site['name']!r}, which is no latent site of the model, so that its density at what the "
-                "model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
+                f"the guide draws {site['name']!r}, which is not a latent site of the model, so that its density at what "
+                "the model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
             )
     return awake, draws
 
