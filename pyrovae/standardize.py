@@ -43,8 +43,8 @@ class Units:
         square = unit.to(x.dtype).square()
         if not square.isfinite() or not square:
             raise InputError(
-                f"the data have a standard deviation of {unit.item():.3g}, whose square is no positive number of {x.dtype}; "
-                "scale them before, by sklearn.preprocessing.StandardScaler say"
+                f"the data have a standard deviation of {unit.item():.3g}, whose square is not a positive number of "
+                f"{x.dtype}; scale them first, with sklearn.preprocessing.StandardScaler for instance"
             )
         return cls(origin.to(x.dtype), unit.to(x.dtype))
 

@@ -4,12 +4,14 @@ import importlib
 import inspect
 import math
 import pkgutil
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from unittest import mock
 
 import pyro
+import pytest
 import torch
 from spaces import latents
 from torch import Tensor, nn
@@ -85,6 +87,44 @@ def made(cls: type[Objective], particles: int) -> Objective:
     if "num_groups" in inspect.signature(cls).parameters:
         return cls(num_groups=2, group_size=particles)  # pyright: ignore
     return cls(num_particles=particles)
+
+
+@contextmanager
+def refused(*words: object, error: type[BaseException] = InputError) -> Iterator[pytest.ExceptionInfo]:
+    """What runs within must raise ``error``, whose text has every one of these words.
+
+    Words are what a message must hold however it is phrased: the name and the number found, the remedy in code. Words of
+    the sentence around them are left to whoever writes it.
+    """
+    with pytest.raises(error) as caught:
+        yield caught
+    assert_says(str(caught.value), *words)
+
+
+@contextmanager
+def warned(*words: object, category: type[Warning] = UserWarning) -> Iterator[pytest.WarningsRecorder]:
+    """What runs within must warn of ``category``, in one text that has every one of these words."""
+    with pytest.warns(category) as caught:
+        yield caught
+    said = [str(warning.message) for warning in caught if issubclass(warning.category, category)]
+    assert any(not lacking(text, *words) for text in said), f"no warning has all of {words}: {said}"
+
+
+def assert_says(text: str, *words: object) -> None:
+    """The text has every one of these words, each by itself: 3 is not in 13 or 3.5."""
+    assert not lacking(text, *words), f"{lacking(text, *words)} not in: {text}"
+
+
+def lacking(text: str, *words: object) -> list[str]:
+    """Those of the words that the text does not have."""
+    return [str(word) for word in words if not re.search(_by_itself(str(word)), text)]
+
+
+def _by_itself(word: str) -> str:
+    """A pattern for the word that is no part of a longer word or number."""
+    before = r"(?<!\w)" * bool(re.match(r"\w", word)) + r"(?<!\d[.,])" * bool(re.match(r"\d", word))
+    after = r"(?!\w)" * bool(re.search(r"\w$", word)) + r"(?![.,]\d)" * bool(re.search(r"\d$", word))
+    return before + re.escape(word) + after
 
 
 class RowNoise:

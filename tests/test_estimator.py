@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import scipy.sparse
 import torch
-from checks import QUANTILE, guide_for, members, prior_for
+from checks import QUANTILE, guide_for, members, prior_for, refused
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
@@ -26,7 +26,6 @@ import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.priors
 from pyrovae import IWAE, VAE, VAEEstimator
-from pyrovae.errors import InputError
 from pyrovae.evaluation import posterior_means
 from pyrovae.guides import Flow, FullRankNormal, Guide, Hierarchical
 from pyrovae.likelihoods import Bernoulli, Beta, Likelihood, Normal
@@ -275,32 +274,32 @@ def test_a_decoder_of_ones_own_need_not_know_where_to_start(X):
 
 class TestRefused:
     @pytest.mark.parametrize(
-        ("parameters", "message"),
+        ("parameters", "words"),
         [
-            ({"latent_dim": 0}, "latent_dim is 0; expected at least 1"),
-            ({"num_samples": 0}, "num_samples is 0; expected at least 1"),
-            ({"epochs": 0}, "epochs is 0; expected at least 1"),
-            ({"learning_rate": -1.0}, "Invalid learning rate"),
-            ({"validation_fraction": 1.5}, "validation_fraction is 1.5; expected a number between 0 and 1, or None"),
-            ({"patience": 3}, "patience waits .*; pass validation_fraction=0.1 too"),
-            ({"likelihood": "Normal"}, "likelihood is 'Normal'; expected a class, or a functools.partial of one"),
-            ({"objective": IWAE}, "expected an instance"),
-            ({"device": "nowhere"}, "device is 'nowhere', which is not available here"),
-            ({"likelihood": Bernoulli}, "120 of 120 values outside the support of Bernoulli"),
-            ({"likelihood": Beta}, "outside the support"),
-            ({"learning_rate": 1e30, "epochs": 20}, "the loss is (inf|nan): .*; .* lower the learning rate"),
-            ({"prior": pyrovae.priors.Hierarchical}, "take prior=|site 'z"),
+            ({"latent_dim": 0}, ["latent_dim", 0, 1]),
+            ({"num_samples": 0}, ["num_samples", 0, 1]),
+            ({"epochs": 0}, ["epochs", 0, 1]),
+            ({"learning_rate": -1.0}, ["optimiser", -1.0]),
+            ({"validation_fraction": 1.5}, ["validation_fraction", 1.5, 0, 1, None]),
+            ({"patience": 3}, ["patience", "validation_fraction=0.1"]),
+            ({"likelihood": "Normal"}, ["likelihood", "'Normal'", "functools.partial"]),
+            ({"objective": IWAE}, ["objective", "pyrovae.IWAE(5)"]),
+            ({"device": "nowhere"}, ["device", "'nowhere'", "'cpu'"]),
+            ({"likelihood": Bernoulli}, [120, "Bernoulli, {0, 1}"]),
+            ({"likelihood": Beta}, ["OpenBeta", 0, 1]),
+            ({"learning_rate": 1e30, "epochs": 20}, ["loss", "rate"]),
+            ({"prior": pyrovae.priors.Hierarchical}, ["'z2'"]),
         ],
     )
-    def test_parameters(self, X, parameters, message):
-        refused = estimator(**parameters)
-        with pytest.raises(InputError, match=message):
-            refused.fit(X)
+    def test_parameters(self, X, parameters, words):
+        unfit = estimator(**parameters)
+        with refused(*words):
+            unfit.fit(X)
         with pytest.raises(NotFittedError):
-            refused.transform(X)
+            unfit.transform(X)
 
     def test_numbers_whose_squares_are_none(self, X):
-        with pytest.raises(InputError, match=r"standard deviation of .*StandardScaler"):
+        with refused("sklearn.preprocessing.StandardScaler"):
             estimator().fit((X * 1e25).astype(np.float32))
 
     def test_sparse_and_missing_numbers(self, X):
@@ -313,12 +312,12 @@ class TestRefused:
         binary = (X > 0.0).astype(float)
         fitted = estimator(likelihood=Bernoulli).fit(binary)
         binary[30, 1] = 0.5
-        with pytest.raises(InputError, match=r"1 of 120 values outside the support of Bernoulli.*0.5, at \[30, 1\]"):
+        with refused(1, 120, "Bernoulli, {0, 1}", 0.5, [30, 1]):
             fitted.score_samples(binary)
 
     def test_latents_of_another_length(self, X):
         fitted = estimator(prior=pyrovae.priors.Hierarchical, guide=Hierarchical).fit(X)
-        with pytest.raises(InputError, match=r"X has 12 columns; expected the latents .* latent_dim=2 columns"):
+        with refused("X", 12, "latent_dim=2"):
             fitted.inverse_transform(fitted.transform(X))
 
     def test_a_likelihood_without_a_mean(self, X):
@@ -327,11 +326,11 @@ class TestRefused:
                 return dist.Cauchy(loc, scale)
 
         fitted = estimator(likelihood=Cauchy).fit(X)
-        with pytest.raises(InputError, match="Cauchy does not know its mean"):
+        with refused("Cauchy", "vae_.model.decode(z)"):
             fitted.inverse_transform(np.eye(2))
 
     def test_no_sample(self, X):
-        with pytest.raises(InputError, match="n_samples is 0"):
+        with refused("n_samples", 0, 1):
             estimator().fit(X).sample(0)
 
 

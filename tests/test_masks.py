@@ -8,13 +8,12 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from checks import QUANTILE, members
+from checks import QUANTILE, members, refused
 from torch import nn
 
 import pyrovae
 import pyrovae.likelihoods
 from pyrovae.data import Array
-from pyrovae.errors import InputError
 from pyrovae.evaluation import impute
 from pyrovae.likelihoods import Likelihood, Normal
 from pyrovae.networks import MLP
@@ -90,7 +89,7 @@ class TestEveryLikelihood:
         vae = VAE((4,), 2, likelihood=likelihood, encoder=network, decoder=network)
         x, mask = vae.model(size=5).detach(), torch.ones(5, 4, dtype=bool)
         x[1, 2], x[3, 0], mask[3, 0] = torch.nan, torch.nan, False
-        with pytest.raises(InputError, match=r"'x' has 1 of 20 values outside .*the first is nan, at \[1, 2\]"):
+        with refused("'x'", 1, 20, "nan", [1, 2]):
             ELBO()(vae.model, vae.guide)(x, mask=mask)
 
 
@@ -176,27 +175,27 @@ class TestImpute:
         for found in (draw(x, mask.numpy()), draw({"x": x, "mask": mask}), draw({"x": x, "mask": mask.numpy()})):
             assert torch.equal(found, expected)
 
-    @pytest.mark.parametrize(("x", "found"), [(torch.zeros(6, 4), "no mask"), ({"mask": masks(6, 4)}, "two masks")])
+    @pytest.mark.parametrize(("x", "found"), [(torch.zeros(6, 4), "no"), ({"mask": masks(6, 4)}, "two")])
     def test_one_mask_is_expected(self, pair, x, found):
-        given = () if found == "no mask" else (masks(6, 4),)
-        with pytest.raises(InputError, match=f"{found}; expected one"):
+        given = () if found == "no" else (masks(6, 4),)
+        with refused(found, "impute(pair, x, mask)"):
             impute(pair, x if not given else {"x": torch.zeros(6, 4), **x}, *given)
 
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "words"),
         [
             (
                 {"mask": torch.zeros(6, 4, dtype=torch.int64)},
-                r"mask is torch.int64 of shape \(6, 4\); expected torch.bool",
+                ["torch.int64", (6, 4), "torch.bool"],
             ),
-            ({"mask": torch.ones(6, 3, dtype=bool)}, r"mask is torch.bool of shape \(6, 3\); expected .* \(6, 4\)"),
-            ({"num_samples": 0}, "num_samples is 0; expected at least 1"),
-            ({"num_particles": 0}, "num_particles is 0; expected at least 1"),
+            ({"mask": torch.ones(6, 3, dtype=bool)}, ["torch.bool", (6, 3), (6, 4)]),
+            ({"num_samples": 0}, ["num_samples", 0, 1]),
+            ({"num_particles": 0}, ["num_particles", 0, 1]),
         ],
     )
-    def test_what_cannot_be_is_refused(self, pair, change, message):
+    def test_what_cannot_be_is_refused(self, pair, change, words):
         given = {"x": torch.zeros(6, 4), "mask": masks(6, 4)} | change
-        with pytest.raises(InputError, match=message):
+        with refused(*words):
             impute(pair, **given)
 
 
@@ -218,10 +217,10 @@ def test_nan_in_a_file_is_missing_where_it_is_said(tmp_path):
     for part in (data.train, data.validation, data.test):
         assert torch.equal(part.given["mask"], torch.from_numpy(~gaps[part.index]))
         assert torch.equal(part.x, torch.from_numpy(np.where(gaps, 0, x)[part.index]))
-    with pytest.raises(InputError, match="not finite"):
+    with refused("float32", "nan"):
         Array(str(tmp_path / "x.npy"))
-    with pytest.raises(InputError, match="missing numbers are found in data that are in memory"):
+    with refused("in_memory=True"):
         Array(str(tmp_path / "x.npy"), missing=True, in_memory=False)
     np.save(tmp_path / "y.npy", np.where(gaps, np.inf, x))
-    with pytest.raises(InputError, match="not finite"):
+    with refused("float32", "inf"):
         Array(str(tmp_path / "y.npy"), missing=True)

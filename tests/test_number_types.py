@@ -6,10 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused
 from torch import nn
 
 import pyrovae
-from pyrovae import ELBO, VAE, InputError, likelihoods
+from pyrovae import ELBO, VAE, likelihoods
 from pyrovae.engine.log_weights import log_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -33,7 +34,7 @@ families = {
     "Geometric": lambda z: dist.Geometric(logits=z),
     "Normal": lambda z: dist.Normal(z, 1.0),
 }
-refused = {(name, kind) for name in families if "Bernoulli" in name for kind in types} | {
+refusals = {(name, kind) for name in families if "Bernoulli" in name for kind in types} | {
     ("Binomial", torch.bool),
     ("Geometric", torch.bool),
     ("Geometric", torch.uint8),
@@ -62,10 +63,9 @@ def data(name):
 @pytest.mark.parametrize("name", families)
 def test_the_weights_of_the_numbers_or_a_refusal(name, kind):
     (model, guide), x = programs(name), data(name)
-    if (name, kind) in refused:
+    if (name, kind) in refusals:
         family = name.partition(",")[0]
-        message = rf"^observed site 'x' has values of {kind}, with which the density of {family} c.*x.to\(torch.float64\)$"
-        with pytest.raises(InputError, match=message):
+        with refused("'x'", kind, family, "obs=x.to(torch.float64)"):
             log_weights((model, guide), x.to(kind))
         return
     pyro.set_rng_seed(1)
@@ -86,7 +86,7 @@ def test_the_weights_of_the_numbers_or_a_refusal(name, kind):
     ids=["fit", "log_likelihood", "compile", "module", "SVI"],
 )
 def test_the_same_words_on_every_route(use, unfused):
-    with pytest.raises(InputError, match=r"observed site 'x' has values of torch.int64.*Bernoulli.*x.to\(torch.float64\)"):
+    with refused("'x'", "torch.int64", "Bernoulli", "obs=x.to(torch.float64)"):
         use(*programs("Bernoulli"), bits)
 
 
@@ -100,13 +100,12 @@ def test_draws_of_another_type_than_the_models():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Categorical(torch.ones(2)))
 
-    message = r"latent site 'z' has values of torch.int64, with which the density of Bernoulli cannot.*the model's family"
-    with pytest.raises(InputError, match=message):
+    with refused("'z'", "torch.int64", "Bernoulli", "guide"):
         log_weights((model, guide), torch.ones(4))
 
 
 def test_an_index_that_is_none():
-    with pytest.raises(InputError, match=r"'x' has 1 of 4 values outside the support of Categorical.*the first is 0.5"):
+    with refused("'x'", 1, 4, "Categorical", 0.5):
         log_weights(programs("Categorical"), torch.tensor([0.0, 1.0, 0.5, 1.0]))
 
 
@@ -141,5 +140,5 @@ def test_our_likelihoods_take_all_of_them(name, kind, masked):
 
 def test_our_networks_say_what_to_do():
     vae = VAE((2,), latent_dim=2, encoder=partial(pyrovae.networks.MLP, hidden=(3,)))
-    with pytest.raises(InputError, match=r"got numbers of torch.bool.*convert them by x.to\(torch.float64\)"):
+    with refused("torch.bool", "x.to(torch.float64)"):
         pyrovae.fit(vae, two(bits).bool(), epochs=1)

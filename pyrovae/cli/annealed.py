@@ -46,7 +46,7 @@ def read(run: Path) -> Annealed | None:
         return None
     found, names = read_numbers(path), Annealed.__annotations__
     if missing := [name for name in names if not is_number(found.get(name))]:
-        raise InputError(f"{path} has no number {missing[0]!r}; expected {', '.join(names)}: make it anew, or remove it")
+        raise InputError(f"{path} has no number {missing[0]!r}; expected {', '.join(names)}: make it again, or remove it")
     return Annealed(**{name: found[name] for name in names})
 
 

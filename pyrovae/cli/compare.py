@@ -85,5 +85,5 @@ def _fingerprint(run: Path) -> tuple[str, int]:
     summary = read_summary(run)
     found = summary.get(FINGERPRINT), summary.get("test data")
     if not (isinstance(found[0], str) and isinstance(found[1], int)):
-        raise InputError(f"{place} does not say on which data the run was evaluated; make it anew: pyrovae evaluate {run}")
+        raise InputError(f"{place} does not say on which data the run was evaluated; make it again: pyrovae evaluate {run}")
     return found[0], found[1]

@@ -69,7 +69,7 @@ def _entries(name: str) -> Iterator[str]:
     found = {room: parts[name] for room, parts in catalogue().items() if name in parts}
     if not found:
         names = sorted({name for parts in catalogue().values() for name in parts})
-        raise InputError(f"{name!r} is no part; {nearest(name, names, 'there are')}")
+        raise InputError(f"{name!r} is not a part; {nearest(name, names, 'there are')}")
     for room, part in found.items():
         heading = f"pyrovae.{room}.{name}({', '.join(_arguments(part))})"
         yield f"{heading}\n{'-' * len(heading)}\n\n{_readable(inspect.getdoc(part) or '')}\n\n{_how(room, name)}\n"

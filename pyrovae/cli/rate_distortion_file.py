@@ -37,7 +37,7 @@ def read(runs: Mapping[str, Path], number: int) -> RateDistortion:
     if len({*draws.values()}) > 1:
         raise InputError(
             f"rate and distortion are of {', '.join(f'{draws[name]} draws in {run}' for name, run in runs.items())}; make "
-            "them anew: pyrovae evaluate RUN"
+            "them again: pyrovae evaluate RUN"
         )
     rates, distortions = ({name: getattr(part, kind) for name, part in found.items()} for kind in ("rate", "distortion"))
     return RateDistortion(rates, distortions, next(iter(draws.values())))
@@ -68,5 +68,5 @@ def read_plane(path: Path, number: int) -> Numbers:
         if not (np.isfinite(rate).all() and np.isfinite(distortion).all()):
             raise ValueError("it holds NaN or infinity")
     except Exception as error:  # damage ends in errors of a dozen types, from zlib's to the tokeniser's
-        raise InputError(f"{path} cannot be read ({error}); make it anew: pyrovae evaluate {path.parent}") from error
+        raise InputError(f"{path} cannot be read ({error}); make it again: pyrovae evaluate {path.parent}") from error
     return Numbers(rate, distortion, int(draws))

@@ -37,7 +37,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         _require_numbers(f"line {number} of {path}", row, DRAWN, "copy the run again")
         if row.get("epoch") is None:
-            raise InputError(f"line {number} of {path} does not say which epoch it is of; copy the run again")
+            raise InputError(f"line {number} of {path} has no number under 'epoch'; copy the run again")
     return rows
 
 
@@ -52,7 +52,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     Raises:
         InputError: where it cannot be read, or holds something else.
     """
-    remedy = f"make it anew: pyrovae evaluate {run}"
+    remedy = f"make it again: pyrovae evaluate {run}"
     found = read_numbers(run / "summary.json")
     for name, value in found.items():
         if len(name) > LONGEST or not (value is None or isinstance(value, str) or is_number(value)):
@@ -67,7 +67,7 @@ def read_numbers(path: Path) -> dict[str, Any]:
     Raises:
         InputError: where it cannot be read.
     """
-    return read_json(path, remedy=f"make it anew: pyrovae evaluate {path.parent}")
+    return read_json(path, remedy=f"make it again: pyrovae evaluate {path.parent}")
 
 
 def _require_numbers(name: str, found: dict[str, Any], keys: Iterable[str], remedy: str) -> None:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from pyrovae.cli.output_path import require_folder
 from pyrovae.cli.reopened import divide
 from pyrovae.cli.report_contents import contents
 from pyrovae.errors import InputError
@@ -45,5 +46,4 @@ def _parser() -> Parser:
 def _check_writable(output: Path) -> None:
     if output.is_dir():
         raise InputError(f"--output is {output}, a folder; expected a file, such as {output / 'report.html'}")
-    if not output.parent.is_dir():
-        raise InputError(f"{output.parent} is no folder; expected one to write {output.name} in: make it first")
+    require_folder(output)

@@ -55,5 +55,5 @@ def _require_the_same(former: Namespace, now: Namespace, run: Path) -> None:
         if value != before.get(name) and not any(fnmatchcase(name, pattern) for pattern in may_change):
             raise InputError(
                 f"{name} is {value!r}, and was {before.get(name)!r} in {run}, which goes on as it began; leave it out, or "
-                "train anew in another folder"
+                "train in another folder"
             )

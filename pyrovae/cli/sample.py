@@ -10,6 +10,7 @@ from torch import Tensor
 from pyrovae.cli.drawing import draw
 from pyrovae.cli.figures import are_pictures
 from pyrovae.cli.generation import generate, labels_in_turn
+from pyrovae.cli.output_path import require_folder
 from pyrovae.errors import InputError
 from pyrovae.experiment import load
 from pyrovae.experiment.parser import ActionYesNo, NonNegativeInt, Parser, PositiveInt, add_trust, make_parser, parse
@@ -81,8 +82,7 @@ def _with_suffix(path: Path) -> Path:
 
 
 def _check_free(paths: list[Path], overwrite: bool) -> None:
-    if not paths[0].parent.is_dir():
-        raise InputError(f"{paths[0].parent} is no folder; expected one to write {paths[0].name} in: make it first")
+    require_folder(paths[0])
     for path in paths:
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists; name another file with --output, or replace it with --overwrite")

@@ -81,7 +81,7 @@ def meet(store: Store, rank: int, size: int) -> Store:
     until = monotonic() + patience
     while (met := store.add(f"{place}/met", 0)) < len(others):
         if monotonic() > until:
-            raise InputError(f"{met + 1} of {size} processes met within {patience:.0f} s; look at what the others said")
+            raise InputError(f"{met + 1} of {size} processes met within {patience:.0f} s; see the logs of the other ranks")
         for said in others:
             if store.check([said]):
                 store.set(f"go/{store.get(said).decode()}", place)

@@ -45,7 +45,7 @@ class PythonReads(TorchFunctionMode):
             return _one_hot(*args, **(kwargs or {}))
         self.looks += func in READINGS
         if self.looks > self._most:
-            raise NotRecordedError("another number in the place of one that Python reads makes a loop go on")
+            raise NotRecordedError("a loop in Python does not end where another number stands for one that it reads")
         if func not in READINGS - {Tensor.__bool__, Tensor.tolist}:
             return func(*args, **(kwargs or {}))
         number = next(self._known, None)

@@ -62,7 +62,7 @@ class Array(Data):
 
 def _open(path: Path, in_memory: bool | None) -> tuple[Source, Tensor | None]:
     if not path.is_file():
-        raise InputError(f"{path.absolute()} is not there, or is no file; expected a .npy or .npz: check the path")
+        raise InputError(f"{path.absolute()} is missing, or is not a file; expected a .npy or .npz: check the path")
     with path.open("rb") as file:
         start = file.read(6)
     if start == b"\x93NUMPY":

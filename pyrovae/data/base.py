@@ -68,7 +68,10 @@ class Data(ABC):
         if in_memory is None:
             in_memory = 4 * math.prod(source.shape) <= memory_limit
         if missing and not in_memory:
-            raise InputError("missing numbers are found in data that are in memory; pass in_memory=True")
+            raise InputError(
+                "missing is true and in_memory is false; expected data in memory, where missing numbers are found: pass "
+                "in_memory=True"
+            )
         given = {}
         if missing:
             source, given["mask"] = _filled(source)

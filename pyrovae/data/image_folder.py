@@ -20,7 +20,7 @@ def find_images(folder: Path) -> tuple[list[Path], Tensor | None]:
         InputError: for a folder that is missing, holds no images, or holds some beside subfolders of images.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder.absolute()} is not there, or is no folder; expected a folder of images: check the path")
+        raise InputError(f"{folder.absolute()} is missing, or is not a folder; expected a folder of images: check the path")
     paths = _images(folder)
     classes = [path.relative_to(folder).parts[0] for path in paths if path.parent != folder]
     _check_one_layout(folder, len(paths) - len(classes), len(classes))

@@ -83,7 +83,7 @@ def _read(root: Path, name: str, download: bool) -> tuple[np.ndarray, np.ndarray
 def _provide(root: Path, name: str, download: bool) -> None:
     missing = [file for file in files if not (root / name / "raw" / file).is_file()]
     if missing and not download:
-        raise _absence(root, name, missing, "download=False forbids to fetch them")
+        raise _absence(root, name, missing, "download=False keeps them from being fetched")
     if missing:
         try:
             _download(root, name, missing)

@@ -49,7 +49,7 @@ def _cut(order: np.ndarray, validation: int, test: int, cause: str) -> Partition
     train = len(order) - validation - test
     if min(train, validation, test) < 1:
         raise InputError(
-            f"{cause} leave {train} of {len(order)} data for training, {validation} for validation and {test} for "
-            f"testing; expected at least one in each: change the sizes of the parts or bring more data"
+            f"{cause} split {len(order)} data into train={train}, validation={validation} and test={test}; expected at "
+            f"least one in each: change the sizes of the parts, or pass more data"
         )
     return Partition(*np.split(order, [train, train + validation]))

@@ -24,6 +24,12 @@ def family(kind: Kind) -> Callable[..., Any]:
     return _families[kind]
 
 
+def require_transforms(transforms: int, without: str) -> None:
+    """Raise an InputError for a flow of no transform; ``without`` says what stands for it."""
+    if transforms < 1:
+        raise InputError(f"transforms is {transforms}; expected at least 1: {without} without one")
+
+
 class FlowDistribution(ZukoToPyro):
     """The distribution of vectors that a flow of zuko makes, with its event dimension stated."""
 

@@ -45,7 +45,7 @@ def require_uncoupled(call: Call, other: Call, modules: list[nn.Module]) -> None
     for (_, name, term), (_, _, changed) in zip(weights.terms(), others.terms(), strict=True):
         if not is_close(term[:, 1:], changed[:, 1:]):
             raise InputError(
-                f"the density of site {name!r} of a datum depends on the other data of its batch, so that it is no density "
-                "of that datum; does a network attend, or normalise, across the batch? Let it do so within a datum, along "
-                "an axis that is counted from the right (batch_first=True for attention)"
+                f"the density of site {name!r} of a datum depends on the other data of its batch; expected one that depends "
+                "on that datum alone: let networks attend and normalise within a datum, along an axis that is counted from "
+                "the right (batch_first=True for attention)"
             )

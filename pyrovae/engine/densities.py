@@ -23,7 +23,7 @@ def density_of(site: Site) -> Tensor:
     except (NotImplementedError, KeyError) as error:  # torch's and Pyro's ways of having no inverse
         raise InputError(
             f"site {site['name']!r} has no density at values that it was given ({error}); take a flow that can be inverted, "
-            'or an estimator that needs none: "reparameterized"'
+            'or estimator="reparameterized", which needs none'
         ) from error
 
 

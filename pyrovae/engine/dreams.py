@@ -37,8 +37,8 @@ def dream(call: Call) -> tuple[Call, Trace]:
     for site in density_sites(prune_subsample_sites(draws)):
         if site["name"] not in drawn:
             raise InputError(
-                f"the guide draws {site['name']!r}, which is no latent site of the model, so that its density at what the "
-                "model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
+                f"the guide draws {site['name']!r}, which is not a latent site of the model, so that its density at what "
+                "the model dreams is not known; take an objective that dreams nothing, such as ELBO, IWAE or VIMCO"
             )
     return awake, draws
 
@@ -47,14 +47,14 @@ def _require_simple(observed: list[Site], args: tuple) -> None:
     names = ", ".join(repr(site["name"]) for site in observed)
     if len(observed) != 1 or isinstance(observed[0]["fn"], dist.Unit):
         raise InputError(
-            f"the model observes {names}; to dream data it must observe one site, and no pyro.factor, so that what it draws "
-            "there can be handed to the guide"
+            f"the model observes {names}; expected one observed site and no pyro.factor, so that what the model draws there "
+            "can be handed to the guide"
         )
     x, seen = (args or [None])[0], observed[0]["infer"]["obs"]
     if seen is not x and not _is_same(seen, x):
         raise InputError(
-            f"the model observes at {names} something else than what it is called with, so that what it dreams there cannot "
-            "be handed to the guide in the place of x; observe x itself: pyro.sample(..., obs=x)"
+            f"the model observes at {names} something else than its argument x; expected x itself, so that what the model "
+            "draws there can be handed to the guide instead of x: pyro.sample(..., obs=x)"
         )
 
 

@@ -23,7 +23,7 @@ def require_match(model: Trace, guide: Trace) -> None:
     for name in sorted(latents - proposed.keys()):
         raise InputError(
             f"latent site {name!r} of the model is missing in the guide (which has {sorted(proposed) or 'none'}); "
-            f"sample it in the guide, or observe it in the model{_or_sum(model.nodes[name])}"
+            f"sample it there, pyro.sample({name!r}, ...), or observe it in the model{_or_sum(model.nodes[name])}"
         )
     for name in sorted(proposed.keys() - latents - auxiliary):
         raise InputError(

@@ -23,9 +23,7 @@ def _shapes_wanted() -> Iterator[None]:
     except ValueError as error:
         if "uninitialized parameter" not in str(error):
             raise
-        raise InputError(
-            "a network has parameters without a shape, which its first call will give them; run it once on a batch before"
-        ) from error
+        raise without_shape("a network") from error
 
 
 class PlatesCache:

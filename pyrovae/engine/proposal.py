@@ -57,9 +57,9 @@ def _require_dimensions(drawn: list[Site], latents: list[Site], points: list[Sit
     beside = [site for site in drawn if site["name"] not in names and is_discrete(site) == discrete]
     if proposed > wanted and beside:
         raise InputError(
-            f"{what} cannot be had: site {beside[0]['name']!r} of the guide is drawn and is no latent of the model, so that "
-            "the mean weight is not p(x); sum it out in the guide, or sample it in the model too, from its distribution "
-            "given the latents"
+            f"{what} is not available: site {beside[0]['name']!r} of the guide is auxiliary, no latent site of the "
+            "model, so that the mean weight is not p(x); sum it out in the guide, or sample it in the model too, from its "
+            "distribution given the latents"
         )
     if proposed < wanted and points:
         raise InputError(_no_proposal(what, points[0], "a Delta, which makes more numbers than were drawn for it"))
@@ -67,8 +67,8 @@ def _require_dimensions(drawn: list[Site], latents: list[Site], points: list[Sit
 
 def _no_proposal(what: str, site: Site, why: str) -> str:
     return (
-        f"{what} cannot be had: site {site['name']!r} of the guide is {why}, so that the mean weight is not p(x); draw it "
-        "from a distribution with a density (AutoNormal in the place of AutoDelta), or make it a parameter of the model"
+        f"{what} is not available: site {site['name']!r} of the guide is {why}, so that the mean weight is not p(x); draw "
+        "it from a distribution with a density (AutoNormal in the place of AutoDelta), or make it a parameter of the model"
     )
 
 
@@ -103,7 +103,7 @@ def _require_own_density(site: Site, weights: LogWeights, what: str) -> None:
     if apart.any():
         family = type(base_distribution(site["fn"])).__name__
         raise InputError(
-            f"{what} cannot be had: site {site['name']!r} of the guide ({family}) states "
+            f"{what} is not available: site {site['name']!r} of the guide ({family}) states "
             f"another density for {int(apart.sum())} of its {apart.numel()} draws than for the same values (by up to "
             f"{(density - stated).abs().max():.3g} nats): they are not draws of that density; take another flow, such as "
             "a neural spline flow"

@@ -101,5 +101,5 @@ def require_same(program: str, again: Tensor, before: Tensor) -> None:
     raise RunTwiceError(
         f"{program}, run again at the same draws, has other densities (they differ by {difference:.3g} nats): it is random "
         "beyond its sample sites (dropout?), or counts the batch (batch normalisation?), and this estimator runs it twice; "
-        'call eval() on that layer, or take an estimator that runs it once: "reparameterized"'
+        'call eval() on that layer, or take estimator="reparameterized", which runs it once'
     )

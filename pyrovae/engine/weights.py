@@ -90,7 +90,7 @@ class LogWeights:
         if self.rescaled:
             raise InputError(
                 f"site {self.rescaled[0]!r} carries a scale of its own (poutine.scale, or a subsampled plate inside the "
-                f"data plate), so that exp(log w) is no ratio of densities; {what} needs unscaled densities: "
+                f"data plate), so that exp(log w) is not a ratio of densities; {what} needs unscaled densities: "
                 "remove the scale, or use ELBO, which is linear in it"
             )
 
@@ -105,7 +105,7 @@ class LogWeights:
     def require_latents_alone(self, why: str) -> None:
         """Raise an InputError where the guide draws something beside the latents of the model, so that ``why``."""
         if beside := sorted(set(self.proposal_terms) - set(self.latent_terms)):
-            raise InputError(f"site {beside[0]!r} of the guide is no latent site of the model, so that {why}")
+            raise InputError(f"site {beside[0]!r} of the guide is not a latent site of the model, so that {why}")
 
     def require_proper_priors(self, why: str, remedy: str) -> None:
         """Raise an InputError for a latent whose prior is improper, so that ``why``."""
@@ -129,7 +129,7 @@ def _sum(terms: Mapping[str, Tensor]) -> Tensor:
 def _not_a_number(program: str, name: str, term: Tensor) -> str:
     datum = int(term.isnan().any(0).nonzero()[0])
     return (
-        f"the log density of site {name!r} in the {program} is not a number for {int(term.isnan().sum())} of "
+        f"the log density of site {name!r} in the {program} is NaN for {int(term.isnan().sum())} of "
         f"{term.numel()} weights (the first at datum {datum}); look at the parameters of its distribution and at its "
         "value there: a smaller learning rate or a lower bound on scales is the usual remedy"
     )

@@ -12,7 +12,7 @@ from pyrovae.data import Data
 from pyrovae.errors import InputError
 from pyrovae.experiment.guard import guarded
 from pyrovae.experiment.parser import Namespace, Parser, make_parser
-from pyrovae.experiment.settings import parse_settings, read_settings
+from pyrovae.experiment.settings import REMEDY, parse_settings, read_settings
 from pyrovae.objectives import Objective
 from pyrovae.vae import VAE
 
@@ -64,7 +64,7 @@ def vae_maker(
     parser.add_class_arguments(VAE, "model")
     model = read_settings(config, source, trust).get("model")
     if not isinstance(model, dict):
-        raise InputError(f"{source} does not describe a model; expected what `pyrovae train` wrote: copy the run again")
+        raise InputError(f"{source} does not describe a model; {REMEDY}")
     parsed = parse_settings(parser, {"model": {**model, "event_shape": list(event_shape)}}, source, trust)
     return partial(_build_guarded, parser, parsed, source, trust)
 

@@ -14,6 +14,8 @@ from pyrovae.untrusted.plain_yaml import read_yaml, require_plain_string
 
 _orders = {"config", "print_config", "help"}
 """Words that make the parser act, where a setting would stand."""
+REMEDY = "expected what `pyrovae train` wrote: copy the run again"
+"""For the errors of settings that nobody edits by hand."""
 
 
 def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def read_settings(text: str, source: Path, trust: Sequence[str] = ()) -> dict[st
     with _as_input_error(source):
         settings = read_yaml(text)
     if not isinstance(settings, dict) or _orders & settings.keys():
-        raise InputError(f"{source} does not hold settings; expected what `pyrovae train` wrote: copy the run again")
+        raise InputError(f"{source} does not hold settings; {REMEDY}")
     _look_at(settings, source, trust)
     return settings
 
@@ -49,9 +51,7 @@ def parse_settings(
         try:
             parsed = parser.parse_object(settings)
         except (Exception, SystemExit) as error:  # what no one wrote ends in errors of a dozen types
-            raise InputError(
-                f"{source} cannot be used ({_one_line(error)}); expected what `pyrovae train` wrote: copy the run again"
-            ) from error
+            raise InputError(f"{source} cannot be used ({_one_line(error)}); {REMEDY}") from error
         return parser.parse_args([*argv], namespace=parsed) if argv else parsed
 
 

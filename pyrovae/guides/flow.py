@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import pyro.distributions as dist
 from torch import Tensor
 
-from pyrovae.distributions.flow import FlowDistribution, Kind, family, zuko
-from pyrovae.errors import InputError
+from pyrovae.distributions.flow import FlowDistribution, Kind, family, require_transforms, zuko
 from pyrovae.guides.guide import Guide
 from pyrovae.networks import Build, Shape
 
@@ -55,8 +54,7 @@ class Flow(Guide):
         context_dim: int = 64,
     ) -> None:
         build = family(kind)
-        if transforms < 1:
-            raise InputError(f"transforms is {transforms}; expected at least 1: DiagonalNormal is the proposal without one")
+        require_transforms(transforms, "DiagonalNormal is the proposal")
         self.context_dim = context_dim
         super().__init__(event_shape, latent_dim, encoder)
         steps = build(latent_dim, context_dim, transforms=transforms, hidden_features=hidden)

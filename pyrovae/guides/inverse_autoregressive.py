@@ -6,8 +6,7 @@ import pyro.distributions as dist
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pyrovae.distributions.flow import FlowDistribution, zuko
-from pyrovae.errors import InputError
+from pyrovae.distributions.flow import FlowDistribution, require_transforms, zuko
 from pyrovae.guides.guide import Guide
 from pyrovae.networks import Build, Shape
 
@@ -50,8 +49,7 @@ class InverseAutoregressive(Guide):
         hidden: Sequence[int] = (64, 64),
         context_dim: int = 64,
     ) -> None:
-        if transforms < 1:
-            raise InputError(f"transforms is {transforms}; expected at least 1: DiagonalNormal is the proposal without one")
+        require_transforms(transforms, "DiagonalNormal is the proposal")
         self.context_dim = context_dim
         super().__init__(event_shape, latent_dim, encoder)
         self.steps = zuko.flows.MAF(latent_dim, context_dim, transforms=transforms, hidden_features=hidden).transform

@@ -41,9 +41,7 @@ class LowRankNormal(Guide):
 
     def __init__(self, event_shape: Shape, latent_dim: int, encoder: Build, rank: int = 2) -> None:
         if rank < 1:
-            raise InputError(
-                f"rank is {rank}; expected at least 1: DiagonalNormal has a covariance of rank 0 beside its diagonal"
-            )
+            raise InputError(f"rank is {rank}; expected at least 1: for rank 0 take DiagonalNormal")
         self.rank = rank
         super().__init__(event_shape, latent_dim, encoder)
 

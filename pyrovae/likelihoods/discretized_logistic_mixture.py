@@ -46,7 +46,7 @@ class DiscretizedLogisticMixture(Likelihood):
         if components < 1:
             raise InputError(f"components is {components}; expected at least 1")
         if not scale > 1e-3 or math.isinf(scale):
-            raise InputError(f"scale is {scale}; expected a finite number above 0.001, the least scale")
+            raise InputError(f"scale is {scale}; expected a finite number above 0.001, the smallest scale")
         self.components = components
         self.levels = checked_levels(levels)
         self.scale = scale

@@ -33,7 +33,7 @@ class StudentT(LocationScale):
     def __init__(self, event_shape: Shape, scale: float = 1.0, learned: ScaleOf = "fixed", df: float = 5.0) -> None:
         super().__init__(event_shape, scale, learned)
         if not df > 1.0 or math.isinf(df):
-            raise InputError(f"df is {df}; expected a finite number above 1: Normal is the limit of many")
+            raise InputError(f"df is {df}; expected a finite number above 1: for df without bound take Normal")
         self.register_buffer("df", torch.tensor(float(df)), persistent=False)
 
     def around(self, loc: Tensor, scale: Tensor) -> dist.TorchDistribution:

@@ -64,7 +64,7 @@ class ConditionalNetwork(Network):
 def require_rows(context: Tensor | None, size: int) -> None:
     """Raise an InputError where there is not one context a datum."""
     if context is not None and len(context) != size:
-        raise InputError(f"c has {len(context)} rows and there are {size} data; expected one context a datum")
+        raise InputError(f"c has {len(context)} rows and there are {size} data; expected one context per datum")
 
 
 def output(network: nn.Module, x: Tensor, context: Tensor | None) -> Tensor:

@@ -187,4 +187,4 @@ def _require_groups(free_bits: float, free_bits_per: str, analytic_kl: bool | No
 def _require_not_negative(**numbers: float) -> None:
     for name, number in numbers.items():
         if not number >= 0:
-            raise InputError(f"{name} is {number}; expected a number that is not negative, 0 for none")
+            raise InputError(f"{name} is {number}; expected a number of at least 0, where 0 is none")

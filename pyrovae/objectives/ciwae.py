@@ -32,7 +32,7 @@ class CIWAE(WeightBound):
 
     def __init__(self, beta: float = 0.5, num_particles: int = 5, estimator: Estimator = "reparameterized") -> None:
         if not 0.0 <= beta <= 1.0:
-            raise InputError(f"beta is {beta}; expected a number from 0, which is IWAE, to 1, which is the ELBO")
+            raise InputError(f"beta is {beta}; expected a number from 0 (IWAE) to 1 (ELBO)")
         super().__init__(num_particles, estimator)
         self.beta = beta
         self._elbo, self._iwae = ELBO(num_particles), IWAE(num_particles)

@@ -45,10 +45,10 @@ class ReweightedWakeSleep(Objective):
     def __init__(self, num_particles: int = 5, insomnia: float = 1.0) -> None:
         super().__init__(num_particles)
         if not 0.0 <= insomnia <= 1.0:
-            raise InputError(f"insomnia is {insomnia}; expected a number from 0, which is sleep alone, to 1, which is none")
+            raise InputError(f"insomnia is {insomnia}; expected a number from 0 (sleep phase only) to 1 (no sleep phase)")
         if num_particles == 1 and insomnia > 0.0:
             raise InputError(
-                "num_particles is 1, and the weight of a single draw is 1 whatever it is worth; the wake phase of the guide "
+                "num_particles is 1, and the normalised weight of a single draw is always 1; the wake phase of the guide "
                 "needs at least 2: take more, or insomnia=0"
             )
         self.insomnia = insomnia

@@ -26,6 +26,9 @@ from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.reparameterization import require_reparameterized
 from pyrovae.objectives.weight_bound import counted
 
+SAMPLING = 'VIMCO, ReweightedWakeSleep or ELBO(estimator="score_function")'
+"""The objectives that sample a discrete site of the guide, for the remedies of errors."""
+
 
 class Stratified(Objective):
     """A bound made of the log weights and the shares of stratified draws; subclasses say which.
@@ -75,8 +78,8 @@ class Stratified(Objective):
         if not site["is_observed"] and base.has_enumerate_support and not fn.has_enumerate_support:
             raise InputError(
                 f"site {site['name']!r} of the guide is a vector of choices, each a {type(base).__name__}, and "
-                f"{type(self).__name__} goes through the outcomes of one choice a datum; make it one Categorical over all "
-                'combinations, or take VIMCO, ReweightedWakeSleep or ELBO(estimator="score_function"), which draw it'
+                f"{type(self).__name__} enumerates the outcomes of one choice per datum; make it one Categorical over all "
+                f"combinations, or take {SAMPLING}, which sample it"
             )
 
     def _log_shares(self, weights: LogWeights) -> Tensor:
@@ -88,8 +91,8 @@ class Stratified(Objective):
         this = type(self).__name__
         if len(choices) > 1:
             raise InputError(
-                f"the guide has a mixture or a discrete site at each of {', '.join(map(repr, choices))}, and {this} goes "
-                "through the outcomes of one; take an objective that draws them, or a guide with one of them"
+                f"the guide has a mixture or a discrete site at each of {', '.join(map(repr, choices))}, and {this} "
+                f"enumerates the outcomes of one; take {SAMPLING}, which sample them, or a guide with one of them"
             )
         ((name, site),) = choices.items()
         log_probabilities = _log_probabilities(site)
@@ -97,13 +100,13 @@ class Stratified(Objective):
         if particles % outcomes:
             raise InputError(
                 f"num_particles is {particles}, and site {name!r} of the guide has {outcomes} outcomes; {this} gives each "
-                "as many particles: take a multiple"
+                f"as many particles: take a multiple of {outcomes}"
             )
         shares = _in_turn(log_probabilities, log_probabilities.dim() - 1) + math.log(outcomes / particles)
         if shares.numel() != weights.total.numel():
             raise InputError(
                 f"site {name!r} of the guide is in a plate within the data plate, so that a datum has several outcomes at "
-                "once; take an objective that draws them"
+                f"once; take {SAMPLING}, which sample them"
             )
         return shares.reshape(weights.total.shape)
 
@@ -212,8 +215,8 @@ def _outcomes(site: Site) -> Tensor:
         return site["fn"].enumerate_support()
     except NotImplementedError as error:  # a Binomial with another number of trials for each datum, say
         raise InputError(
-            f"the outcomes of site {site['name']!r} of the guide cannot be gone through: {str(error).partition(chr(10))[0]} "
-            'Take an objective that draws them, VIMCO, ReweightedWakeSleep or ELBO(estimator="score_function")'
+            f"the outcomes of site {site['name']!r} of the guide cannot be enumerated ({str(error).partition(chr(10))[0]}); "
+            f"take {SAMPLING}, which sample them"
         ) from error
 
 

@@ -33,7 +33,7 @@ class VIMCO(PowerMean):
 
     def __init__(self, num_particles: int = 5) -> None:
         if num_particles == 1:
-            raise InputError("num_particles is 1; VIMCO needs at least 2, since each is judged by the others")
+            raise InputError("num_particles is 1; VIMCO needs at least 2, since the baseline of each is made of the others")
         super().__init__(1, num_particles, "score_function")
 
     @property

@@ -7,8 +7,7 @@ from functools import partial
 import pyro
 from torch import Tensor
 
-from pyrovae.distributions.flow import FlowDistribution, Kind, family
-from pyrovae.errors import InputError
+from pyrovae.distributions.flow import FlowDistribution, Kind, family, require_transforms
 from pyrovae.networks import Shape
 from pyrovae.priors.prior import Prior, Proposal
 
@@ -45,8 +44,7 @@ class Flow(Prior):
     def __init__(self, latent_dim: int, kind: Kind = "maf", transforms: int = 3, hidden: Sequence[int] = (64, 64)) -> None:
         super().__init__(latent_dim)
         build = family(kind)
-        if transforms < 1:
-            raise InputError(f"transforms is {transforms}; expected at least 1: StandardNormal is the prior without one")
+        require_transforms(transforms, "StandardNormal is the prior")
         self._build = partial(build, latent_dim, transforms=transforms, hidden_features=hidden)
         self.flow = self._build()
         self.conditional = False

@@ -94,11 +94,22 @@ def read_sealed(path: Path) -> dict[str, Any]:
     found = read_text(path, JSON)
     content = parse_json(found, str(path))
     if SEAL not in content:
-        raise InputError(f"{path} is not a file of this library; copy the run again, or train again")
+        raise not_ours(path, "sealed file")
     del content[SEAL]
     if sealed(content) != found.encode():
         raise corrupt(path)
     return content
+
+
+def not_ours(path: Path, kind: str = "manifest") -> InputError:
+    """The error of a file that this library did not write."""
+    return InputError(f"{path} is not a {kind} of this library; copy the run again, or train again")
+
+
+def require_format(path: Path, manifest: dict[str, Any], version: int) -> None:
+    """Raise an InputError for a manifest of another version of the format."""
+    if manifest.get("format") != version:
+        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {version}: update pyrovae")
 
 
 def corrupt(path: Path) -> InputError:

@@ -139,7 +139,7 @@ def checked_checkpoint(folder: Path, which: str) -> Path:
     for name, expected in digests.items():
         file = checkpoint / name
         if not file.is_file() or file.is_symlink():
-            raise InputError(f"{file} is missing; the run is incomplete: copy it again, or train again")
+            raise InputError(f"{file} is missing; {remedy}")
         if digest_of_file(file) != expected:
             raise corrupt(file)
     return checkpoint
@@ -154,7 +154,7 @@ def read_manifest(folder: Path, which: str) -> dict[str, Any]:
     expected = {"format", "epoch", "batches", "sha256", "metrics"}
     files = {"weights.safetensors", "training.pt"}
     if set(manifest) != expected or not isinstance(manifest["sha256"], dict) or set(manifest["sha256"]) != files:
-        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
+        raise not_ours(path)
     return manifest
 
 

@@ -54,7 +54,7 @@ def check_results(run: Path, *names: str) -> None:
     known = _digests(run)
     for name in sorted(names or {*known, *found}):
         if name not in known or name not in found:
-            raise InputError(f"{run / name} is {'missing' if name in known else 'not of the last evaluation'}; {remedy}")
+            raise InputError(f"{run / name} is {'missing' if name in known else 'not in results.json'}; {remedy}")
         if digest_of_file(run / name) != known[name]:
             raise corrupt(run / name)
 

@@ -125,7 +125,7 @@ def _given(values: Any, name: str, expected: int) -> Tensor:
     column: Any = _column(values, f"data[{name!r}]")
     if len(column) != expected:
         raise InputError(
-            f"data[{name!r}] has {len(column)} rows and data['x'] has {expected}; expected one a datum. {_same(name)}"
+            f"data[{name!r}] has {len(column)} rows and data['x'] has {expected}; expected one per datum. {_same(name)}"
         )
     return column
 
@@ -187,7 +187,7 @@ def _item(item: Any) -> tuple[Tensor, dict[str, Tensor]]:
     if isinstance(item, Mapping):
         given = {name: value for name, value in item.items() if name != "x"}
         for name in (name for name, value in given.items() if not isinstance(value, Tensor)):
-            raise InputError(f"the items of the data set have {name!r} that is no number or tensor. {_same(name)}")
+            raise InputError(f"the items of the data set have {name!r} that is neither a number nor a tensor. {_same(name)}")
         return item["x"], given
     return (item[0] if isinstance(item, list | tuple) else item), {}
 

@@ -76,10 +76,15 @@ class StateSnapshot:
 def _require_shapes(module: nn.Module) -> None:
     own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
     if any(is_lazy(value) for value in own):
-        raise InputError(
-            f"{type(module).__name__} has parameters without a shape, which its first call will give them; run the network "
-            "once on a batch before"
-        )
+        raise without_shape(type(module).__name__)
+
+
+def without_shape(network: str) -> InputError:
+    """The error of a lazy network that was not called yet."""
+    return InputError(
+        f"{network} has parameters without a shape, which its first call gives them; expected a network that was called: "
+        "call it once on a batch, network(x)"
+    )
 
 
 def attributes(module: nn.Module) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Seeds:
         if isinstance(seed, int | np.integer):
             return cls(int(seed))
         if len(seed) != number:
-            raise InputError(f"there are {len(seed)} seeds and {number} data; expected one number for all, or one a datum")
+            raise InputError(f"there are {len(seed)} seeds and {number} data; expected one for all data, or one per datum")
         return cls([int(each) for each in seed])
 
     @property

@@ -42,8 +42,8 @@ class Budget(TorchDispatchMode):
         self._left -= LEAST + _new_bytes(func, args, kwargs)
         if self._left < 0:
             raise InputError(
-                f"{self._source} describes a pair of far more numbers than its weights are, which have {self._held:,} "
-                "bytes; expected the settings that it was trained with: copy the run again"
+                f"{self._source} describes a pair that is far larger than its weights, which have {self._held:,} bytes; "
+                "expected the settings that it was trained with: copy the run again"
             )
         return func(*args, **kwargs)
 

@@ -63,7 +63,9 @@ def _load(path: Path) -> Image.Image:
     except InputError:
         raise
     except Exception as error:  # damage ends in errors of a dozen types
-        raise InputError(f"{path} cannot be read ({error}); expected a whole image: repair or remove it") from error
+        raise InputError(
+            f"{path} cannot be read ({error}); expected a whole image ({', '.join(FORMATS)}): repair or remove it"
+        ) from error
     if image.mode[0] in "IF":
         raise InputError(
             f"{path} has more than 8 bits a channel (mode {image.mode}); expected 8: convert the images, or save them "

@@ -39,7 +39,7 @@ def read_numbers(path: Path, group: str, arrays: Iterable[str], attributes: Iter
         with h5py.File(file, "r") as content:
             found = _own(content, group)
             if not isinstance(found, h5py.Group):
-                raise ValueError(f"{group!r} is no group")
+                raise ValueError(f"{group!r} is not a group")
             return Numbers(
                 {name: _array(found, name, size) for name in arrays if name in found},
                 {name: _attribute(found, name) for name in attributes if name in found.attrs},
@@ -56,9 +56,9 @@ def _own(group: h5py.Group, name: str) -> Any:
 def _array(group: h5py.Group, name: str, size: int) -> np.ndarray:
     found = _own(group, name)
     if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf":
-        raise ValueError(f"{name!r} is no array of numbers")
+        raise ValueError(f"{name!r} is not an array of numbers")
     if found.external or found.is_virtual:
-        raise ValueError(f"{name!r} lies in another file")
+        raise ValueError(f"{name!r} is a virtual or external array, which lies in another file")
     if found.shape is None or found.size * found.dtype.itemsize > max(FREE, RATIO * size):
         raise ValueError(f"{name!r} claims the shape {found.shape}, of which the file holds nothing")
     return found[()]
@@ -67,5 +67,5 @@ def _array(group: h5py.Group, name: str, size: int) -> np.ndarray:
 def _attribute(group: h5py.Group, name: str) -> np.ndarray:
     found = group.attrs.get_id(name)
     if found.dtype.kind not in "iuf" or np.prod(found.shape, dtype=float) > LONGEST:
-        raise ValueError(f"the attribute {name!r} is no number")
+        raise ValueError(f"the attribute {name!r} is not a number")
     return np.asarray(group.attrs[name]).reshape(-1)

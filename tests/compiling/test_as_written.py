@@ -1,6 +1,5 @@
 """Training leaves programs as they were written, modes, buffers and state, and says before it begins what would fail."""
 
-import re
 from functools import partial
 
 import numpy as np
@@ -8,13 +7,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused, warned
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.checkpoint import checkpoint
 
 import pyrovae
-from pyrovae import ELBO, IWAE, InputError
+from pyrovae import ELBO, IWAE
 from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.engine.particles import ParticlesInTurnWarning
 from pyrovae.training import EvaluationModeWarning
@@ -73,7 +73,7 @@ class TestModes:
     def test_a_frozen_layer_stays_frozen_and_is_named_once(self):
         pair = Pair()
         pair.encoder[1].eval()
-        with pytest.warns(EvaluationModeWarning, match=re.escape("stay in it: others.0.1; ")) as told:
+        with warned("others.0.1", "train()", category=EvaluationModeWarning) as told:
             pair.fit(epochs=2, validation=pair.x)
         assert len(told) == 1
         assert pair.encoder[1].num_batches_tracked == 0
@@ -88,7 +88,7 @@ class TestModes:
 
     def test_the_remedy_of_an_estimator_that_runs_a_guide_twice_can_be_followed(self):
         pair = Pair(nn.Dropout(0.5))
-        with pytest.raises(InputError, match=r"call eval\(\) on that layer"):
+        with refused("eval()", 'estimator="reparameterized"'):
             pair.fit(objective=IWAE(2, "stl"))
         pair.encoder[1].eval()
         with pytest.warns(EvaluationModeWarning):
@@ -125,7 +125,7 @@ class TestWhatPythonRemembers:
         ("layer", "named"), [(Counting(True), "Counting.calls"), (Replacing(), "Replacing.mean")], ids=["number", "tensor"]
     )
     def test_it_is_no_recordings_to_know(self, layer, named, unfused):
-        with pytest.warns(NotCompiledWarning, match=f"{named} is another each time.*must be a buffer"):
+        with warned(named, "buffer", category=NotCompiledWarning):
             Pair(layer).fit(compile=True)
 
     def test_a_number_that_does_not_matter_is_no_hindrance(self, unfused):
@@ -144,9 +144,9 @@ class Several(nn.Module):
 
 
 class TestBeforeAnythingMoves:
-    def assert_untouched(self, pair: Pair, error: str, **settings) -> None:
+    def assert_untouched(self, pair: Pair, words: list[object], **settings) -> None:
         before = [value.clone() for value in (*pair.encoder.state_dict().values(), *pair.decoder.parameters())]
-        with pytest.raises(InputError, match=error):
+        with refused(*words):
             pair.fit(**settings)
         after = [*pair.encoder.state_dict().values(), *pair.decoder.parameters()]
         assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
@@ -156,15 +156,11 @@ class TestBeforeAnythingMoves:
     def test_dropout_that_a_head_hides_at_the_beginning(self, objective, compile):
         pair = Pair(nn.Dropout())
         nn.init.zeros_(pair.encoder[2].weight)
-        self.assert_untouched(
-            pair, "the guide, run again at the same draws, has other densities", objective=objective, compile=compile
-        )
+        self.assert_untouched(pair, ["guide", "eval()", 'estimator="reparameterized"'], objective=objective, compile=compile)
 
     @pytest.mark.parametrize("layer", [None, Several()], ids=["batch norm", "a network"])
     def test_a_last_batch_of_one(self, layer):
-        error = "the last batch of an epoch has 1 of the 9 data, and on so few the programs fail: .* more than"
-        error = error.replace(" .* ", " ") if layer else error
-        self.assert_untouched(Pair(layer), error, data=torch.randn(9, 4))
+        self.assert_untouched(Pair(layer), [1, 9, "more", "batch_size"], data=torch.randn(9, 4))
 
     @pytest.mark.parametrize(
         "scheduler",
@@ -175,9 +171,7 @@ class TestBeforeAnythingMoves:
         ids=["it ends", "its function fails"],
     )
     def test_a_schedule_that_ends_before_the_training(self, scheduler):
-        self.assert_untouched(
-            Pair(), r"the learning-rate schedule fails after epoch 4 of 9: ", scheduler=scheduler, epochs=9
-        )
+        self.assert_untouched(Pair(), ["schedule", 4, 9], scheduler=scheduler, epochs=9)
 
     @pytest.mark.parametrize(
         "scheduler",
@@ -197,7 +191,7 @@ class TestBeforeAnythingMoves:
         assert rates[0] == made.param_groups[0]["lr"]
 
     def test_an_optimiser_of_sparse_gradients(self):
-        self.assert_untouched(Pair(), "SparseAdam; expected a torch optimiser of dense", optimizer=torch.optim.SparseAdam)
+        self.assert_untouched(Pair(), ["SparseAdam", "partial(torch.optim.Adam, lr=1e-3)"], optimizer=torch.optim.SparseAdam)
 
     def test_a_sparse_gradient(self):
         class Looked(nn.Module):
@@ -208,7 +202,7 @@ class TestBeforeAnythingMoves:
             def forward(self, x):
                 return self.table((x[..., 0] > 0).long())
 
-        self.assert_untouched(Pair(Looked()), r"the gradient of others\.0\.1\.table\.weight is sparse; .*sparse=False")
+        self.assert_untouched(Pair(Looked()), ["others.0.1.table.weight", "sparse=False"])
 
     @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
     @pytest.mark.parametrize("compile", [False, True], ids=["eager", "recorded"])
@@ -218,21 +212,21 @@ class TestBeforeAnythingMoves:
                 return checkpoint(torch.tanh, x, use_reentrant=True)
 
         pair = Pair(Again())
-        self.assert_untouched(pair, "use_reentrant=True, .*; expected .*use_reentrant=False", compile=compile)
+        self.assert_untouched(pair, ["use_reentrant=True", "checkpoint(..., use_reentrant=False)"], compile=compile)
         ELBO()(pair.model, pair.guide)(pair.x).backward()
         assert pyrovae.log_likelihood(pair, pair.x, 10).log_p.shape == (8,)
 
     def test_a_hook_that_no_step_would_call(self):
         pair = Pair()
         pair.decoder.weight.register_post_accumulate_grad_hook(lambda _: None)
-        self.assert_untouched(pair, r"others\.1\.weight has a hook for the time when its gradient was accumulated")
+        self.assert_untouched(pair, ["others.1.weight", "register_hook"])
 
     def test_layers_without_a_shape(self):
         pair = Pair(nn.LazyLinear(4))
-        with pytest.raises(InputError, match=r"a network has parameters without a shape.*run it once on a batch"):
+        with refused("network(x)"):
             pair.fit()
         vae = pyrovae.VAE((4,), latent_dim=2, encoder=lambda *_: nn.LazyLinear(4))
-        with pytest.raises(InputError, match=r"LazyLinear has parameters without a shape.*run the network once"):
+        with refused("LazyLinear", "network(x)"):
             pyrovae.fit(vae, pair.x.sigmoid(), epochs=1, progress=False)
         pair.encoder(pair.x)
         pair.fit()
@@ -281,18 +275,18 @@ class Holding(nn.Module):
 
 class TestWhatARunFolderHolds:
     @pytest.mark.parametrize(
-        ("layer", "error"),
+        ("layer", "words"),
         [
-            (Remembering(), r"'others\.0\.1\._extra_state' is list, an extra state of a module"),
-            (Holding(torch.ones(2).to_sparse()), r"'others\.0\.1\.held' is a Tensor with the layout torch\.sparse_coo"),
-            (Holding(torch.ones(2, dtype=torch.complex128)), r"'others\.0\.1\.held' has numbers of torch\.complex128"),
+            (Remembering(), ["'others.0.1._extra_state'", "list"]),
+            (Holding(torch.ones(2).to_sparse()), ["'others.0.1.held'", "torch.sparse_coo"]),
+            (Holding(torch.ones(2, dtype=torch.complex128)), ["'others.0.1.held'", "torch.complex128"]),
         ],
         ids=["extra state", "sparse", "complex"],
     )
-    def test_another_kind_is_refused_before_training(self, layer, error, tmp_path):
+    def test_another_kind_is_refused_before_training(self, layer, words, tmp_path):
         pair = Pair(layer)
         before = pair.decoder.weight.clone()
-        with pytest.raises(InputError, match=f"{error}.*, which a run folder cannot hold; expected dense tensors"):
+        with refused(*words, "buffer"):
             pair.fit(run=tmp_path / "run")
         assert torch.equal(pair.decoder.weight, before)
 
@@ -316,7 +310,7 @@ class Handing(nn.Module):
 
 @pytest.mark.parametrize("take", [Tensor.tolist, Tensor.numpy, np.asarray], ids=["tolist", "numpy", "an array"])
 def test_numbers_that_are_handed_to_python_are_not_recorded(take, unfused):
-    with pytest.warns(NotCompiledWarning, match="hands the numbers in a tensor to Python"):
+    with warned("Python", "test_as_written.py", "self.take(x.detach())", category=NotCompiledWarning):
         Pair(Handing(take)).fit(compile=True)
 
 
@@ -326,7 +320,7 @@ def test_a_gradient_that_is_not_the_programs_is_seen(use, monkeypatch):
         return lambda *inputs: [None if value is None else -value for value in graph(*inputs)]
 
     monkeypatch.setattr(torch._inductor, "compile", turned)
-    with pytest.warns(NotCompiledWarning, match=r"recorded they give something else: the gradient of .* differs by"):
+    with warned("others.0.0.weight", "gradient", category=NotCompiledWarning):
         uses[use](Pair())
 
 
@@ -342,7 +336,7 @@ def test_particles_run_in_turn_where_at_once_they_have_no_gradient():
 
     pair = Pair(nn.Tanh())
     pair.decoder = Checkpointed()
-    with pytest.warns(ParticlesInTurnWarning, match="mapped: its gradient fails"):
+    with warned(2, "mapped", "gradient", category=ParticlesInTurnWarning):
         loss = ELBO(2)(pair.model, pair.guide)(pair.x)
     assert all(value.isfinite().all() for value in torch.autograd.grad(loss, [*pair.decoder.parameters()]))
 

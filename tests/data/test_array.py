@@ -1,15 +1,14 @@
 """A user's arrays: what is taken, how it is read from a file that does not fit in memory, and what is refused."""
 
 import pickle
-import re
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from checks import refused
 
 from pyrovae.data import Array, base
-from pyrovae.errors import InputError
 
 x = np.random.default_rng(0).random((40, 3, 5))
 
@@ -47,7 +46,7 @@ def test_any_event_shape(npy, shape):
 def test_values_outside_the_unit_interval_are_fine_unless_binarised(npy):
     path = str(npy(x * 10 - 5))
     np.testing.assert_array_equal(everything(Array(path)).numpy(), (x * 10 - 5).astype(np.float32))
-    with pytest.raises(InputError, match=r"x has \d+ values outside \[0, 1\] \(.* at \[0, 0, 0\]\); binarize=\"dynamic\""):
+    with refused("[0, 1]", "[0, 0, 0]", 'binarize="dynamic"', 'binarize="none"'):
         Array(path, binarize="dynamic")
 
 
@@ -109,22 +108,22 @@ def broken(path, size):
 refusals = {
     "float32 with NaN": (
         lambda: marked(np.nan, np.inf),
-        r"x has 2 values not finite as float32 \(nan at \[7, 1, 2\]\)",
+        [2, "float32", "nan at [7, 1, 2]"],
     ),
-    "infinite": (lambda: marked(-np.inf), r"x has 1 value not finite as float32 \(-inf at \[7, 1, 2\]\); repair or drop"),
-    "too large": (lambda: marked(1e300), r"x has 1 value not finite as float32 \(inf at \[7, 1, 2\]\)"),
-    "complex": (lambda: x.astype(complex), "holds complex128; expected floats.*uint8.*save it again"),
-    "strings": (lambda: x.astype(str), r"holds str\d+; expected floats"),
-    "integers": (lambda: x.astype(np.int64), "holds int64; expected floats .* uint8 .divided by 255.*astype"),
+    "infinite": (lambda: marked(-np.inf), [1, "float32", "-inf at [7, 1, 2]"]),
+    "too large": (lambda: marked(1e300), [1, "float32", "inf at [7, 1, 2]"]),
+    "complex": (lambda: x.astype(complex), ["complex128", "uint8", "bool"]),
+    "strings": (lambda: x.astype(str), ["str1024", "uint8", "bool"]),
+    "integers": (lambda: x.astype(np.int64), ["int64", "uint8", 255, "x.astype(np.float32)"]),
     "objects": (
         lambda: np.array([[{}]] * 9, dtype=object),
-        r"cannot be read \(.*[Oo]bjects?.*\); expected .* without pickled",
+        ["pickled", "np.savez"],
     ),
-    "no axis": (lambda: np.array(3.0), r"does not say what a datum is: it has shape \(\); expected \(N, \*event_shape\)"),
-    "one axis": (lambda: np.zeros(9), r"has shape \(9,\); expected \(N, \*event_shape\)"),
-    "no data": (lambda: np.zeros((0, 8, 8)), r"is empty: it has shape \(0, 8, 8\); expected"),
-    "no pixels": (lambda: np.zeros((9, 0)), r"is empty: it has shape \(9, 0\); expected"),
-    "too few": (lambda: x[:2], "leave 2 of 2 data for training, 0 for validation"),
+    "no axis": (lambda: np.array(3.0), ["()", "(N, *event_shape)", "x.reshape(N, -1)"]),
+    "one axis": (lambda: np.zeros(9), ["(9,)", "(N, *event_shape)"]),
+    "no data": (lambda: np.zeros((0, 8, 8)), ["empty", "(0, 8, 8)", "(N, *event_shape)"]),
+    "no pixels": (lambda: np.zeros((9, 0)), ["empty", "(9, 0)", "(N, *event_shape)"]),
+    "too few": (lambda: x[:2], ["train=2", "validation=0"]),
 }
 
 
@@ -137,19 +136,19 @@ def marked(*values: float) -> np.ndarray:
 @pytest.mark.parametrize("case", refusals)
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 def test_bad_array_is_refused(tmp_path, npy, npz, kind, case):
-    make, message = refusals[case]
+    make, words = refusals[case]
     path = npy(make()) if kind == "npy" else npz(x=make())
-    with pytest.raises(InputError, match=message):
+    with refused(*words):
         Array(str(path))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_lazy_data_are_refused_at_their_first_use(npy):
     data = Array(str(npy(marked(np.nan))), in_memory=False)
-    with pytest.raises(InputError, match=r"x has 1 value not finite .* \(nan at \[7, 1, 2\]\)"):
+    with refused(1, "float32", "nan at [7, 1, 2]"):
         everything(data)
     data = Array(str(npy(marked(3.0))), in_memory=False, binarize="dynamic")
-    with pytest.raises(InputError, match=r"x has 1 value outside \[0, 1\] \(3 at \[7, 1, 2\]\)"):
+    with refused(1, "[0, 1]", "3 at [7, 1, 2]"):
         everything(data)
 
 
@@ -157,9 +156,7 @@ def test_lazy_data_are_refused_at_their_first_use(npy):
 @pytest.mark.parametrize("size", [7, 60, 1000])
 def test_truncated_file_is_refused(npy, npz, kind, size):
     path = broken(npy(x) if kind == "npy" else npz(x=x), size)
-    with pytest.raises(
-        InputError, match=rf"{re.escape(str(path))} cannot be read \(.+\); expected a whole .*write it again"
-    ):
+    with refused(path, "np.savez"):
         Array(str(path))
 
 
@@ -172,7 +169,7 @@ def test_damaged_header_is_refused(tmp_path, npy, kind, damage):
         with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
             file.write(path, "x.npy")
         path = tmp_path / "x.npz"
-    with pytest.raises(InputError, match=r"cannot be read \(.+\)"):
+    with refused(path, "np.savez"):
         Array(str(path))
 
 
@@ -181,19 +178,19 @@ def test_corrupt_npz_is_refused(npz):
     content = bytearray(path.read_bytes())
     content[1500:1600] = bytes(100)
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"cannot be read \(.+\)"):
+    with refused(path, "np.savez"):
         Array(str(path))
 
 
 def test_pickle_is_refused(tmp_path):
     path = tmp_path / "x.npy"
     path.write_bytes(pickle.dumps(x))
-    with pytest.raises(InputError, match=r"x.npy is not in a format of NumPy; expected .npy or .npz"):
+    with refused("x.npy", ".npz", "np.save"):
         Array(str(path))
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"absent.npy is not there, or is no file; expected a .npy or .npz: check the path"):
+    with refused("absent.npy", "missing"):
         Array(str(tmp_path / "absent.npy"))
     assert not list(tmp_path.iterdir())
 
@@ -201,17 +198,17 @@ def test_missing_file_is_refused(tmp_path):
 @pytest.mark.parametrize("keys", [("x", "z"), ("a", "b"), ("labels",), ("x", "labels", "y"), ()])
 def test_unknown_keys_are_refused(npz, keys):
     arrays = {key: np.arange(40) if key in ("labels", "y") else x for key in keys}
-    with pytest.raises(InputError, match="holds " + (", ".join(keys) or "nothing") + "; expected x, or"):
+    with refused(*keys, "x", "labels", "y"):
         Array(str(npz(**arrays)))
 
 
 def test_wrong_labels_are_refused(npz):
-    with pytest.raises(InputError, match=r"labels, has shape \(39,\); expected \(40,\), one label for each of 40 data"):
+    with refused("labels", (39,), (40,)):
         Array(str(npz(x=x, labels=np.arange(39))))
-    with pytest.raises(InputError, match=r"labels, holds float64; expected whole numbers"):
+    with refused("labels", "float64", "int64"):
         Array(str(npz(x=x, labels=np.zeros(40))))
 
 
 def test_lazy_npz_is_refused(npz):
-    with pytest.raises(InputError, match=r"in_memory=False expects a .npy.*use np.save"):
+    with refused("in_memory=False", ".npy", "np.save"):
         Array(str(npz(x=x)), in_memory=False)

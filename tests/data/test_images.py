@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from checks import refused
 from PIL import Image
 
 from pyrovae.data import Images
-from pyrovae.errors import InputError
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_other_modes_are_converted(images):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_unequal_sizes_are_refused(images, in_memory):
     folder = images({f"{i}.png": pixels(4, 5 + (i == 7)) for i in range(20)})
-    with pytest.raises(InputError, match=r"7.png has 4 x 6 pixels and .*0.png 4 x 5; expected images of one size: pass"):
+    with refused("7.png", "4 x 6", "0.png", "4 x 5", "size"):
         everything(Images(str(folder), in_memory=in_memory))
 
 
@@ -87,33 +87,33 @@ def test_unreadable_image_is_refused(images, content):
     folder = images(pixels(20, 16, 16))
     path = folder / "007.png"
     path.write_bytes(path.read_bytes()[:120] if content is None else content)
-    with pytest.raises(InputError, match=r"007.png cannot be read \(.+\); expected a whole image: repair or remove it"):
+    with refused("007.png", "WEBP"):
         Images(str(folder))
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_more_than_eight_bits_are_refused(images, dtype):
     folder = images({f"{i}.tif": x for i, x in enumerate(pixels(20, 4, 4).astype(dtype))})
-    with pytest.raises(InputError, match=r"0.tif has more than 8 bits a channel \(mode I.*\); expected 8: convert"):
+    with refused("0.tif", "mode I", 8, "Array"):
         Images(str(folder))
 
 
 def test_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(InputError, match=r"holds no images; expected files that end in .bmp, .gif, .*: check the path"):
+    with refused(tmp_path, ".bmp", ".gif"):
         Images(str(tmp_path))
-    with pytest.raises(InputError, match=r"absent is not there, or is no folder; expected a folder of images"):
+    with refused("absent", "missing"):
         Images(str(tmp_path / "absent"))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_images_beside_subfolders_are_refused(images):
     folder = images({"0.png": pixels(4, 4), "cat/1.png": pixels(4, 4), "cat/2.png": pixels(4, 4)})
-    with pytest.raises(InputError, match="holds 1 images itself and 2 in subfolders; expected either"):
+    with refused(folder, 1, 2, "subfolders"):
         Images(str(folder))
 
 
 @pytest.mark.parametrize("size", [0, (4, -1)])
 def test_size_without_pixels_is_refused(images, size):
-    with pytest.raises(InputError, match="expected at least one pixel a side"):
+    with refused("size", size):
         Images(str(images(pixels(20, 4, 4))), size=size)

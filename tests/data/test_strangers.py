@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -42,14 +43,14 @@ class TestNothingIsUnpickled:
         np.savez(tmp_path / "x.npz", x=objects)
         np.savez(tmp_path / "y.npz", x=np.zeros((40, 2)), labels=objects)
         for name in ("x.npy", "x.npz", "y.npz"):
-            with pytest.raises(InputError, match="pickled objects"):
+            with refused(name, "pickled", "np.savez"):
                 Array(str(tmp_path / name))
 
     @pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.pt"])
     @pytest.mark.parametrize("protocol", [0, 2, 5])
     def test_in_the_place_of_arrays(self, name, protocol, mark, tmp_path):
         (tmp_path / name).write_bytes(payload(mark, protocol))
-        with pytest.raises(InputError, match=name):
+        with refused(name):
             Array(str(tmp_path / name))
 
     def test_behind_the_header_of_an_array(self, mark, tmp_path):
@@ -59,7 +60,7 @@ class TestNothingIsUnpickled:
         with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
             archive.write(tmp_path / "x.npy", "x.npy")
         for name in ("x.npy", "x.npz"):
-            with pytest.raises(InputError, match="objects"):
+            with refused(name, "pickled", "np.savez"):
                 Array(str(tmp_path / name))
 
     @pytest.mark.parametrize("kind", [MNIST])
@@ -70,12 +71,12 @@ class TestNothingIsUnpickled:
             (processed / name).write_bytes(payload(mark))
         kind(str(root), download=False, validation=8)
         (root / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(payload(mark))
-        with pytest.raises(InputError, match="expected the IDX header"):
+        with refused("train-images-idx3-ubyte", "IDX", "00 00 08 03"):
             kind(str(root), download=False, validation=8)
 
     def test_in_the_place_of_images(self, mark, tmp_path):
         (tmp_path / "x.png").write_bytes(payload(mark))
-        with pytest.raises(InputError, match=r"x.png cannot be read"):
+        with refused("x.png", "WEBP"):
             read_image(tmp_path / "x.png")
 
 
@@ -95,39 +96,39 @@ class TestNothingIsAllocatedThatIsNotThere:
             file.write(bytes(64))
         with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
             archive.write(tmp_path / "x.npy", "x.npy")
-        with pytest.raises(InputError, match="cannot be read"):
+        with refused(name, "np.savez"):
             Array(str(tmp_path / name))
 
     def test_a_bomb(self, tmp_path, monkeypatch):
         monkeypatch.setattr("pyrovae.untrusted.npz.FREE", 2**20)
         np.savez_compressed(tmp_path / "x.npz", x=np.zeros((2**12, 2**10), np.uint8))
-        with pytest.raises(InputError, match=r"stand for 4,194,\d+; save it uncompressed"):
+        with refused("x.npz", f"{2**22 + 128:,}", "np.savez"):
             Array(str(tmp_path / "x.npz"))
 
     def test_a_method_that_holds_a_dictionary_of_any_size(self, tmp_path):
         np.save(tmp_path / "x.npy", np.zeros((40, 2)))
         with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_LZMA) as archive:
             archive.write(tmp_path / "x.npy", "x.npy")
-        with pytest.raises(InputError, match="compressed by method 14"):
+        with refused("x.npz", "x.npy", "method 14"):
             Array(str(tmp_path / "x.npz"))
 
     def test_many_arrays(self, tmp_path):
         np.savez(tmp_path / "x.npz", **{f"x{n}": np.zeros(1) for n in range(2000)})
-        with pytest.raises(InputError, match="expected x, or a single array"):
+        with refused("x.npz", "x0", "x1999", "labels"):
             Array(str(tmp_path / "x.npz"))
 
     def test_an_idx_file_that_is_all_holes(self, tmp_path):
         with (tmp_path / "x").open("wb") as file:
             file.write(bytes([0, 0, 8, 3]) + bytes([0, 0, 0, 9]) + bytes([0, 0, 0, 2]) * 2)
             file.truncate(2**40)
-        with pytest.raises(InputError, match="is too long"):
+        with refused("x", 2**40, 52):
             read_idx(tmp_path / "x", (2, 2))
 
     def test_an_image_of_more_pixels_than_one_has(self, tmp_path):
         header = b"BM" + (2**30).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
         size = (2**15).to_bytes(4, "little")
         (tmp_path / "x.bmp").write_bytes(header + size * 2 + b"\1\0\x18\0" + bytes(24))
-        with pytest.raises(InputError, match=r"x.bmp cannot be read"):
+        with refused("x.bmp", "WEBP"):
             read_image(tmp_path / "x.bmp")
 
 
@@ -136,14 +137,14 @@ class TestNothingHangs:
 
     def test_on_a_pipe(self, tmp_path, root):
         os.mkfifo(tmp_path / "x.npy")
-        with pytest.raises(InputError, match="is not there, or is no file"):
+        with refused("x.npy", "missing"):
             Array(str(tmp_path / "x.npy"))
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(InputError, match="is a pipe or a device"):
+        with refused("pipe"):
             read_idx(tmp_path / "pipe", ())
         (tmp_path / "images").mkdir()
         os.mkfifo(tmp_path / "images" / "x.png")
-        with pytest.raises(InputError, match="is a pipe or a device"):
+        with refused("x.png", "pipe"):
             read_image(tmp_path / "images" / "x.png")
 
     def test_on_folders_that_lead_back(self, images):
@@ -160,7 +161,7 @@ def test_pillow_is_not_asked_to_run_another_program(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was handed on"))
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n"
     (tmp_path / "x.png").write_bytes(page)
-    with pytest.raises(InputError, match=r"x.png cannot be read"):
+    with refused("x.png", "WEBP"):
         read_image(tmp_path / "x.png")
 
 

@@ -9,13 +9,12 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from checks import assert_mean
+from checks import assert_mean, refused
 from pyro.distributions import constraints
 from torch.distributions import kl_divergence
 
 from pyrovae.distributions.sphere import UniformSphere, VonMisesFisher, _Angle, direction
 from pyrovae.engine.validation import find_plates
-from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal
 from pyrovae.guides import VonMisesFisher as Guide
 from pyrovae.networks import MLP
@@ -140,23 +139,21 @@ def test_a_vector_of_zeros_has_a_direction():
 
 @pytest.mark.parametrize("build", [UniformPrior, Prior, lambda latent_dim: Guide((3,), latent_dim, MLP)])
 def test_a_sphere_of_two_points_is_refused(build):
-    with pytest.raises(InputError, match="latent_dim is 1; expected at least 2: in one dimension the sphere is two points"):
+    with refused("latent_dim", 1, 2, "sphere"):
         build(1)
 
 
 @pytest.mark.parametrize(
-    ("prior", "guide", "message"),
+    ("prior", "guide", "words"),
     [
-        (UniformPrior, DiagonalNormal, r"per area of the sphere in the model \(UniformSphere\) and per volume in the guide"),
-        (StandardNormal, Guide, r"per volume in the model \(Normal\) and per area of the sphere in the guide"),
-        (Flow, Guide, r"per volume in the model \(FlowDistribution\) and per area of the sphere in the guide"),
+        (UniformPrior, DiagonalNormal, ["sphere", "UniformSphere", "volume", "Normal"]),
+        (StandardNormal, Guide, ["volume", "Normal", "sphere", "VonMisesFisher"]),
+        (Flow, Guide, ["volume", "FlowDistribution", "sphere", "VonMisesFisher"]),
     ],
 )
-def test_a_prior_of_another_space_than_the_guides_is_refused(prior, guide, message):
+def test_a_prior_of_another_space_than_the_guides_is_refused(prior, guide, words):
     vae = VAE((3,), 3, prior=prior, guide=guide)
-    with pytest.raises(
-        InputError, match=f"latent site 'z' has a density {message}.*take a prior and a guide over the same space"
-    ):
+    with refused("'z'", *words):
         ELBO()(vae.model, vae.guide)(torch.zeros(2, 3))
 
 
@@ -168,17 +165,17 @@ def test_a_mixture_of_proposals_is_a_prior_on_the_sphere():
 
 
 @pytest.mark.parametrize(
-    ("prior", "proposal", "message"),
+    ("prior", "proposal", "words"),
     [
         (
             dist.Normal(torch.zeros(3), 1.0).to_event(1),
             dist.Dirichlet(torch.ones(3)),
-            r"volume .* area of the simplex in the",
+            ["volume", "Normal", "simplex", "Dirichlet"],
         ),
-        (dist.Normal(0.0, 1.0), dist.Poisson(1.0), r"volume in the model \(Normal\) and per value in the guide \(Poisson\)"),
+        (dist.Normal(0.0, 1.0), dist.Poisson(1.0), ["volume", "Normal", "value", "Poisson"]),
     ],
 )
-def test_densities_per_other_units_are_not_compared_though_the_draws_are_in_the_support(prior, proposal, message):
+def test_densities_per_other_units_are_not_compared_though_the_draws_are_in_the_support(prior, proposal, words):
     def model(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", prior)
@@ -188,5 +185,5 @@ def test_densities_per_other_units_are_not_compared_though_the_draws_are_in_the_
         with pyro.plate("data", len(x)):
             pyro.sample("z", proposal)
 
-    with pytest.raises(InputError, match=f"per {message}"):
+    with refused("'z'", *words):
         find_plates((model, guide), torch.zeros(3))

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
-from checks import default, flat, members
+from checks import default, flat, members, warned
 from programs import LinearGaussian
 from pyro import poutine
 from torch import nn
@@ -110,7 +110,7 @@ class TestTheChoice:
     def test_what_no_way_at_once_fits_runs_in_turn_and_says_so(self, x):
         model, guide = looking(Pairs(broadcasts=True))
         assert find_plates((model, guide), x).particles == "in turn"
-        with pytest.warns(ParticlesInTurnWarning, match="3 particles run one after another, .* 3 times as long .*mapped: "):
+        with warned(3, "together", "mapped", category=ParticlesInTurnWarning):
             log_weights((model, guide), x, num_samples=3)
 
     def test_one_particle_needs_no_warning(self, x):
@@ -305,7 +305,7 @@ def test_a_subsample_is_that_of_all_particles():
             pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
 
     x = model.data(9)
-    with pytest.warns(ParticlesInTurnWarning, match="Python reads a number that depends on the draws"):
+    with warned(4, "together", "Python", "mapped", category=ParticlesInTurnWarning):
         weights = log_weights((subsampled, proposal), x, num_samples=4)
     assert weights.scale == 3.0
     assert weights.total.shape == (4, 3)

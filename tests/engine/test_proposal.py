@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused
 from pyro import poutine
 from pyro.contrib.easyguide import EasyGuide
 from pyro.infer import Trace_ELBO
@@ -14,7 +15,6 @@ from pyro.poutine.trace_struct import Trace
 
 from pyrovae import ELBO, annealed_importance_sampling, bound_curve, compare, fit, impute, log_likelihood, log_weights
 from pyrovae.engine.validation import check_pair
-from pyrovae.errors import InputError
 from pyrovae.evaluation.latent.kl_decomposition import kl_decomposition
 from pyrovae.evaluation.latent.rate_distortion import rate_distortion
 
@@ -152,21 +152,21 @@ estimates = {
 @pytest.mark.parametrize("estimate", estimates.values(), ids=estimates)
 class TestWhatIsNoProposal:
     @pytest.mark.parametrize(
-        ("program", "guide", "message"),
+        ("program", "guide", "words"),
         [
-            (model, at_a_point, "site 'z' of the guide is a Delta, .* at a point and is no density"),
-            (two_latents, half_at_a_point, "site 'u' of the guide is a Delta, which makes more numbers than were drawn"),
-            (model, beside, "site 'a' of the guide is drawn and is no latent of the model"),
-            (model, choosing, "site 'a' of the guide is drawn and is no latent of the model"),
+            (model, at_a_point, ["'z'", "Delta", "AutoNormal"]),
+            (two_latents, half_at_a_point, ["'u'", "Delta", "AutoNormal"]),
+            (model, beside, ["'a'", "auxiliary"]),
+            (model, choosing, ["'a'", "auxiliary"]),
         ],
         ids=["a point", "a function", "auxiliary", "auxiliary and discrete"],
     )
-    def test_is_refused(self, program, guide, message, estimate, x):
-        with pytest.raises(InputError, match=message):
+    def test_is_refused(self, program, guide, words, estimate, x):
+        with refused(*words):
             estimate((program, guide), x)
 
     def test_a_point_estimate_by_an_autoguide_is_refused(self, estimate, x):
-        with pytest.raises(InputError, match=r"site 'z' .* is a Delta, .*AutoNormal in the place of AutoDelta"):
+        with refused("'z'", "Delta", "AutoNormal", "AutoDelta"):
             estimate((model, AutoDelta(model)), x)
 
 
@@ -202,9 +202,7 @@ def test_draws_of_another_density_are_refused(estimate, x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", Clipping(x / 2))
 
-    with pytest.raises(
-        InputError, match=r"site 'z' of the guide \(Clipping\) states another density for \d+ of its \d+ draws"
-    ):
+    with refused("'z'", "Clipping", "nats"):
         estimate((model, guide), x)
 
 
@@ -250,7 +248,7 @@ def test_a_flow_that_clips_its_draws_is_refused(x):
             z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
             pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).to_event(1), obs=x[:, :1])
 
-    with pytest.raises(InputError, match=r"site 'z' of the guide \(ZukoToPyro\) states another density for \d+ of its 800"):
+    with refused("'z'", "ZukoToPyro", 800, "nats"):
         log_likelihood((program, guide), data, num_samples=50)
 
 
@@ -292,7 +290,7 @@ class TestTheDataPlate:
             "rate_distortion": lambda: rate_distortion({"pair": pair}, x, num_samples=2),
             "kl": lambda: kl_decomposition(pair, x, num_samples=2),
         }
-        with pytest.raises(InputError, match=r"plate 'data' holds \d data where the batch has \d on its first axis"):
+        with refused("'data'", 'pyro.plate("data", len(x))', "subsampling"):
             routes[route]()
 
     def test_without_a_size_has_that_of_its_sites(self, x):
@@ -326,9 +324,7 @@ class TestTheDataPlate:
             with pyro.plate("data"):
                 pyro.sample("z", dist.Normal(0.0, 1.0))
 
-        with pytest.raises(
-            InputError, match=r"latent site 'z' has one value for all 6 data in plate 'data', which has no size"
-        ):
+        with refused("'z'", 6, "'data'", 'pyro.plate("data", len(x))'):
             log_weights((shared, guide), x)
 
 
@@ -359,5 +355,5 @@ def test_imputation_is_weighed_by_the_density_of_the_draws(x):
 def test_values_of_several_particles_are_no_run(particles):
     held = Trace()
     held.add_node("z", name="z", type="sample", value=torch.randn(7, 4), is_observed=False, infer={})
-    with pytest.raises(InputError, match=r"site 'z' has densities of shape .*7, 4\); expected .*the values of one run"):
+    with refused("'z'", "7, 4)", "4)", "particles"):
         log_weights((model, poutine.replay(posterior, trace=held)), torch.randn(4), num_samples=particles)

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import assert_mean
+from checks import assert_mean, refused
 from programs import (
     PLATES,
     Chain,
@@ -31,7 +31,7 @@ from pyro.infer import SVI
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from pyrovae import VAE, InputError
+from pyrovae import VAE
 from pyrovae.engine.call import Call
 from pyrovae.engine.dreams import dream
 from pyrovae.engine.gradient_factors import ScaledGradientDraws
@@ -243,7 +243,7 @@ class TestRefusals:
                 pyro.sample("z", dist.Normal(network(x), 1.0).to_event(1))
 
         module = ELBO(4, estimator="stl")(LinearGaussian(), guide)
-        with pytest.raises(InputError, match=r"the guide, run again at the same draws, has other densities .*dropout"):
+        with refused("guide", "nats", "eval()", 'estimator="reparameterized"'):
             module(torch.randn(5, 3))
         network.eval()
         assert module(torch.randn(5, 3)).isfinite()
@@ -256,11 +256,9 @@ class TestRefusals:
                 pyro.sample("z", dist.Normal(x @ weight.T, 1.0).to_event(1))
 
         for objective in (ELBO(estimator="stl"), IWAE(3, "dreg")):
-            with pytest.raises(
-                InputError, match=r"the guide has parameters that are out of sight .*make the guide a module"
-            ):
+            with refused("guide", "module", 'estimator="reparameterized"'):
                 objective(LinearGaussian(), guide)(torch.randn(5, 3))
-            with pytest.raises(InputError, match="out of sight"):
+            with refused("guide", "module", 'estimator="reparameterized"'):
                 objective.loss_and_grads(LinearGaussian(), guide, torch.randn(5, 3))
 
     def test_a_flow_that_cannot_be_inverted(self):
@@ -273,10 +271,10 @@ class TestRefusals:
                 pyro.sample("z", dist.TransformedDistribution(base, [flow]))
 
         x = torch.randn(5, 3)
-        with pytest.raises(InputError, match=r"site .z. has no density at values that it was given .*can be inverted"):
+        with refused("'z'", 'estimator="reparameterized"', "flow"):
             ELBO(estimator="stl")(LinearGaussian(), guide)(x)
         assert ELBO()(LinearGaussian(), guide)(x).isfinite()
-        with pytest.raises(InputError, match="site 'z' has no density at values"):
+        with refused("'z'", 'estimator="reparameterized"', "flow"):
             VIMCO(3)(LinearGaussian(), guide)(x)
 
     @pytest.mark.parametrize("objective", [CUBO(), EUBO(), PIWAE(), TailAdaptive()], ids=lambda each: type(each).__name__)
@@ -289,7 +287,7 @@ class TestRefusals:
                 pyro.sample("x", dist.Normal(z @ weight, 1.0).to_event(1), obs=x)
 
         _, guide = modules()
-        with pytest.raises(InputError, match="the model has parameters that are out of sight"):
+        with refused("model", "requires_grad_(False)"):
             objective(model, guide)(torch.randn(5, 3))
         with torch.no_grad():
             assert objective(model, guide)(torch.randn(5, 3)).isfinite()
@@ -309,7 +307,7 @@ class TestRefusals:
                 pyro.sample("z", dist.Delta(scale * noise, density if form == "delta" else 0.0, event_dim=1))
 
         for estimator in ("stl", "dreg"):
-            with pytest.raises(InputError, match=r"a Delta or a pyro\.factor, has parameters in its density"):
+            with refused("pyro.factor", 'estimator="reparameterized"'):
                 IWAE(3, estimator)(LinearGaussian(), guide)(torch.randn(5, 3))
 
     @pytest.mark.parametrize("objective", [IWAE(3, "resampled"), PIWAE(1, 3), TailAdaptive(3)])
@@ -325,10 +323,10 @@ class TestRefusals:
         model, x = Dropping(), torch.randn(5, 3)
         guide = GaussianGuide(LinearGaussian())
         module = objective(model, guide)
-        with pytest.raises(InputError, match="the model, run again at the same draws, has other densities"):
+        with refused("model", "nats", "eval()"):
             module(x)
         assert module.eval()(x).isfinite()
-        with pytest.raises(InputError, match="the model, run again at the same draws, has other densities"):
+        with refused("model", "nats", "eval()"):
             compile(module.train(), x)
 
     def test_dreams_of_another_scale_are_refused_where_programs_are_recorded_too(self):
@@ -340,9 +338,9 @@ class TestRefusals:
 
         x = torch.randn(5, 3)
         for objective in (WakeSleep(), ReweightedWakeSleep(2, insomnia=0.5)):
-            with pytest.raises(InputError, match="something else than what it is called with"):
+            with refused("'x'", "pyro.sample(..., obs=x)"):
                 objective(halved, guide)(x)
-            with pytest.raises(InputError, match="something else than what it is called with"):
+            with refused("'x'", "pyro.sample(..., obs=x)"):
                 compile(objective(halved, guide), x)
 
 
@@ -557,7 +555,7 @@ class TestDrawsStopped:
         torch.testing.assert_close(*gradients)
         assert gradients[0].abs().max() > 0.1
         for objective in (ReweightedWakeSleep(3), WakeSleep()):
-            with pytest.raises(InputError, match="site 'z' of the guide is a Delta, a point and no density"):
+            with refused("'z'", "Delta", type(objective).__name__):
                 objective(model, guide)(x)
 
 
@@ -626,13 +624,13 @@ class TestDream:
         deeper = WithPixelPlate()
         both = Subsampled(model, guide, 2)
         x = torch.randn(5, 3)
-        for programs, message in [
-            ((with_factor, guide), "it must observe one site, and no pyro.factor"),
-            ((doubled, guide), "observes at 'x' something else than what it is called with"),
-            ((deeper, guide), "observes at 'x' something else than what it is called with"),
-            ((both.model, both.guide), "something else than what it is called with"),
+        for programs, words in [
+            ((with_factor, guide), ["'x', 'factor'", "pyro.factor"]),
+            ((doubled, guide), ["'x'", "pyro.sample(..., obs=x)"]),
+            ((deeper, guide), ["'x'", "pyro.sample(..., obs=x)"]),
+            ((both.model, both.guide), ["pyro.sample(..., obs=x)"]),
         ]:
-            with pytest.raises(InputError, match=message):
+            with refused(*words):
                 dream(called(*programs, x))
 
     def test_a_guide_with_a_site_of_its_own_is_refused(self):
@@ -641,5 +639,5 @@ class TestDream:
                 shift = pyro.sample("shift", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"is_auxiliary": True})
                 pyro.sample("z", dist.Normal(shift, 1.0).to_event(1))
 
-        with pytest.raises(InputError, match="the guide draws 'shift', which is no latent site of the model"):
+        with refused("'shift'", "VIMCO"):
             dream(called(LinearGaussian(), guide, torch.randn(5, 3)))

@@ -1,12 +1,10 @@
 """The engine against closed forms, and its refusals."""
 
-import re
-
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import assert_mean
+from checks import assert_mean, refused
 from programs import (
     PLATES,
     Chain,
@@ -581,41 +579,39 @@ def model_with_more(x):
 
 
 refusals = {
-    "latent outside": (latent_outside, guide_outside, r"latent site 'z' is outside the data plate 'data'.*move it into"),
-    "latent of the guide outside": (plain_model, guide_outside, r"latent site 'z' is outside the data plate 'data'"),
-    "observed outside": (observed_outside, observed_outside_guide, r"observed site 'x' is outside the data plate 'data'"),
-    "factor outside": (factor_outside, plain_guide, r"observed site 'penalty' is outside the data plate 'data'"),
-    "no plate": (without_plate, without_plate_guide, r"no plate encloses 'z', 'x'; put them in .*pyro\.plate"),
-    "sequential plate": (sequential, sequential_guide, r"no plate encloses 'z_0', 'z_1'.*; put them in .*pyro\.plate"),
-    "more in the guide": (plain_model, guide_with_more, r"site 'y' of the guide is missing in the model.*\['z'\]"),
-    "more in the model": (model_with_more, plain_guide, r"latent site 'y' of the model is missing in the guide.*\['z'\]"),
-    "no site": (without_sites, without_sites, r"the model has no sample site"),
+    "latent outside": (latent_outside, guide_outside, ["'z'", "'data'", 'with pyro.plate("data", ...)']),
+    "latent of the guide outside": (plain_model, guide_outside, ["'z'", "'data'", 'with pyro.plate("data", ...)']),
+    "observed outside": (observed_outside, observed_outside_guide, ["'x'", "'data'", 'with pyro.plate("data", ...)']),
+    "factor outside": (factor_outside, plain_guide, ["'penalty'", "'data'", 'with pyro.plate("data", ...)']),
+    "no plate": (without_plate, without_plate_guide, ["'z', 'x'", 'with pyro.plate("data", len(x)):']),
+    "sequential plate": (sequential, sequential_guide, ["'z_0', 'z_1'", 'with pyro.plate("data", len(x)):']),
+    "more in the guide": (plain_model, guide_with_more, ["'y'", ["z"], 'infer={"is_auxiliary": True}']),
+    "more in the model": (model_with_more, plain_guide, ["'y'", ["z"], "pyro.sample('y', ...)"]),
+    "no site": (without_sites, without_sites, ["model", "plate"]),
 }
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(("model", "guide", "message"), refusals.values(), ids=refusals.keys())
-    def test_programs(self, model, guide, message):
-        with pytest.raises(InputError, match=message):
+    @pytest.mark.parametrize(("model", "guide", "words"), refusals.values(), ids=refusals.keys())
+    def test_programs(self, model, guide, words):
+        with refused(*words):
             log_weights((model, guide), torch.randn(3), num_samples=2)
-        with pytest.raises(InputError, match=message):
+        with refused(*words):
             find_plates((model, guide), torch.randn(3))
-        with pytest.raises(InputError, match=message):
+        with refused(*words):
             log_weights((model, guide), torch.randn(3), num_samples=2, plates=PLATES)
 
     @pytest.mark.parametrize("guide", [AutoDiagonalNormal, AutoMultivariateNormal, AutoIAFNormal])
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
     def test_an_automatic_guide_with_one_joint_site(self, guide, told):
         model = LinearGaussian()
-        message = rf"^site '_{guide.__name__}_latent' of the guide is joint over the data.*; use AutoNormal.* amortized"
-        with pytest.raises(InputError, match=message):
+        with refused(f"'_{guide.__name__}_latent'", "AutoNormal", "amortized"):
             log_weights((model, guide(model)), model.data(3), plates=told)
 
     @pytest.mark.parametrize("outermost", ["rows", "columns"])
     def test_several_plates_that_could_count_the_data(self, outermost):
-        names = "'rows' and 'columns'" if outermost == "rows" else "'columns' and 'rows'"
-        message = rf"plates {names} each enclose every site.*plates=Plates\(data=.*, nesting=.*\) to log_weights, or move"
-        with pytest.raises(InputError, match=message):
+        names = ["'rows'", "'columns'"]
+        with refused(*names, "plates=Plates(data=..., nesting=...)"):
             log_weights(two_plates("rows", outermost), torch.randn(7, 3))
 
     def test_scaled_densities_where_they_are_asked_for(self):
@@ -623,11 +619,11 @@ class TestRefusals:
         x = model.data(3)
         log_weights((model, guide), x).require_densities("the bound")
         scaled = log_weights((poutine.scale(model, 0.5), poutine.scale(guide, 0.5)), x)
-        with pytest.raises(InputError, match=r"'z' carries a scale of its own.*; the bound needs unscaled densities"):
+        with refused("'z'", "poutine.scale", "the bound"):
             scaled.require_densities("the bound")
 
     def test_no_particles(self):
-        with pytest.raises(InputError, match="num_samples is 0; expected at least 1"):
+        with refused("num_samples", 0, 1):
             log_weights((plain_model, plain_guide), torch.randn(3), num_samples=0)
 
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
@@ -636,8 +632,7 @@ class TestRefusals:
             with pyro.plate("data", len(x)):
                 latent(loc=torch.where(x == x[1], torch.nan, x))
 
-        message = r"site 'z' in the guide is not a number for \d of \d+ weights \(the first at datum 1\)"
-        with pytest.raises(InputError, match=message):
+        with refused("'z'", "guide", "NaN", "datum 1"):
             log_weights((plain_model, guide), torch.randn(3), num_samples=2, plates=told)
 
     @pytest.mark.parametrize("told", [None, PLATES], ids=["found plates", "told plates"])
@@ -646,8 +641,7 @@ class TestRefusals:
             with pyro.plate("data", len(x)):
                 observe(torch.where(x == x[2], torch.nan, latent()), x)
 
-        message = r"site 'x' in the model is not a number for \d of \d+ weights \(the first at datum 2\)"
-        with pytest.raises(InputError, match=message):
+        with refused("'x'", "model", "NaN", "datum 2"):
             log_weights((model, plain_guide), torch.randn(3), num_samples=2, plates=told)
 
     def test_a_scale_below_zero(self):
@@ -655,7 +649,7 @@ class TestRefusals:
             with pyro.plate("data", len(x)):
                 pyro.sample("z", dist.Normal(x, -1.0))
 
-        with pytest.raises(InputError, match="site 'z' in the guide is not a number for 3 of 3 weights"):
+        with refused("'z'", "guide", "NaN", 3):
             log_weights((plain_model, guide), torch.randn(3))
 
     def test_an_error_of_the_program_stays_as_it_is(self):
@@ -681,7 +675,7 @@ class TestRefusals:
                 latent()
                 raise InputError("mine")
 
-        with pytest.raises(InputError, match=r"^mine$"):
+        with refused("mine"):
             log_weights((refusing, plain_guide), torch.randn(3))
 
     def test_deeper_plates_than_were_told(self):
@@ -695,7 +689,7 @@ class TestRefusals:
             with pyro.plate("data", len(x)):
                 latent()
 
-        with pytest.raises(InputError, match=r"plates nest \d deep, where 1 was expected; call find_plates"):
+        with refused(1, "find_plates((model, guide), x)"):
             weigh(model, guide, (torch.randn(3, 2),), {}, 2, None)
 
 
@@ -741,20 +735,20 @@ def normal_guide(x):
 
 class TestSupport:
     @pytest.mark.parametrize(
-        ("model", "message"),
+        ("model", "words"),
         [
-            (bernoulli, "2 of 6 values outside the support of Bernoulli, {0, 1} (the first is 0.37, at [1, 0]); binarise"),
+            (bernoulli, [2, 6, "Bernoulli, {0, 1}", "0.37, at [1, 0]", 'binarize="dynamic"']),
             (
                 gamma,
-                "1 of 6 values outside the support of Gamma, GreaterThanEq(lower_bound=0.0) (the first is -2, at [2, 1])",
+                [1, 6, "Gamma, GreaterThanEq(lower_bound=0.0)", "-2, at [2, 1]"],
             ),
-            (dirichlet, "2 of 3 values outside the support of Dirichlet, Simplex (the first is 0.37, at [1]); take"),
+            (dirichlet, [2, 3, "Dirichlet, Simplex", "0.37, at [1]"]),
         ],
         ids=["Bernoulli", "Gamma", "Dirichlet"],
     )
-    def test_data_outside_are_counted_and_located(self, model, message):
+    def test_data_outside_are_counted_and_located(self, model, words):
         x = torch.tensor([[1.0, 0.0], [0.37, 1.0], [1.0, -2.0]])
-        with pytest.raises(InputError, match=re.escape(f"observed site 'x' has {message}")):
+        with refused("'x'", *words):
             log_weights((model, guide_of_two), x)
 
     def test_a_distribution_that_does_not_validate_is_looked_at_all_the_same(self):
@@ -764,7 +758,7 @@ class TestSupport:
             with pyro.plate("data", len(x)):
                 pyro.sample("x", dist.Bernoulli(logits=latent(), validate_args=False), obs=x)
 
-        with pytest.raises(InputError, match=r"'x' has 1 of 2 values outside the support of Bernoulli, {0, 1}.*binarise"):
+        with refused("'x'", 1, 2, "Bernoulli, {0, 1}", 'binarize="dynamic"'):
             log_weights((model, plain_guide), torch.tensor([0.0, 0.4]))
 
     def test_a_support_that_the_latent_moves_is_left_to_the_weights(self):
@@ -799,14 +793,12 @@ class TestSupport:
                 pyro.sample("x", dist.Uniform(low, 1.0).to_event(event_dim), obs=torch.tensor(2.0))
 
         count = 3 * 2**event_dim
-        message = rf"(?s)'x' has {count} of {count} values outside the support of Uniform.*\(the first is 2, at \[0"
-        with pytest.raises(InputError, match=message):
+        with refused("'x'", count, "Uniform", "2, at [0"):
             log_weights((model, normal_guide), torch.zeros(3))
 
     def test_missing_values_are_refused(self):
         x = torch.tensor([[1.0, 0.0], [0.5, torch.nan]])
-        message = "observed site 'x' has 1 of 4 values outside the support of Normal, Real (the first is nan, at [1, 1])"
-        with pytest.raises(InputError, match=re.escape(message)):
+        with refused("'x'", 1, 4, "Normal", "nan, at [1, 1]"):
             log_weights((normal_pair, guide_of_two), x)
 
     def test_draws_that_the_prior_cannot_have_are_located(self):
@@ -818,8 +810,7 @@ class TestSupport:
             with pyro.plate("data", len(x)):
                 pyro.sample("z", dist.Normal(torch.tensor([3.0, -3.0]), 1e-3))
 
-        message = r"latent site 'z' has 1 of 2 values outside the support of Exponential.*at \[1\]\); they are the guide's"
-        with pytest.raises(InputError, match=message):
+        with refused("'z'", 1, 2, "Exponential", "at [1]", "guide"):
             log_weights((model, guide), torch.zeros(2))
 
     def test_values_under_a_mask_must_be_numbers_of_the_support_too(self):
@@ -827,8 +818,7 @@ class TestSupport:
             with pyro.plate("data", len(x)):
                 pyro.sample("x", dist.Normal(latent(), 1.0), obs=x, obs_mask=~x.isnan())
 
-        message = r"'x_observed' has 1 of 2 values outside the support.*\(the first is nan, at \[1\]\); a mask does not"
-        with pytest.raises(InputError, match=message):
+        with refused("'x_observed'", 1, 2, "nan, at [1]", "mask"):
             log_weights((model, plain_guide), torch.tensor([1.0, torch.nan]))
 
 
@@ -836,7 +826,7 @@ def test_swapped_programs_are_refused():
     model = LinearGaussian()
     guide = GaussianGuide(model)
     x = model.data(3)
-    with pytest.raises(InputError, match=r"the model observes nothing; .* swapped"):
+    with refused("obs=x", "swapped"):
         log_weights((guide, model), x)
-    with pytest.raises(InputError, match=r"site 'x' of the guide is observed; .* swapped"):
+    with refused("'x'", "guide", "swapped"):
         log_weights((model, model), x)

@@ -161,7 +161,7 @@ places = {
 def test_what_is_not_ours_is_neither_imported_nor_called(place, name, run, module, monkeypatch):
     before = {*sys.modules}
     places[place](run, name)
-    with pytest.raises(InputError, match=r"config\.yaml"):
+    with refused("config.yaml"):
         load(run)
     assert untouched(module)
     assert not {*sys.modules} - before - {"pyrovae.training.stranger_module"}
@@ -183,8 +183,7 @@ def test_no_command_imports_it(command, key, name, run, module, capsys):
     change(run, key, name if isinstance(name, dict) else spec(name))
     assert main([command, str(run)]) == 2
     said = capsys.readouterr().err
-    assert "config.yaml names '" in said
-    assert "--trust" in said
+    assert_says(said, "config.yaml", "--trust")
     assert untouched(module)
 
 
@@ -192,8 +191,7 @@ def test_sample_does_not_either_and_says_what_would(run, module, capsys):
     change(run, "model/prior", spec("stranger_module.Mine"))
     assert main(["sample", str(run)]) == 2
     said = capsys.readouterr().err
-    assert f"{run / 'config.yaml'} names 'stranger_module.Mine'" in said
-    assert "trust=['stranger_module'] (on the command line, --trust stranger_module)" in said
+    assert_says(said, run / "config.yaml", "'stranger_module.Mine'", "trust=['stranger_module']", "--trust stranger_module")
     assert untouched(module)
 
 
@@ -212,13 +210,13 @@ def test_what_is_trusted_is_built(run, module):
 @pytest.mark.parametrize("name", ["stranger_module.Popen", "stranger_module.os.system", "stranger_module.Path"])
 def test_what_a_trusted_module_imported_is_not_trusted_with_it(name, run, module):
     change(run, "model/prior", spec(name))
-    with pytest.raises(InputError, match=r"config\.yaml"):
+    with refused("config.yaml"):
         load(run, trust=["stranger_module"])
 
 
 @pytest.mark.parametrize("trust", ["stranger_module", ["stranger module"], ["a..b"], [3], [""]])
 def test_trust_is_a_list_of_modules(trust, run):
-    with pytest.raises(InputError, match="expected a list of the names of modules"):
+    with refused("trust", repr(trust), ["my_priors"]):
         load(run, trust=trust)
 
 
@@ -226,7 +224,7 @@ def test_a_short_name_does_not_find_a_foreign_class_that_is_already_imported(run
     import stranger_module  # noqa: F401 (found by its name)
 
     change(run, "model/prior", spec("Mine"))
-    with pytest.raises(InputError, match=r"names 'stranger_module.Mine'"):
+    with refused("config.yaml", "'stranger_module.Mine'"):
         load(run)
     assert not module.with_suffix(".called").exists()
 
@@ -323,7 +321,7 @@ def test_a_configuration_that_leads_to_another_file_is_refused_by_every_command(
     change(run, "config", str(module.parent / "other.yaml"))
     for command in ("evaluate", "report", "sample"):
         assert main([command, str(run)]) == 2
-        assert "config.yaml does not hold settings" in capsys.readouterr().err
+        assert_says(capsys.readouterr().err, run / "config.yaml", "pyrovae train")
     assert untouched(module)
 
 
@@ -366,7 +364,7 @@ def test_a_refusal_is_raised_also_where_it_was_caught(run, module):
         except ValueError:
             return
 
-    with pytest.raises(InputError, match=r"names 'stranger_module\.Mine'"), guarded(run / "config.yaml"):
+    with refused("config.yaml", "'stranger_module.Mine'"), guarded(run / "config.yaml"):
         swallow()
     assert untouched(module)
 

@@ -6,7 +6,7 @@ import pyro
 import pytest
 import scipy.stats
 import torch
-from checks import assert_mean, members, prior_for
+from checks import assert_mean, members, prior_for, refused
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from spaces import latents, space_of
@@ -15,7 +15,6 @@ from torch.nn.functional import softplus
 import pyrovae.guides
 from pyrovae.engine.log_weights import log_weights
 from pyrovae.engine.sites import density_sites
-from pyrovae.errors import InputError
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
@@ -184,7 +183,7 @@ class TestEvery:
         torch.testing.assert_close(*gradients)
 
     def test_data_of_another_shape_are_refused(self, cls):
-        with pytest.raises(InputError, match=r"MLP got a tensor of shape \(5, 2\); expected \(\*batch, 3\)"):
+        with refused("MLP", (5, 2), "(*batch, 3)"):
             made(cls, (3,), 2)(torch.zeros(5, 2))
 
 

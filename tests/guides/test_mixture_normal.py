@@ -6,11 +6,10 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-from checks import assert_mean
+from checks import assert_mean, refused
 from torch.nn.functional import softplus
 
 from pyrovae.distributions.diagonal_normal_mixture import DiagonalNormalMixture
-from pyrovae.errors import InputError
 from pyrovae.guides import MixtureNormal
 from pyrovae.networks import MLP
 
@@ -32,7 +31,7 @@ def test_its_density(components):
 
 
 def test_no_component_is_refused():
-    with pytest.raises(InputError, match="components is 0; expected at least 1"):
+    with refused("components", 0, 1):
         MixtureNormal((3,), 2, MLP, components=0)
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from checks import refused
 from torch.nn.functional import softplus
 
-from pyrovae.errors import InputError
 from pyrovae.guides import FullRankNormal, LowRankNormal
 from pyrovae.networks import MLP
 
@@ -54,5 +54,5 @@ class TestLowRankNormal:
         np.testing.assert_allclose(guide.proposal(params).log_prob(z).numpy(), expected, rtol=1e-8)
 
     def test_a_rank_of_zero_is_refused(self):
-        with pytest.raises(InputError, match=r"rank is 0; expected at least 1: DiagonalNormal"):
+        with refused("rank", 0, 1, "DiagonalNormal"):
             LowRankNormal((3,), 2, MLP, rank=0)

@@ -10,7 +10,7 @@ import pyro
 import pytest
 import scipy.stats
 import torch
-from checks import QUANTILE, members
+from checks import QUANTILE, members, refused
 from pyro.distributions import constraints
 from torch.nn.functional import softplus
 
@@ -19,7 +19,6 @@ import pyrovae.likelihoods
 from pyrovae.distributions.discretized_logistic import DiscretizedLogistic as Rounded
 from pyrovae.distributions.discretized_logistic import LevelsOfUnitInterval
 from pyrovae.distributions.open_beta import OpenInterval
-from pyrovae.errors import InputError
 from pyrovae.likelihoods import (
     Bernoulli,
     Beta,
@@ -164,7 +163,7 @@ class TestEvery:
         vae = VAE((4,), 2, likelihood=build, encoder=MLP, decoder=MLP)
         x = vae.model(size=5).detach()
         x[1, 2] = torch.nan
-        with pytest.raises(InputError, match=r"'x' has 1 of 20 values outside .*the first is nan, at \[1, 2\]"):
+        with refused("'x'", 1, 20, "nan", [1, 2]):
             ELBO()(vae.model, vae.guide)(x)
 
     def test_a_state_dict_makes_the_same_likelihood(self, build):
@@ -261,18 +260,18 @@ class TestNormal:
 
     @pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
     def test_a_scale_that_is_none_is_refused(self, scale):
-        with pytest.raises(InputError, match=rf"scale is {scale}; expected a finite positive number"):
+        with refused("scale", scale):
             Normal((3,), scale=scale)
 
     def test_an_unknown_way_to_learn_is_refused(self):
-        with pytest.raises(InputError, match="learned is 'all'; expected 'fixed', 'shared' or 'pixel'"):
+        with refused("learned", "'all'", "'fixed'", "'shared'", "'pixel'"):
             Normal((3,), learned="all")
 
     def test_missing_pixels_are_named(self):
         vae = VAE((3,), 2, likelihood=Normal, encoder=MLP, decoder=MLP)
         x = torch.zeros(4, 3)
         x[2, 1] = torch.nan
-        with pytest.raises(InputError, match=r"'x' has 1 of 12 values outside.*the first is nan, at \[2, 1\]"):
+        with refused("'x'", 1, 12, "nan", [2, 1]):
             ELBO()(vae.model, vae.guide)(x)
         assert pyro.get_param_store().keys() == set()
 
@@ -295,7 +294,7 @@ class TestHeavierTails:
 
     @pytest.mark.parametrize("df", [1.0, -1.0, math.inf, math.nan])
     def test_degrees_of_freedom_without_a_mean_are_refused(self, df):
-        with pytest.raises(InputError, match=f"df is {df}; expected a finite number above 1"):
+        with refused("df", df, 1):
             StudentT((3,), df=df)
 
 
@@ -323,16 +322,16 @@ class TestCounts:
 
     @pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
     def test_a_dispersion_that_is_none_is_refused(self, value):
-        with pytest.raises(InputError, match=f"inverse_dispersion is {value}; expected a finite positive number"):
+        with refused("inverse_dispersion", value):
             NegativeBinomial((3,), inverse_dispersion=value)
 
     def test_the_support_is_told_in_short(self):
         vae = VAE((3,), 2, likelihood=Binomial, encoder=MLP, decoder=MLP)
-        with pytest.raises(InputError, match=r"Binomial, IntegerInterval\(upper_bound=255\) \(the first is 256"):
+        with refused("Binomial", "IntegerInterval(upper_bound=255)", 256):
             ELBO()(vae.model, vae.guide)(torch.full((2, 3), 256.0))
 
     def test_no_trials_are_refused(self):
-        with pytest.raises(InputError, match="total_count is 0; expected at least 1"):
+        with refused("total_count", 0, 1):
             Binomial((3,), total_count=0)
 
     def test_the_density_of_levels(self):
@@ -343,7 +342,7 @@ class TestCounts:
         torch.testing.assert_close(likelihood(params).log_prob(x), expected)
 
     def test_less_than_two_levels_are_refused(self):
-        with pytest.raises(InputError, match="levels is 1; expected at least 2"):
+        with refused("levels", 1, 2):
             Categorical((3,), levels=1)
 
 
@@ -377,7 +376,7 @@ class TestContinuousBernoulli:
 
     def test_grey_values_beyond_white_are_refused(self):
         vae = VAE((3,), 2, likelihood=ContinuousBernoulli, encoder=MLP, decoder=MLP)
-        with pytest.raises(InputError, match=r"6 of 6 values outside the support of ContinuousBernoulli.*the first is 255"):
+        with refused(6, "ContinuousBernoulli", 255):
             ELBO()(vae.model, vae.guide)(torch.full((2, 3), 255.0))
 
 
@@ -448,7 +447,7 @@ class TestLevels:
         bytes_read = torch.from_numpy(numpy.arange(6, dtype=numpy.uint8).reshape(1, 2, 3) * 51).float().div_(255)
         assert ELBO()(vae.model, vae.guide)(bytes_read).isfinite()
         bytes_read[0, 1, 1] = 0.5
-        with pytest.raises(InputError, match=r"1 of 6 values outside the support of .*k / 255 for k = 0, ..., 255"):
+        with refused(1, 6, "k / 255", "k = 0, ..., 255"):
             ELBO()(vae.model, vae.guide)(bytes_read)
 
     @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
@@ -459,13 +458,13 @@ class TestLevels:
 
     @pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
     def test_less_than_two_levels_are_refused(self, build):
-        with pytest.raises(InputError, match="levels is 1; expected at least 2"):
+        with refused("levels", 1, 2):
             build((3,), levels=1)
 
     def test_no_component_and_no_scale_are_refused(self):
-        with pytest.raises(InputError, match="components is 0; expected at least 1"):
+        with refused("components", 0, 1):
             DiscretizedLogisticMixture((3,), components=0)
-        with pytest.raises(InputError, match=r"scale is 0.0; expected a finite number above 0.001"):
+        with refused("scale", "0.0", 0.001):
             DiscretizedLogisticMixture((3,), scale=0.0)
 
 
@@ -483,12 +482,12 @@ class TestBeta:
         vae = VAE((3,), 2, likelihood=Beta, encoder=MLP, decoder=MLP)
         x = torch.full((4, 3), 0.5)
         x[2, 1] = edge
-        with pytest.raises(InputError, match=r"1 of 12 values outside .*numbers above 0 and below 1.*at \[2, 1\]"):
+        with refused(1, 12, "OpenBeta", 0, 1, [2, 1]):
             ELBO()(vae.model, vae.guide)(x)
 
     @pytest.mark.parametrize("concentration", [0.0, math.inf, math.nan])
     def test_a_concentration_that_is_none_is_refused(self, concentration):
-        with pytest.raises(InputError, match=f"concentration is {concentration}; expected a finite positive number"):
+        with refused("concentration", concentration):
             Beta((3,), concentration=concentration)
 
 
@@ -542,5 +541,5 @@ class TestLibrary:
 
     def test_it_needs_a_context(self, build):
         vae = VAE((4,), 2, likelihood=partial(build, library=True), encoder=MLP, decoder=MLP)
-        with pytest.raises(InputError, match=rf"{build.__name__} with library=True takes the logarithm of each"):
+        with refused(build.__name__, "library=True", "c=x.sum(1, keepdim=True).log()"):
             ELBO()(vae.model, vae.guide)(torch.ones(3, 4))

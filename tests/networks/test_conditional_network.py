@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused
 from pyro import poutine
 from pyro.infer import SVI
 from torch import nn
@@ -15,7 +16,6 @@ from torch.nn.functional import one_hot
 
 import pyrovae
 from pyrovae.data import Array, Digits
-from pyrovae.errors import InputError
 from pyrovae.evaluation import posterior_means, reconstructions
 from pyrovae.networks import MLP, ConvDecoder, ConvEncoder
 from pyrovae.networks.conditional_network import ConditionalNetwork
@@ -69,7 +69,7 @@ class TestConditionalNetwork:
         torch.testing.assert_close(conditioned(x, c), conditioned.network(joined))
 
     def test_a_context_of_another_shape_is_refused(self):
-        with pytest.raises(InputError, match=r"context has shape \(5, 2\); expected \(B, 3\).*context_shape=\(2,\)"):
+        with refused((5, 2), "(B, 3)", "context_shape=(2,)"):
             ConditionalNetwork(network, (3,), (2,), (5,))(torch.randn(5, 2), torch.randn(5, 2))
 
 
@@ -212,36 +212,36 @@ def test_the_labels_are_the_contexts_of_a_data_set():
     assert data.test.fixed_draw().keys() == {"x", "c"}
 
 
-@pytest.mark.parametrize(("shape", "found"), [((9,), r"\(9,\)"), ((10, 2), r"\(10, 2\)")])
-def test_labels_that_do_not_fit_are_refused(shape, found):
-    with pytest.raises(InputError, match=rf"context_shape is {found} and the labels of Digits go up to 9; expected \(10,\)"):
+@pytest.mark.parametrize("shape", [(9,), (10, 2)])
+def test_labels_that_do_not_fit_are_refused(shape):
+    with refused(shape, "Digits", "(10,)"):
         Digits().condition_on_labels(*shape)
 
 
 def test_data_without_labels_have_none_to_condition_on(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((40, 3)))
-    with pytest.raises(InputError, match="x has no labels, which are the context of a model here; leave out context_shape"):
+    with refused("x", "labels", "context_shape"):
         Array(str(tmp_path / "x.npy")).condition_on_labels(2)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "words"),
     [
-        ({}, r"built for a context of shape \(3,\), and none was given; pass c=..., or data"),
-        ({"c": torch.zeros(12, 2)}, r"context has shape \(12, 2\); expected \(B, 3\)"),
-        ({"c": torch.zeros(5, 3)}, "c has 5 rows and there are 12 data; expected one context a datum"),
+        ({}, ["(3,)", "c=..."]),
+        ({"c": torch.zeros(12, 2)}, [(12, 2), "(B, 3)", "context_shape=(2,)"]),
+        ({"c": torch.zeros(5, 3)}, ["c", 5, 12]),
     ],
     ids=["none", "shape", "rows"],
 )
-def test_a_context_that_does_not_fit_is_refused(given, message, x):
+def test_a_context_that_does_not_fit_is_refused(given, words, x):
     vae = conditional()
-    with pytest.raises(InputError, match=message):
+    with refused(*words):
         ELBO()(vae.model, vae.guide)(x, **given)
 
 
 def test_a_context_that_nothing_was_built_for_is_refused(x):
     vae = VAE((4,), 2)
-    with pytest.raises(InputError, match=r"a context of shape \(12, 3\) was given, and the networks were built for none"):
+    with refused((12, 3), "context_shape=(3,)"):
         ELBO()(vae.model, vae.guide)(x, c=contexts())
 
 

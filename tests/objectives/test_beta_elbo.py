@@ -4,14 +4,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import measure
+from checks import measure, refused
 from programs import Chain, ChainGuide, GaussianGuide, LatentPlateGuide, LinearGaussian, WithLatentPlate, gaussian_kl
 from pyro import poutine
 from pyro.infer import SVI
 
 from pyrovae import compile
 from pyrovae.engine.log_weights import log_weights
-from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO
 from pyrovae.objectives.beta_elbo import BetaELBO
 
@@ -234,13 +233,13 @@ class TestRefusals:
         full = FullPrior(), GaussianGuide(pair[0])
         objective = BetaELBO(free_bits=0.5, free_bits_per="dimension")
         for programs in (full, (pair[0], full[1]), masked, (heavy_tailed, heavy_tailed_guide)):
-            with pytest.raises(InputError, match=r"no formula .* each dimension of site 'z'.*take free_bits_per=\"site\""):
+            with refused("'z'", "torch.distributions.kl_divergence", 'free_bits_per="site"'):
                 objective(*programs)(torch.randn(4, 3 if programs[0] is not heavy_tailed else 2))
 
     def test_latents_in_two_orders(self):
         model = Chain("ab")
         guide = ChainGuide(model, "ba")
-        with pytest.raises(InputError, match=r"in the order 'a', 'b', the guide in the order 'b', 'a'.*or take free_bits=0"):
+        with refused("'a', 'b'", "'b', 'a'", "free_bits=0"):
             BetaELBO(free_bits=0.5)(model, guide)(model.data(3))
         assert BetaELBO()(model, guide)(model.data(3)).isfinite()
 
@@ -250,16 +249,16 @@ class TestRefusals:
                 noise = pyro.sample("noise", dist.Normal(torch.zeros(2), 1.0).to_event(1), infer={"is_auxiliary": True})
                 pyro.sample("z", dist.Normal(noise, 1.0).to_event(1))
 
-        with pytest.raises(InputError, match=r"site 'noise' of the guide is auxiliary.*take free_bits=0"):
+        with refused("'noise'", "auxiliary", "free_bits=0"):
             BetaELBO(free_bits=0.5)(pair[0], guide)(pair[0].data(3))
 
     @pytest.mark.parametrize("name", ["beta", "warmup", "free_bits"])
     def test_negative_numbers(self, name):
-        with pytest.raises(InputError, match=f"{name} is -1; expected a number that is not negative"):
+        with refused(name, -1, 0):
             BetaELBO(**{name: -1})
 
     def test_groups_that_are_none(self):
-        with pytest.raises(InputError, match="free_bits_per is 'pixel'; expected one of 'site', 'dimension'"):
+        with refused("free_bits_per", "'pixel'", "'site'", "'dimension'"):
             BetaELBO(free_bits_per="pixel")  # pyright: ignore
-        with pytest.raises(InputError, match=r"free_bits_per is 'dimension'.*take analytic_kl=True"):
+        with refused("free_bits_per", "'dimension'", "analytic_kl=True"):
             BetaELBO(analytic_kl=False, free_bits=0.5, free_bits_per="dimension")

@@ -7,12 +7,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import assert_mean, measure
+from checks import assert_mean, measure, refused
 from programs import GaussianGuide, LinearGaussian, gaussian_kl, weight_variance
 from pyro.infer import RenyiELBO
 from quadrature import Grid, exact
 
-from pyrovae.errors import InputError
 from pyrovae.objectives import (
     CIWAE,
     CUBO,
@@ -299,25 +298,25 @@ def test_the_axes_of_groups(pair):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "words"),
     [
-        (lambda: CIWAE(1.5), "beta is 1.5; expected a number from 0"),
-        (lambda: Renyi(math.inf), "alpha is inf; expected a finite number"),
-        (lambda: CUBO(0.5), "n is 0.5; CUBO is an upper bound for n of at least 1"),
-        (lambda: MIWAE(0, 5), "num_groups is 0; MIWAE needs at least 1"),
-        (lambda: ThermodynamicELBO(num_partitions=0), "num_partitions is 0"),
-        (lambda: ThermodynamicELBO(smallest_beta=1.0), "smallest_beta is 1.0; expected a number between 0 and 1"),
-        (lambda: ThermodynamicELBO(estimator="resampled"), "has negative slopes; take"),
-        (lambda: VIMCO(1), "num_particles is 1; VIMCO needs at least 2"),
-        (lambda: TailAdaptive(1), "num_particles is 1; TailAdaptive ranks draws"),
-        (lambda: ReweightedWakeSleep(1), "the weight of a single draw is 1"),
-        (lambda: ReweightedWakeSleep(insomnia=2.0), "insomnia is 2.0; expected a number from 0"),
-        (lambda: EUBO(posterior="exact"), "posterior is 'exact'; expected 'resampled' or 'simulated'"),
-        (lambda: EUBO(5, "simulated"), "num_particles is 5; a dreamt datum has one exact draw"),
-        (lambda: IWAE(estimator="drgp"), "estimator is 'drgp'; expected one of 'reparameterized', 'score_function'"),
-        (lambda: ELBO(analytic_kl=True, estimator="stl"), "estimator is 'stl', which is made of log weights"),
+        (lambda: CIWAE(1.5), ["beta", 1.5, 0, 1]),
+        (lambda: Renyi(math.inf), ["alpha", "inf"]),
+        (lambda: CUBO(0.5), ["n", 0.5, "CUBO", 1, "Renyi"]),
+        (lambda: MIWAE(0, 5), ["num_groups", 0, "MIWAE", 1]),
+        (lambda: ThermodynamicELBO(num_partitions=0), ["num_partitions", 0, 1]),
+        (lambda: ThermodynamicELBO(smallest_beta=1.0), ["smallest_beta", "1.0", 0]),
+        (lambda: ThermodynamicELBO(estimator="resampled"), ["'resampled'", "ThermodynamicELBO", "'reparameterized'"]),
+        (lambda: VIMCO(1), ["num_particles", 1, "VIMCO", 2]),
+        (lambda: TailAdaptive(1), ["num_particles", 1, "TailAdaptive", 2]),
+        (lambda: ReweightedWakeSleep(1), ["num_particles", 1, 2, "insomnia=0"]),
+        (lambda: ReweightedWakeSleep(insomnia=2.0), ["insomnia", "2.0", 0, 1]),
+        (lambda: EUBO(posterior="exact"), ["posterior", "'exact'", "'resampled'", "'simulated'"]),
+        (lambda: EUBO(5, "simulated"), ["num_particles", 5, 1]),
+        (lambda: IWAE(estimator="drgp"), ["estimator", "'drgp'", "'reparameterized'", "'score_function'"]),
+        (lambda: ELBO(analytic_kl=True, estimator="stl"), ["'stl'", "analytic_kl=False", 'estimator="reparameterized"']),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make, message):
-    with pytest.raises(InputError, match=message):
+def test_settings_that_make_no_sense_are_refused(make, words):
+    with refused(*words):
         make()

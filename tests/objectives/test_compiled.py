@@ -1,4 +1,3 @@
-import re
 from enum import Enum
 from typing import ClassVar, NamedTuple
 
@@ -7,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused, warned
 from programs import LinearGaussian
 from torch import Tensor, nn
 from torch._inductor.codecache import PyCodeCache
@@ -125,7 +125,7 @@ def test_a_program_that_cannot_be_recorded_runs_eagerly_and_says_so_once(x):
     vae = pair(decoder=Branching)
     eager = IWAE(1)(vae.model, vae.guide)
     fused = compile(eager)
-    with pytest.warns(NotCompiledWarning, match=r"cannot be recorded: .* at .*test_compiled.py:\d+ \(if z.sum\(\) > 0:\)"):
+    with warned("test_compiled.py", "if z.sum() > 0:", category=NotCompiledWarning):
         fused(x)
     torch.manual_seed(1)
     loss = fused(x)
@@ -142,7 +142,7 @@ def test_a_graph_a_shape_and_no_more_than_so_many(x, monkeypatch):
     for batch in (x, x[:3], x, x[:3]):
         fused(batch)
     assert len(recorded) == 2
-    with pytest.warns(NotCompiledWarning, match="recorded for 2 other shapes already; keep the batch size fixed"):
+    with warned(2, "shapes", category=NotCompiledWarning):
         fused(x[:2])
     fused(x[:2])
     assert len(recorded) == 2
@@ -158,7 +158,7 @@ def test_torch_keeps_nothing_of_what_was_compiled(x):
 
 
 def test_a_network_is_no_objective():
-    with pytest.raises(InputError, match=r"module is a Linear; expected an objective on a pair"):
+    with refused("Linear", "compile(IWAE(5)(model, guide), x)"):
         compile(nn.Linear(1, 1))
 
 
@@ -247,7 +247,7 @@ class TestArgumentsThatAreNoTensors:
         fused = compile(eager)
         for scale in (0.1, 0.2):
             fused(x, scale)
-        with pytest.warns(NotCompiledWarning, match="pass a number that changes from call to call as a tensor"):
+        with warned(2, "shapes", "tensor", category=NotCompiledWarning):
             same(fused, eager, x, 0.3)
         for scale in (0.1, 0.4, 0.5):
             same(fused, eager, x, scale)
@@ -278,7 +278,7 @@ class TestArgumentsThatAreNoTensors:
         sequences = [
             pack_padded_sequence(values, torch.tensor(lengths), batch_first=True) for lengths in ([4, 2, 1], [4, 3, 2])
         ]
-        with pytest.warns(NotCompiledWarning, match="argument 1 is a PackedSequence, whose contents may change") as told:
+        with warned(1, "PackedSequence", category=NotCompiledWarning) as told:
             same(fused, eager, sequences[0])
         assert len(told) == 1
         same(fused, eager, sequences[1])
@@ -286,12 +286,12 @@ class TestArgumentsThatAreNoTensors:
 
     @pytest.mark.parametrize(
         ("extra", "named"),
-        [((0, np.ones(2)), "'extra'[1] is a ndarray"), (nn.Linear(1, 1), "'extra' is a Linear"), ({1}, "'extra' is a set")],
+        [((0, np.ones(2)), ["'extra'[1]", "ndarray"]), (nn.Linear(1, 1), ["'extra'", "Linear"]), ({1}, ["'extra'", "set"])],
     )
     def test_what_may_change_is_named(self, extra, named, float64):
         x, eager = torch.randn(4), ELBO(2)(scaled, proposal)
         fused = compile(eager)
-        with pytest.warns(NotCompiledWarning, match=re.escape(f"argument {named}, whose contents may change")):
+        with warned(*named, category=NotCompiledWarning):
             same(fused, eager, x, extra=extra)
 
 
@@ -307,7 +307,7 @@ class TestAFailingProgram:
         fused = compile(ELBO(2)(model, proposal))
         with pytest.raises(ArithmeticError, match="too large"):
             fused(torch.full((4,), 50.0))
-        with pytest.warns(NotCompiledWarning, match=r"if x.sum\(\) > 100.0"):
+        with warned("test_compiled.py", "if x.sum() > 100.0:", category=NotCompiledWarning):
             fused(torch.ones(4))
         with pytest.raises(ArithmeticError, match="too large"):
             fused(torch.full((5,), 50.0))
@@ -324,11 +324,11 @@ class TestAFailingProgram:
     def test_which_refuses_by_itself(self, float64):
         def model(x, limit=1.0):
             if len(x) > 4:
-                raise InputError("x is not what it was")
+                raise InputError("mine")
             scaled(x, limit)
 
         fused = compile(ELBO(2)(model, proposal), torch.ones(4), 1.0)
-        with pytest.raises(InputError, match="x is not what it was"):
+        with refused("mine"):
             fused(torch.ones(5), 1.0)
 
     def test_which_also_has_an_argument_that_may_change(self, float64):

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import default, made, measure, members
+from checks import default, made, measure, members, refused
 from programs import (
     PLATES,
     GaussianGuide,
@@ -25,7 +25,6 @@ from torch import nn
 import pyrovae.objectives
 from pyrovae.engine.call import Call
 from pyrovae.engine.log_weights import log_weights
-from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO, IWAE, SIWAE, BetaELBO, Objective, ObjectiveModule, WakeSleep
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -64,7 +63,7 @@ class TestParticles:
 
     @pytest.mark.parametrize("cls", classes)
     def test_none_are_refused(self, cls):
-        with pytest.raises(InputError, match=f"(num_particles|group_size) is 0; {cls.__name__} needs at least 1"):
+        with refused(0, cls.__name__, 1):
             made(cls, 0)
 
 
@@ -107,7 +106,7 @@ class TestValue:
         x = pair[0].data(12)
         module = objective(subsampled.model, subsampled.guide)
         if isinstance(objective, WakeSleep):
-            with pytest.raises(InputError, match="something else than what it is called with"):
+            with refused("'x'", "pyro.sample(..., obs=x)"):
                 module(x)
             return
         module.start(x)
@@ -139,7 +138,7 @@ class TestBound:
         x = model.data(2)
         module = objective(model, guide)
         if isinstance(objective, WakeSleep) and structure is WithPixelPlate:
-            with pytest.raises(InputError, match="something else than what it is called with"):
+            with refused("'x'", "pyro.sample(..., obs=x)"):
                 module(x)
             return
         module.start(x)
@@ -241,7 +240,7 @@ class TestForms:
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
         for run in (objective(model, guide), lambda x: objective.loss(model, guide, x)):
-            with pytest.raises(InputError, match="latent site 'z' is outside the data plate 'data'"):
+            with refused("'z'", "'data'", 'with pyro.plate("data", ...)'):
                 run(torch.randn(3))
 
     def test_one_objective_serves_several_pairs(self, objective, pair):
@@ -261,7 +260,7 @@ class TestForms:
         module(x)
         module.check(x)
         assert module.weights(x).total.shape == (objective.num_particles, 4)
-        with pytest.raises(InputError, match="outside the support"):
+        with refused("'x'", "Normal, Real", "nan"):
             module.check(torch.full_like(x, torch.nan))
 
 
@@ -302,7 +301,7 @@ class TestScaledSites:
         ids=lambda each: type(each).__name__,
     )
     def test_they_are_refused_where_densities_are_not_only_added_up(self, objective):
-        with pytest.raises(InputError, match="carries a scale of its own"):
+        with refused("'z'", "poutine.scale", type(objective).__name__):
             objective(*self.programs())(torch.randn(3, 3))
 
     @pytest.mark.parametrize("objective", [ELBO(2), ELBO(2, estimator="stl"), BetaELBO(num_particles=2)])
@@ -318,7 +317,7 @@ def test_an_objective_looks_at_every_pair_that_it_is_called_on():
     objective.loss(model, GaussianGuide(model), x)
     value = -objective.loss(deeper, GaussianGuide(deeper), x)
     assert value == pytest.approx(deeper.log_p(x).sum().item())
-    with pytest.raises(InputError, match="outside the support"):
+    with refused("'x'", "Normal, Real", "nan"):
         objective.loss(model, GaussianGuide(model, shift=1.0), torch.full_like(x, torch.nan))
     assert len(pickle.dumps(objective)) < 1000
 
@@ -328,10 +327,7 @@ class TestReparameterisation:
         "objective", [ELBO(2, analytic_kl=True), *(cls() for cls in refusing)], ids=lambda each: type(each).__name__
     )
     def test_a_guide_without_it_is_refused_in_training(self, objective):
-        message = (
-            f"site 'c' of the guide draws from Bernoulli, which cannot be reparameterised, and {type(objective).__name__}"
-        )
-        with pytest.raises(InputError, match=message):
+        with refused("'c'", "Bernoulli", type(objective).__name__, 'estimator="score_function"'):
             objective(discrete, DiscreteGuide())(torch.randn(3))
 
     @every_objective

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from checks import assert_mean, assert_mean_gradient, flat, measure
+from checks import assert_mean, assert_mean_gradient, flat, measure, refused
 from programs import PLATES, GaussianGuide, LinearGaussian, drawing
 from pyro.infer import TraceEnum_ELBO
 from torch import nn
@@ -17,7 +17,6 @@ import pyrovae
 from pyrovae.distributions.diagonal_normal_mixture import DiagonalNormalMixture
 from pyrovae.engine.call import Call
 from pyrovae.engine.log_weights import log_weights
-from pyrovae.errors import InputError
 from pyrovae.guides import MixtureNormal
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO, IWAE, SELBO, SIWAE
@@ -224,9 +223,7 @@ def test_it_trains_the_mixture_guide(objective):
 
 def test_a_number_of_particles_that_is_no_multiple_is_refused(pair):
     model, guide, x = pair
-    with pytest.raises(
-        InputError, match="num_particles is 3, and site 'z' of the guide has 2 outcomes; SIWAE gives each as many"
-    ):
+    with refused("num_particles", 3, "'z'", 2, "SIWAE"):
         SIWAE(3)(model, guide)(x)
 
 
@@ -243,18 +240,18 @@ def test_components_that_cannot_be_reparameterised_are_refused():
         with pyro.plate("data", len(x)):
             pyro.sample("c", dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), dist.Poisson(rate)))
 
-    with pytest.raises(InputError, match="site 'c' of the guide draws from MixtureSameFamily, which cannot be reparam"):
+    with refused("'c'", "MixtureSameFamily", "SIWAE", 'estimator="score_function"'):
         SIWAE(2)(model, guide)(torch.zeros(3))
 
 
 @pytest.mark.parametrize(
-    ("inner", "names", "message"),
+    ("inner", "names", "words"),
     [
-        (True, ["z"], "is in a plate within the data plate"),
-        (False, ["z", "u"], "has a mixture or a discrete site at each of 'z', 'u'"),
+        (True, ["z"], ["'z'", "plate"]),
+        (False, ["z", "u"], ["'z', 'u'", "SIWAE"]),
     ],
 )
-def test_several_components_of_a_datum_are_refused(inner, names, message):
+def test_several_components_of_a_datum_are_refused(inner, names, words):
     def sites(draw):
         for name in names:
             if inner:
@@ -273,7 +270,7 @@ def test_several_components_of_a_datum_are_refused(inner, names, message):
         with pyro.plate("data", len(x), dim=-1):
             sites(lambda name: pyro.sample(name, mixture))
 
-    with pytest.raises(InputError, match=message):
+    with refused(*words):
         SIWAE(2)(model, guide)(torch.zeros(3))
 
 
@@ -300,8 +297,7 @@ class TestChoicesOfOtherForms:
             return dist.Bernoulli(logits=logits).to_event(1)
 
         pair = self.pair(dist.Bernoulli(torch.full((3,), 0.4)).to_event(1), proposal)
-        message = "site 'z' of the guide is a vector of choices, each a Bernoulli, .*one Categorical over all combinations"
-        with pytest.raises(InputError, match=message):
+        with refused("'z'", "Bernoulli", objective.__name__, "Categorical", 'ELBO(estimator="score_function")'):
             objective(8)(*pair)(torch.zeros(4))
 
     def test_the_remedies_for_it_are_right(self):
@@ -343,5 +339,5 @@ class TestChoicesOfOtherForms:
             return dist.Binomial(torch.tensor([1.0, 2.0]), torch.as_tensor(probability))
 
         pair = self.pair(binomial(0.4), lambda: binomial(pyro.param("p", torch.tensor(0.3))))
-        with pytest.raises(InputError, match=r"outcomes of site 'z' of the guide cannot be gone through: Inhom.*VIMCO"):
+        with refused("'z'", "enumerate_support", 'ELBO(estimator="score_function")'):
             objective(6)(*pair)(torch.zeros(2))

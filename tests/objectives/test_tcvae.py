@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import assert_mean, measure
+from checks import assert_mean, measure, refused
 from programs import (
     Chain,
     ChainGuide,
@@ -17,7 +17,6 @@ from programs import (
 from pyro import poutine
 
 from pyrovae import compile
-from pyrovae.errors import InputError
 from pyrovae.objectives import ELBO
 from pyrovae.objectives.tcvae import TCVAE
 
@@ -231,8 +230,7 @@ def test_recorded_it_is_the_same(unfused):
 class TestRefusals:
     def test_a_full_covariance(self):
         model = LinearGaussian()
-        message = r"site 'z' of the guide has no density for each coordinate \(MultivariateNormal.*take independent scalars"
-        with pytest.raises(InputError, match=message):
+        with refused("'z'", "MultivariateNormal", "TCVAE", "Normal(...).to_event(1)", "BetaELBO"):
             TCVAE()(model, GaussianGuide(model))(model.data(3))
 
     @pytest.mark.parametrize("frozen", [False, True])
@@ -240,18 +238,17 @@ class TestRefusals:
         model, guide = pair_of(Chain, ChainGuide)
         guide.requires_grad_(not frozen)
         x = model.data(3)
-        message = "site 'b' of the guide depends on site 'a', so that it has no density given x alone"
-        with pytest.raises(InputError, match=message):
+        with refused("'b'", "'a'", "TCVAE", "BetaELBO"):
             TCVAE()(model, guide)(x)
-        with torch.no_grad(), pytest.raises(InputError, match=message):
+        with torch.no_grad(), refused("'b'", "'a'", "TCVAE", "BetaELBO"):
             TCVAE()(model, guide)(x)
-        with pytest.raises(InputError, match=message):
+        with refused("'b'", "'a'", "TCVAE", "BetaELBO"):
             TCVAE().loss(model, guide, x)
 
     @pytest.mark.parametrize("handler", [lambda fn: poutine.scale(fn, 0.5), lambda fn: poutine.mask(fn, torch.tensor(True))])
     def test_scaled_and_masked_sites(self, handler):
         model, guide = pair_of()
-        with pytest.raises(InputError, match=r"site 'z' of the guide has no density.*without poutine\.scale and"):
+        with refused("'z'", "Normal", "poutine.scale", "poutine.mask"):
             TCVAE()(handler(model), handler(guide))(model.data(3))
 
     def test_an_auxiliary_site(self):
@@ -261,9 +258,9 @@ class TestRefusals:
                 pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
 
         model = LinearGaussian()
-        with pytest.raises(InputError, match=r"site 'noise' of the guide is auxiliary.*a guide that draws the latents"):
+        with refused("'noise'", "auxiliary", "BetaELBO"):
             TCVAE()(model, guide)(model.data(3))
 
     def test_a_dataset_of_nothing(self):
-        with pytest.raises(InputError, match="dataset_size is 0; expected at least 1, the default"):
+        with refused("dataset_size", 0, 1):
             TCVAE(dataset_size=0)

@@ -8,14 +8,13 @@ import pyro
 import pytest
 import scipy.stats
 import torch
-from checks import guide_for, members
+from checks import guide_for, members, refused
 from pyro import poutine
 from spaces import space_of
 from torch import nn
 from torch.nn.functional import softplus
 
 import pyrovae.priors
-from pyrovae.errors import InputError
 from pyrovae.guides import Hierarchical as GuideOfLayers
 from pyrovae.networks import MLP
 from pyrovae.objectives import ELBO
@@ -149,7 +148,7 @@ class TestEvery:
 
     @pytest.mark.parametrize("latent_dim", [0, -1])
     def test_a_latent_without_dimensions_is_refused(self, cls, latent_dim):
-        with pytest.raises(InputError, match=f"latent_dim is {latent_dim}; expected at least 1"):
+        with refused("latent_dim", latent_dim, 1):
             cls(latent_dim)
 
 
@@ -214,7 +213,7 @@ class TestStudentT:
 
     @pytest.mark.parametrize("df", [0.0, -1.0, math.inf, math.nan])
     def test_degrees_of_freedom_that_are_none_are_refused(self, df):
-        with pytest.raises(InputError, match=f"df is {df}; expected a finite positive number"):
+        with refused("df", df):
             StudentT(2, df=df)
 
 
@@ -230,11 +229,11 @@ class TestFlow:
         torch.testing.assert_close(density(prior, z), torch.from_numpy(expected))
 
     def test_an_unknown_kind_is_refused(self):
-        with pytest.raises(InputError, match="kind is 'glow'; expected one of 'maf', 'nsf'"):
+        with refused("kind", "'glow'", "'maf'", "'nsf'"):
             Flow(2, kind="glow")
 
     def test_a_flow_without_a_step_is_refused(self):
-        with pytest.raises(InputError, match="transforms is 0; expected at least 1: StandardNormal is"):
+        with refused("transforms", 0, 1, "StandardNormal"):
             Flow(2, transforms=0)
 
 
@@ -280,13 +279,13 @@ class TestHierarchical:
     @pytest.mark.parametrize("upper", [(), (3, 0)])
     @pytest.mark.parametrize("build", [partial(Hierarchical, 2), partial(GuideOfLayers, (3,), 2, network)])
     def test_layers_that_are_none_are_refused(self, build, upper):
-        with pytest.raises(InputError, match=r"upper is .*; expected the lengths of one or more layers, each at least 1"):
+        with refused("upper", upper, 1):
             build(upper=upper)
 
     def test_a_guide_of_other_layers_is_refused(self):
         prior, guide = partial(Hierarchical, upper=(3,)), partial(GuideOfLayers, upper=(3, 2))
         vae = VAE((3,), 2, prior=prior, guide=guide, encoder=network, decoder=network)
-        with pytest.raises(InputError, match="site 'z3' of the guide is missing in the model"):
+        with refused("'z3'", 'infer={"is_auxiliary": True}'):
             ELBO()(vae.model, vae.guide)(torch.zeros(2, 3))
 
 
@@ -332,17 +331,17 @@ class TestVamp:
         x = torch.rand(4, 3)
         prior.start_at(x)
         assert torch.equal(prior.pseudo_inputs, x)
-        with pytest.raises(InputError, match=r"x has shape \(5, 3\); expected \(4, 3\), one datum a component"):
+        with refused("x", (5, 3), (4, 3)):
             prior.start_at(torch.rand(5, 3))
-        with pytest.raises(InputError, match=r"context has shape \(4, 2\); expected none"):
+        with refused("context", (4, 2)):
             prior.start_at(x, torch.rand(4, 2))
 
     def test_without_a_guide_it_is_refused(self):
-        with pytest.raises(InputError, match="has no guide; build it as VAE"):
+        with refused("VAE(..., prior=Vamp)"):
             Vamp(2)()
 
 
 @pytest.mark.parametrize("cls", [Autoregressive, Mixture, Vamp])
 def test_a_mixture_of_nothing_is_refused(cls):
-    with pytest.raises(InputError, match="components is 0; expected at least 1"):
+    with refused("components", 0, 1):
         cls(2, components=0)

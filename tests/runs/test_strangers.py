@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from checks import refused
 from safetensors.torch import save_file
 from strangers import Bomb, checkpoint, little_memory, payload, soon
 
@@ -156,7 +157,7 @@ def test_a_folder_that_is_a_link_out_is_not_followed(run, tmp_path, capsys):
     for name in ("figures", "checkpoints"):
         shutil.move(run / name, tmp_path / name)
         (run / name).symlink_to(tmp_path / name)
-        with pytest.raises(InputError, match=f"{name}' is a link that leads out of the folder"):
+        with refused(name, "link"):
             load(run)
         (run / name).unlink()
         shutil.move(tmp_path / name, run / name)
@@ -173,7 +174,7 @@ def test_an_index_names_checkpoints_of_its_folder_alone(key, name, run, tmp_path
     shutil.copytree(checkpoint(run), tmp_path / "other")
     index = run / "checkpoints" / "index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), key: name}))
-    with pytest.raises(InputError, match=r"index.json"):
+    with refused("index.json"):
         load(run)
 
 
@@ -240,26 +241,26 @@ def bomb(path: Path, size: int, method: int = zipfile.ZIP_DEFLATED, claim: tuple
 def test_zip_bombs_are_refused_unopened(method, run, capsys):
     bomb(run / "split.npz", 2**29, method=method)
     assert (run / "split.npz").stat().st_size < 2**21
-    with little_memory(200), pytest.raises(InputError, match=r"split.npz"):
+    with little_memory(200), refused("split.npz"):
         load(run)
 
 
 def test_a_header_that_claims_more_than_there_is(run):
     bomb(run / "split.npz", 2**20, claim=(2**40,))
-    with little_memory(200), pytest.raises(InputError, match=r"states the shape \(1099511627776,\)"):
+    with little_memory(200), refused("split.npz", (2**40,)):
         load(run)
 
 
 @pytest.mark.parametrize("shape", [[], [0], [-1, 4], [2**40], [2**16, 2**16], [1] * 17, [[1, 2]], 4, [1.0], [True], ["4"]])
 def test_event_shapes_that_are_none(shape, run):
     np.savez(run / "split.npz", event_shape=np.array(shape))
-    with pytest.raises(InputError, match=r"split.npz"):
+    with refused("split.npz"):
         load(run)
 
 
 def test_a_checkpoint_of_another_event_shape_is_refused(run):
     np.savez(run / "split.npz", event_shape=np.array([3, 3]))
-    with pytest.raises(InputError, match="does not fit the programs"):
+    with refused("'guide.encoder.layers.0.weight'", (4, 9)):
         load(run)
 
 
@@ -300,7 +301,7 @@ def test_weights_of_any_type_end_in_a_message(dtype, run, capsys):
     save_file(weights, checkpoint(run) / "weights.safetensors")
     try_everything(run, capsys, "evaluate", "sample")
     if dtype == torch.complex64:
-        with pytest.raises(InputError, match="holds complex numbers; "):
+        with refused("complex"):
             load(run)
 
 
@@ -309,7 +310,7 @@ def test_a_state_that_unfolds_without_end(run):
     for _ in range(60):
         unfolding = [unfolding, unfolding]
     torch.save({"epoch": 1, "optimizer": unfolding}, checkpoint(run) / "training.pt")
-    with soon(), pytest.raises(InputError, match=r"training.pt cannot be read"):
+    with soon(), refused("training.pt", "values"):
         load_training(run / "checkpoints")
 
 
@@ -321,7 +322,7 @@ def test_a_state_that_was_compressed(run):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(InputError, match=r"training.pt cannot be read .*compressed"):
+    with refused("training.pt", "compressed"):
         load_training(run / "checkpoints")
 
 
@@ -394,14 +395,14 @@ def test_estimates_of_other_things_are_refused(name, tmp_path):
     estimates(tmp_path / "plain.nc", lambda group: None)
     assert len(LogLikelihood.from_netcdf(tmp_path / "plain.nc").log_p) == 6
     estimates(tmp_path / "e.nc", files[name])
-    with little_memory(600), pytest.raises(InputError, match=r"e.nc cannot be read"):
+    with little_memory(600), refused("e.nc", "to_netcdf"):
         LogLikelihood.from_netcdf(tmp_path / "e.nc")
 
 
 @pytest.mark.parametrize("content", [b"", b"CDF\x01", b"\x89HDF\r\n\x1a\n", b"x" * 100])
 def test_what_is_no_netcdf_is_refused(content, tmp_path):
     (tmp_path / "e.nc").write_bytes(content)
-    with pytest.raises(InputError, match=r"e.nc cannot be read"):
+    with refused("e.nc", "to_netcdf"):
         LogLikelihood.from_netcdf(tmp_path / "e.nc")
 
 
@@ -413,7 +414,7 @@ def test_virtual_arrays_are_refused(tmp_path):
         group.create_virtual_dataset("log_p", layout)
 
     estimates(tmp_path / "e.nc", virtual)
-    with pytest.raises(InputError, match="lies in another file"):
+    with refused("e.nc", "'log_p'", "virtual"):
         LogLikelihood.from_netcdf(tmp_path / "e.nc")
 
 
@@ -421,7 +422,7 @@ def test_virtual_arrays_are_refused(tmp_path):
 def test_names_that_would_steer_a_terminal_are_refused(name, run):
     with open(os.path.join(os.fsencode(run), name if isinstance(name, bytes) else name.encode()), "wb"):
         pass
-    with pytest.raises(InputError, match="has a name that cannot be printed"):
+    with refused("printed"):
         load(run)
 
 

@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused
 from pyro import poutine
 from torch import nn
 
@@ -250,7 +251,7 @@ class TestEvaluations:
         networks = networks_of()
         networks.encoder.eval()
         before = modes(networks)
-        with pytest.raises(pyrovae.InputError, match="latent site 'z' of the model is missing in the guide"):
+        with refused("'z'", "pyro.sample('z', ...)"):
             pyrovae.log_likelihood((named(networks)[0], lambda x: None), X, 10)
         assert modes(networks) == before
 
@@ -360,7 +361,7 @@ class TestFit:
 
     def test_modes_are_put_back_after_an_error(self, training, validation):
         networks = networks_of().train(training)
-        with pytest.raises(pyrovae.InputError, match="the loss is nan"):
+        with refused("loss", "nan"):
             pyrovae.fit(
                 named(networks), X, validation, optimizer=partial(torch.optim.SGD, lr=1e300), epochs=5, progress=False
             )

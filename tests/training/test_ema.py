@@ -5,11 +5,12 @@ from functools import partial
 import pyro
 import pytest
 import torch
+from checks import refused
 from programs import GaussianGuide, LinearGaussian
 from torch import Tensor, nn
 from user_network import Normalised
 
-from pyrovae import IWAE, VAE, InputError
+from pyrovae import IWAE, VAE
 from pyrovae.networks import MLP
 from pyrovae.runtime.batches import Columns
 from pyrovae.training.ema import Averages
@@ -138,5 +139,5 @@ def test_a_state_of_another_run_is_refused(float64):
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, math.nan])
 def test_a_decay_is_between_0_and_1(decay):
-    with pytest.raises(InputError, match=r"ema is .* between 0 and 1"):
+    with refused("ema", decay, 0, 1):
         started(ema=decay)

@@ -6,13 +6,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused, warned
 from programs import LinearGaussian, gaussian_kl
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from user_network import Normalised
 
-from pyrovae import ELBO, VAE, InputError, fit, log_weights
+from pyrovae import ELBO, VAE, fit, log_weights
 from pyrovae.data import Binarize, Digits, Split
 from pyrovae.objectives import CUBO, TCVAE, BetaELBO
 from pyrovae.runs import Run
@@ -234,7 +235,7 @@ def test_names_the_parameters_that_the_first_step_did_not_move():
             return self.used(z)
 
     pair = VAE((4,), latent_dim=2, decoder=lambda *_: Idle())
-    with pytest.warns(UnmovedParameterWarning, match=r"decoder\.idle\.weight \(no gradient reached it\)"):
+    with warned("model.decoder.idle.weight", "requires_grad=False", category=UnmovedParameterWarning):
         quiet(pair, binary(), epochs=1)
 
 
@@ -253,7 +254,7 @@ class Exploding(nn.Module):
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_site(tmp_path):
     decoder = Exploding(math.nan)
     pair = VAE((4,), latent_dim=2, decoder=lambda *_: decoder)
-    with pytest.raises(InputError, match=r"the loss is nan: the log density of site 'x' of the model is nan for datum 0"):
+    with refused("loss", "nan", "'x'", "model", "datum 0"):
         quiet(pair, binary(40), epochs=5, batch_size=20, run=str(tmp_path / "run"))
     assert all(value.isfinite().all() for value in pair.parameters())
     assert (tmp_path / "run" / "checkpoints" / "epoch-00001" / "weights.safetensors").is_file()
@@ -269,28 +270,28 @@ def test_a_gradient_that_is_not_finite_stops_too():
             return (self.linear(z) * 0).sqrt()
 
     pair = VAE((4,), latent_dim=2, decoder=lambda *_: Root())
-    with pytest.raises(InputError, match=r"the densities are finite, but not the gradient of model\.decoder\.linear"):
+    with refused("gradient", "model.decoder.linear.weight"):
         quiet(pair, binary(), epochs=1)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "words"),
     [
-        ({"epochs": 0}, "epochs is 0; expected at least 1"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"patience": 3}, "patience waits for the validation bound; pass validation data"),
-        ({"device": "cuda:99"}, r"device is 'cuda:99', which is not available here .*; take 'cpu'"),
-        ({"optimizer": partial(torch.optim.Adam, lr=-1.0)}, "optimiser .* cannot be made: Invalid learning rate: -1.0"),
+        ({"epochs": 0}, ["epochs", 0, 1]),
+        ({"batch_size": 0}, ["batch_size", 0, 1]),
+        ({"patience": 3}, ["patience", "validation"]),
+        ({"device": "cuda:99"}, ["device", "'cuda:99'", "'cpu'"]),
+        ({"optimizer": partial(torch.optim.Adam, lr=-1.0)}, ["optimiser", -1.0]),
         (
             {"optimizer": torch.optim.LBFGS},
-            "LBFGS; expected a torch optimiser of dense gradients that needs no closure",
+            ["LBFGS", "partial(torch.optim.Adam, lr=1e-3)"],
         ),
-        ({"optimizer": lambda _: pyro.optim.Adam({"lr": 0.1})}, r"those of pyro.optim go with SVI"),
+        ({"optimizer": lambda _: pyro.optim.Adam({"lr": 0.1})}, ["PyroOptim", "pyro.optim", "SVI"]),
     ],
 )
-def test_refuses_settings(settings, message, tmp_path):
+def test_refuses_settings(settings, words, tmp_path):
     pair = vae()
-    with pytest.raises(InputError, match=message):
+    with refused(*words):
         quiet(pair, binary(), run=str(tmp_path / "run"), **settings)
     assert not (tmp_path / "run").exists()
 
@@ -299,7 +300,7 @@ def test_refuses_settings(settings, message, tmp_path):
 def test_refuses_grey_pixels_wherever_they_are(where, tmp_path):
     pair, x = vae(), binary()
     x[where, 1] = 0.37
-    with pytest.raises(InputError, match=r"1 of \d+ values outside the support of Bernoulli, \{0, 1\} \(the first is 0.37"):
+    with refused(1, "Bernoulli, {0, 1}", 0.37):
         quiet(pair, x, batch_size=8, run=str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -337,11 +338,11 @@ def test_a_program_may_be_made_for_one_size_of_batch():
 
 def test_refuses_data_of_another_shape_or_kind():
     pair = vae()
-    with pytest.raises(InputError, match=r"shape \(60, 5\); expected \(\*batch, 4\)"):
+    with refused((60, 5), "(*batch, 4)"):
         quiet(pair, binary(dim=5))
-    with pytest.raises(InputError, match="data is a list"):
+    with refused("data", "list", "Split"):
         quiet(pair, [1, 2])
-    with pytest.raises(InputError, match="data is empty"):
+    with refused("data", "empty"):
         quiet(pair, torch.zeros(0, 4))
 
 
@@ -364,7 +365,7 @@ def test_a_batch_of_all_data_keeps_their_order_for_guides_with_parameters_for_ea
     model = LinearGaussian()
     x = model.data(40)
     guide = AutoNormal(model)
-    with pytest.raises(InputError, match=r"AutoNormal keeps parameters for each datum by its place .* batch_size=40"):
+    with refused("AutoNormal", "batch_size=40"):
         quiet((model, guide), x, batch_size=20)
     optimizer = partial(torch.optim.Adam, lr=0.05)
     model.requires_grad_(False)
@@ -405,11 +406,11 @@ def test_statistics_come_from_training_steps_only_and_modes_are_put_back(trainin
     norm = pair.guide.encoder.norm
     assert norm.num_batches_tracked == 3
     assert all(module.training == training for module in pair.modules())
-    refused = binary(60)
-    refused[5, 0] = 0.3
+    outside = binary(60)
+    outside[5, 0] = 0.3
     before = norm.running_mean.clone()
-    with pytest.raises(InputError, match="outside the support"):
-        quiet(pair, refused, epochs=1)
+    with refused("'x'", "Bernoulli, {0, 1}", 0.3):
+        quiet(pair, outside, epochs=1)
     assert torch.equal(norm.running_mean, before)
 
 
@@ -440,7 +441,7 @@ def test_a_validation_bound_that_is_not_finite_names_the_site():
 
     decoder, held_out = nn.Linear(1, 2), torch.zeros(20, 2)
     held_out[3] = 9.0
-    with pytest.raises(InputError, match=r"the loss is inf: the log density of site 'x' of the model is -inf"):
+    with refused("loss", "inf", "'x'", "model", "-inf"):
         quiet((model, guide), torch.zeros(20, 2), held_out, epochs=2)
 
 
@@ -464,7 +465,7 @@ def test_a_network_that_pyro_is_not_told_of_is_named():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(told(x), 1.0).to_event(1))
 
-    with pytest.warns(UnmovedParameterWarning, match="which are not trained: Linear; name them by pyro.module"):
+    with warned("Linear", "pyro.module", "requires_grad=False", category=UnmovedParameterWarning):
         quiet((model, guide), binary(), epochs=1)
 
 
@@ -472,26 +473,26 @@ def test_numpy_arrays_are_taken_in_torchs_precision():
     pair = vae()
     history = quiet(pair, binary().double().numpy(), epochs=1)
     assert repr(history).startswith("History(1 epochs, the best 1; the last: epoch 1, train_bound -")
-    with pytest.raises(InputError, match=r"MLP got numbers of torch.uint8, .* of torch.float32; convert them by x.to"):
+    with refused("MLP", "torch.uint8", "x.to(torch.float32)"):
         quiet(pair, binary().to(torch.uint8), epochs=1)
 
 
 @pytest.mark.parametrize("objective", [ELBO, "IWAE"])
 def test_an_objective_is_made_before(objective):
     pair = vae()
-    with pytest.raises(InputError, match=r"expected an instance, such as pyrovae.IWAE\(5\)"):
+    with refused("objective", "pyrovae.IWAE(5)"):
         quiet(pair, binary(), objective=objective)
 
 
 def test_run_folder_must_be_free(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"exists; name another, or go on with it .*, or replace it"):
+    with refused(tmp_path / "run", "--resume (resume=True)", "--overwrite (overwrite=True)"):
         Run(tmp_path / "run")
-    with pytest.raises(InputError, match="is not a run folder, and is not overwritten"):
+    with refused(tmp_path / "run", "thesis.tex"):
         Run(tmp_path / "run", overwrite=True)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file"):
+    with refused(tmp_path / "file"):
         Run(tmp_path / "file")
 
 
@@ -561,5 +562,5 @@ def test_validation_follows_a_program_whose_python_changes(float64, monkeypatch)
         return [epoch["validation_bound"] for epoch in history.metrics]
 
     eager = train(False)
-    with pytest.warns(UserWarning, match="not what was recorded any more"):
+    with warned("recorded", "buffer", "number"):
         assert train(True) == pytest.approx(eager, abs=1e-9)

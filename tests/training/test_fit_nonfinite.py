@@ -8,11 +8,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR, SequentialLR
 
 import pyrovae
-from pyrovae import InputError
 from pyrovae.runs.checkpoint import load_weights, read_manifest
 from pyrovae.training.blame import NonFiniteError
 from pyrovae.training.progress import Progress
@@ -75,7 +75,7 @@ def test_a_step_may_be_left_out_and_is_counted():
 
 def test_and_stops_where_it_may_not():
     model = Fragile()
-    with pytest.raises(NonFiniteError, match="site 'x' of the model is nan for datum"):
+    with refused("'x'", "model", "nan", error=NonFiniteError):
         train(model, Faulty(*range(3, 100)))
     assert model.weight.isfinite()
 
@@ -95,7 +95,7 @@ def test_steps_that_went_too_far_are_made_again_and_smaller(tmp_path):
 def test_smaller_steps_that_do_not_help_end():
     """After ten times; parameters are then where the last try left them."""
     model, data = Fragile(), Faulty(*range(3, 100))
-    with pytest.raises(NonFiniteError, match="site 'x' of the model is nan"):
+    with refused("'x'", "model", "nan", error=NonFiniteError):
         train(model, data, nonfinite="rewind")
     assert data.uses == 2 + 11
     assert model.weight.isfinite()
@@ -123,15 +123,15 @@ def test_averages_are_what_is_validated_kept_and_left(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
-        ({"nonfinite": "hide"}, "expected 'stop', 'skip' or 'rewind'"),
-        ({"ema": 1.5}, "ema is 1.5"),
-        ({"accumulate": 0}, "accumulate is 0"),
+        ({"nonfinite": "hide"}, ["nonfinite", "'hide'", "'stop'", "'skip'", "'rewind'"]),
+        ({"ema": 1.5}, ["ema", 1.5]),
+        ({"accumulate": 0}, ["accumulate", 0]),
     ],
 )
-def test_what_is_no_choice(options, said):
-    with pytest.raises(InputError, match=said):
+def test_what_is_no_choice(options, words):
+    with refused(*words):
         train(Fragile(), torch.randn(20), **options)
 
 

@@ -10,10 +10,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from checks import refused
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 import pyrovae
-from pyrovae import VAE, InputError
+from pyrovae import VAE
 from pyrovae.objectives import ELBO, BetaELBO
 from pyrovae.runs import Run
 from pyrovae.runs.checkpoint import load_training, load_weights
@@ -119,7 +120,7 @@ def test_goes_on_bit_for_bit(name, tmp_path):
     stops = {"all at once": (1, 2), "compiled": (7,), "on CUDA, compiled": (7,)}.get(name, (2, 5, 13))
     for stop in stops:
         folder = tmp_path / str(stop)
-        with pytest.raises(Interrupted, match="; go on with `pyrovae train --resume"):
+        with refused("pyrovae train --resume", error=Interrupted):
             train(folder, stop_after=stop, **options)
         again = train(folder, resume=True, **options)
         assert_same(tmp_path / "whole", folder)
@@ -171,22 +172,22 @@ def test_early_stopping_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
-        ({"batch_size": 8}, "batch_size is 8, and was 16"),
-        ({"seed": 4}, "seed is 4, and was 3"),
-        ({"x": data(80)}, "the number of training data is 80, and was 70"),
-        ({"objective": BetaELBO}, r"the objective is 'BetaELBO\(.*, and was 'ELBO\("),
-        ({"objective": partial(ELBO, 2)}, r"num_particles=2.*, and was .*num_particles=1"),
-        ({"clip_norm": 1.0}, "clip_norm is 1.0, and was None"),
-        ({"optimizer": torch.optim.RMSprop}, "the optimiser is 'RMSprop', and was 'Adam'"),
-        ({"scheduler": partial(StepLR, step_size=1)}, "the schedule is 'StepLR', and was 'NoneType'"),
+        ({"batch_size": 8}, ["batch_size", 8, 16]),
+        ({"seed": 4}, ["seed", 4, 3]),
+        ({"x": data(80)}, ["training", 80, 70]),
+        ({"objective": BetaELBO}, ["'BetaELBO", "'ELBO"]),
+        ({"objective": partial(ELBO, 2)}, ["num_particles=2", "num_particles=1"]),
+        ({"clip_norm": 1.0}, ["clip_norm", "1.0", None]),
+        ({"optimizer": torch.optim.RMSprop}, ["'RMSprop'", "'Adam'"]),
+        ({"scheduler": partial(StepLR, step_size=1)}, ["'StepLR'", "'NoneType'"]),
     ],
 )
-def test_another_training_is_refused_and_nothing_is_lost(options, said, tmp_path):
+def test_another_training_is_refused_and_nothing_is_lost(options, words, tmp_path):
     train(tmp_path / "run", epochs=1)
     before = outcome(tmp_path / "run")
-    with pytest.raises(InputError, match=said):
+    with refused(*words):
         train(tmp_path / "run", resume=True, **options)
     assert same(outcome(tmp_path / "run"), before)
 
@@ -194,7 +195,7 @@ def test_another_training_is_refused_and_nothing_is_lost(options, said, tmp_path
 def test_other_programs_are_refused(tmp_path):
     train(tmp_path / "run", epochs=1)
     pair = VAE((4,), latent_dim=3)
-    with pytest.raises(InputError, match="does not fit the programs"):
+    with refused("'guide.encoder.layers.4.bias'", (4,), (6,)):
         pyrovae.fit(pair, data(), data(20), run=str(tmp_path / "run"), resume=True, **settings)
 
 
@@ -203,9 +204,9 @@ def test_resuming_where_there_is_nothing_begins(tmp_path):
     train(tmp_path / "new", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "new")
     pair = VAE((4,), latent_dim=2)
-    with pytest.raises(InputError, match=r"run is not one to be resumed; pass its folder, or Run\(path, resume=True\)"):
+    with refused("Run(path, resume=True)"):
         pyrovae.fit(pair, data(), run=Run(tmp_path / "other"), resume=True, **settings)
-    with pytest.raises(InputError, match="resume=True"):
+    with refused("resume", "Run(path, resume=True)"):
         pyrovae.fit(pair, data(), resume=True, **settings)
 
 
@@ -214,7 +215,7 @@ def test_every_so_many_epochs_one_is_kept_for_ever(tmp_path):
     assert {"epoch-00002", "epoch-00004", "epoch-00005"} <= set(checkpoints(tmp_path / "run" / "checkpoints"))
     pair = VAE((4,), latent_dim=2)
     pair.load_state_dict(load_weights(tmp_path / "run" / "checkpoints", "epoch-00002"))
-    with pytest.raises(InputError, match="holds no checkpoint 'epoch-00003'; there are best, last, epoch-00002"):
+    with refused("'epoch-00003'", "best", "last", "epoch-00002"):
         load_weights(tmp_path / "run" / "checkpoints", "epoch-00003")
 
 
@@ -247,7 +248,7 @@ class Unspeakable(torch.optim.SGD):
 
 
 def test_a_state_that_could_not_be_read_back_is_refused_at_once(tmp_path):
-    with pytest.raises(InputError, match="something else than numbers, strings and tensors"):
+    with refused("optimiser", "tensors"):
         train(tmp_path / "run", optimizer=partial(Unspeakable, lr=0.1))
 
 
@@ -288,7 +289,7 @@ def test_a_run_that_lost_its_checkpoints_is_not_begun_anew(tmp_path):
     train(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="was trained, and has no checkpoint any more"):
+    with refused(tmp_path / "run", "checkpoint", "--overwrite (overwrite=True)"):
         train(tmp_path / "run", resume=True)
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
 

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import guide_for, made, members, prior_for
+from checks import guide_for, made, members, prior_for, refused, warned
 from programs import GaussianGuide as Proposal
 from programs import LinearGaussian, functions
 from torch import Tensor, nn
@@ -184,7 +184,7 @@ def test_parameters_that_are_frozen_or_unused_stay(unfused, float64):
             return self.used(self.frozen(z)).unflatten(-1, SHAPE)
 
     pair, before = swapped(decoder=Idle), swapped(decoder=Idle)
-    with pytest.warns(UserWarning, match=r"idle\.weight \(no gradient reached it\)"):
+    with warned("idle.weight", "requires_grad=False"):
         trained(pair, grey(), IWAE(2), compile=True)
     decoder, old = pair.model.decoder, before.model.decoder
     assert torch.equal(decoder.frozen.weight, old.frozen.weight)
@@ -256,8 +256,8 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
     data = torch.zeros(12, 4)
     good = run(data[:4])
     data[5] = 9.0
-    named = "the log density of site 'x' of the model is nan for datum 1" if bad else r"not the gradient of .*linear\.weight"
-    with pytest.raises(InputError, match=named):
+    words = ["'x'", "model", "nan", "datum 1"] if bad else ["gradient", "linear.weight"]
+    with refused(*words):
         run(data)
     assert len(kept) == len(good) == 3
     for after, expected in zip(kept, good, strict=True):
@@ -363,7 +363,7 @@ def test_a_program_whose_python_changes_goes_on_eagerly(captured, monkeypatch, r
     eager = run(False)
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    with pytest.warns(NotCompiledWarning, match="not what was recorded any more"):
+    with warned("recorded", "buffer", "number", category=NotCompiledWarning):
         assert_same(eager, run(True), 1e-5 if captured else 1e-10)
 
 
@@ -486,7 +486,7 @@ def test_what_cannot_be_captured_runs_all_the_same(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
     captured = Captured(lambda: run.append(1), torch.device("cuda", 0))
-    with pytest.warns(NotCompiledWarning, match=r"not done by a CUDA graph: .* \(operation not permitted\)"):
+    with warned("CUDA", "not permitted", category=NotCompiledWarning):
         captured.run(10)
     captured.run(5)
     assert len(run) == 15
@@ -538,7 +538,7 @@ def test_a_replayed_step_that_is_not_finite_moves_nothing():
     module = IWAE(2)(model, guide)
     module.start(data[:4].cuda())
     steps = Steps(module, adam(module.parameters()), batch_size=4)
-    with pytest.raises(InputError, match=r"not the gradient of .*linear\.weight"):
+    with refused("gradient", "linear.weight"):
         steps.walk(Columns(data.cuda()))
     assert int(steps.progress.tally.steps) == 51
     assert all(value.isfinite().all() for value in module.parameters())

@@ -6,7 +6,7 @@ import pyro
 import pytest
 import torch
 import yaml
-from checks import guide_for, members, prior_for
+from checks import guide_for, lacking, members, prior_for, refused
 from strangers import little_memory
 
 import pyrovae.guides
@@ -60,13 +60,13 @@ def test_settings_that_ask_for_more_than_the_weights_are_refused(name, strangers
     settings = yaml.safe_load((strangers_run / "config.yaml").read_text())
     settings["model"] |= large[name]
     (strangers_run / "config.yaml").write_text(yaml.safe_dump(settings))
-    refused = pytest.raises(InputError, match=r"far more numbers|cannot be (built|used)")
-    with little_memory(3 * FREE // 2**20), refused:
+    with little_memory(3 * FREE // 2**20), refused() as caught:
         load(strangers_run)
+    assert any(not lacking(str(caught.value), word) for word in ("bytes", "config.yaml", "--print_config"))
 
 
 def test_an_array_is_counted_before_it_is_made():
-    with pytest.raises(InputError, match="far more numbers than its weights"), Budget({}, "here"):
+    with refused("here", 0, "bytes"), Budget({}, "here"):
         torch.empty(2**62 // 4, dtype=torch.uint8)
     with Budget({"held": torch.zeros(2**24)}, "here"):
         torch.zeros(2**28, dtype=torch.uint8)

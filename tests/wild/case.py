@@ -78,9 +78,9 @@ class Row:
     Attributes:
         name: what it is.
         build: makes the case, from the random numbers as they are.
-        refused: what matches the message of ``log_weights``, where it must refuse the pair.
-        no_likelihood: what matches the message of ``log_likelihood``, where the guide has no density.
-        no_batches: what matches the message of all that go through data batch by batch, where these cannot be.
+        refused: a word of the message of ``log_weights``, where it must refuse the pair.
+        no_likelihood: a word of the message of ``log_likelihood``, where the guide has no density.
+        no_batches: a word of the message of all that go through data batch by batch, where these cannot be.
         num_samples: draws a datum for log p(x).
     """
 

@@ -160,7 +160,7 @@ class Draws:
         noise.restore()
         for _ in range(math.ceil(self.number / self._at_once)):
             self._drawn(batch).require_numbers()
-        raise InputError("a weight is not a number, and was when it was drawn again eagerly; pass compile=False")
+        raise InputError("a weight is NaN, and was a number when it was drawn again eagerly; pass compile=False")
 
 
 def _even(total: int, most: int) -> int:

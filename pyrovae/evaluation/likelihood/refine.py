@@ -118,7 +118,7 @@ def refine(
     model, guide = programs(pair)
     if not (callable(getattr(guide, "encode", None)) and callable(getattr(guide, "draw", None))):
         raise InputError(
-            f"guide is {type(guide).__name__}, which does not tell its parameters for a datum; expected one of "
+            f"guide is {type(guide).__name__}, which does not expose per-datum parameters; expected one of "
             "pyrovae.guides, or a program with methods encode(x, c, mask) and draw(params)"
         )
     require_positive(steps=steps, num_particles=num_particles)

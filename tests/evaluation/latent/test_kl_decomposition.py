@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import QUANTILE
+from checks import QUANTILE, refused
 from programs import (
     Chain,
     ChainGuide,
@@ -28,7 +28,6 @@ from torch import Tensor
 import pyrovae
 from pyrovae import guides, priors
 from pyrovae.engine.pair import Pair
-from pyrovae.errors import InputError
 from pyrovae.evaluation import KLDecomposition, kl_decomposition, refine
 from pyrovae.evaluation.latent.aggregate_density import LatentDraws, log_aggregate_density
 from pyrovae.evaluation.latent.kl_decomposition import _controlled
@@ -354,7 +353,7 @@ def test_a_prior_with_a_context_is_not_one():
             pyro.sample("z", dist.Normal(x, 1.0))
 
     x = torch.randn(6)
-    with pytest.raises(InputError, match="the prior is not the same for all data"):
+    with refused("prior", "context"):
         kl_decomposition((model, guide), {"x": x, "c": torch.arange(6.0)})
     same = kl_decomposition((model, guide), {"x": x, "c": torch.zeros(6)}, 3)
     plain = kl_decomposition(known(dist.Normal(0.0, 1.0), unit), x, 3)
@@ -364,7 +363,7 @@ def test_a_prior_with_a_context_is_not_one():
 def test_a_guide_with_dropout_cannot_be_scored():
     """In evaluation mode a layer drops nothing; this one always does."""
     model, guide = known(dist.Normal(0.0, 1.0), lambda x: dist.Normal(torch.dropout(x, 0.5, train=True), 0.1))
-    with pytest.raises(InputError, match="random beyond its sample sites"):
+    with refused("guide", "nats", "eval()"):
         kl_decomposition((model, guide), 10 + torch.arange(20.0))
 
 
@@ -376,18 +375,18 @@ def test_an_auxiliary_site_has_no_known_density():
             aid = pyro.sample("aid", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
             pyro.sample("z", dist.Normal(x + aid, 1.0))
 
-    with pytest.raises(InputError, match="site 'aid' of the guide is no latent site of the model"):
+    with refused("'aid'", "guide"):
         kl_decomposition((model, guide), torch.randn(4))
 
 
 def test_a_point_has_an_infinite_kl():
-    with pytest.raises(InputError, match="site 'z' of the guide is a Delta, a point"):
+    with refused("'z'", "Delta", "KL"):
         kl_decomposition(known(dist.Normal(0.0, 1.0), dist.Delta), torch.randn(4))
 
 
 @pytest.mark.parametrize("name", ["num_samples", "max_rows"])
 def test_numbers_are_at_least_one(name):
-    with pytest.raises(InputError, match=f"{name} is 0; expected at least 1"):
+    with refused(name, 0, 1):
         kl_decomposition(known(dist.Normal(0.0, 1.0), unit), torch.randn(4), **{name: 0})
 
 

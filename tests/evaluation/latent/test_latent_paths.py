@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import refused
 from programs import (
     Chain,
     ChainGuide,
@@ -22,7 +23,6 @@ from programs import (
 
 import pyrovae
 from pyrovae import guides, priors
-from pyrovae.errors import InputError
 from pyrovae.evaluation import interpolate, traverse
 from pyrovae.evaluation.latent.interpolate import great_circle
 
@@ -125,9 +125,9 @@ def test_what_is_given_beside_the_data_is_repeated():
     given = {"x": torch.randn(2, 2), "c": torch.tensor([[10.0], [20.0]])}
     found = interpolate((model, guide), given, {**given, "x": torch.randn(2, 2)}, steps=3)
     torch.testing.assert_close(found.means, found.latents + given["c"][:, None])
-    with pytest.raises(InputError, match="'c' is not the same at start and end"):
+    with refused("'c'", "start", "end"):
         interpolate((model, guide), given, {**given, "c": torch.zeros(2, 1)})
-    with pytest.raises(InputError, match=r"start has \['c'\] beside x and end \[\]"):
+    with refused("start", ["c"], "end", []):
         interpolate((model, guide), given, given["x"])
 
 
@@ -177,7 +177,7 @@ def test_a_great_circle_between_ends_in_one_direction_is_straight():
 
 
 def test_a_great_circle_needs_a_direction():
-    with pytest.raises(InputError, match="opposite directions"):
+    with refused("course='straight'"):
         great_circle(torch.ones(3), -2 * torch.ones(3), torch.tensor([0.5]))
 
 
@@ -192,18 +192,18 @@ def test_repeats_and_leaves_the_callers_noise():
 
 def test_several_latent_sites_have_no_path():
     model = Chain()
-    with pytest.raises(InputError, match=r"2 latent sites \('a', 'b'\); expected one"):
+    with refused(2, ("a", "b"), "pyro.poutine.condition(model, data={...})"):
         traverse((model, ChainGuide(model)), model.data(1))
-    with pytest.raises(InputError, match=r"2 latent sites \('a', 'b'\); expected one"):
+    with refused(2, ("a", "b"), "pyro.poutine.condition(model, data={...})"):
         interpolate((model, ChainGuide(model)), model.data(1), model.data(1))
 
 
 def test_latents_that_are_no_vector_have_no_path():
     model = WithLatentPlate()
-    with pytest.raises(InputError, match=r"latent site 'z' has event shape \(\); expected one vector a datum"):
+    with refused("'z'", (), "(D,)", ".to_event(1)"):
         traverse((model, LatentPlateGuide(model)), model.data(1))
     mixture = Mixture()
-    with pytest.raises(InputError, match=r"latent site 'c' has event shape \(\)"):
+    with refused("'c'", (), "(D,)", ".to_event(1)"):
         traverse((mixture, MixtureGuide(mixture)), torch.zeros(1))
 
 
@@ -218,57 +218,57 @@ def test_a_vector_in_a_plate_of_its_own_has_no_path():
 
         return run
 
-    with pytest.raises(InputError, match=r"event shape \(2,\), in a plate of its own"):
+    with refused("'z'", (2,), "plate", "(D,)"):
         traverse((program(True), program(False)), torch.zeros(1))
 
 
 def test_discrete_latents_have_no_path():
     prior = dist.OneHotCategorical(torch.ones(3))
     pair = vector(prior, lambda x: dist.OneHotCategorical(torch.ones(len(x), 3)), dist.Normal(0.0, 1.0))
-    with pytest.raises(InputError, match="latent site 'z' is discrete"):
+    with refused("'z'", "discrete", "pyro.poutine.condition(model, data={...})"):
         traverse(pair, torch.zeros(1))
 
 
 def test_a_path_stays_within_the_support_of_the_prior():
     vae = pyrovae.VAE((4,), 3, prior=priors.UniformSphere, guide=guides.VonMisesFisher)
     x = torch.rand(2, 4).round()
-    with pytest.raises(InputError, match=r"latents outside the support of the prior"):
+    with refused("UniformSphere", "Sphere"):
         interpolate(vae, x[:1], x[1:])
 
 
 def test_what_begins_must_be_one_datum():
-    with pytest.raises(InputError, match="x has 3 data; expected one"):
+    with refused("x", 3, "x[:1]"):
         traverse(vector(standard, unit), torch.zeros(3, 2))
 
 
 def test_ends_match():
-    with pytest.raises(InputError, match=r"start has shape \(3, 2\) and end \(2, 2\)"):
+    with refused("start", (3, 2), "end", (2, 2)):
         interpolate(vector(standard, unit), torch.zeros(3, 2), torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "words"),
     [
-        ({"over": "both"}, "over is 'both'; expected 'prior' or 'posterior'"),
-        ({"steps": 1}, "steps is 1; expected at least 2"),
-        ({"dimensions": [2]}, "dimension 2 does not exist; expected 0 to 1"),
-        ({"dimensions": []}, "dimensions is empty"),
-        ({"num_samples": 0}, "num_samples is 0; expected at least 1"),
+        ({"over": "both"}, ["over", "'both'", "'prior'", "'posterior'"]),
+        ({"steps": 1}, ["steps", 1, 2]),
+        ({"dimensions": [2]}, ["dimension", 2, 0, 1]),
+        ({"dimensions": []}, ["dimensions", "empty"]),
+        ({"num_samples": 0}, ["num_samples", 0, 1]),
     ],
 )
-def test_options_of_a_traversal(options, message):
-    with pytest.raises(InputError, match=message):
+def test_options_of_a_traversal(options, words):
+    with refused(*words):
         traverse(vector(standard, unit), torch.zeros(1, 2), **options)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "words"),
     [
-        ({"course": "round"}, "course is 'round'; expected 'straight' or 'great_circle'"),
-        ({"steps": 1}, "steps is 1; expected at least 2"),
-        ({"num_samples": 0}, "num_samples is 0; expected at least 1"),
+        ({"course": "round"}, ["course", "'round'", "'straight'", "'great_circle'"]),
+        ({"steps": 1}, ["steps", 1, 2]),
+        ({"num_samples": 0}, ["num_samples", 0, 1]),
     ],
 )
-def test_options_of_an_interpolation(options, message):
-    with pytest.raises(InputError, match=message):
+def test_options_of_an_interpolation(options, words):
+    with refused(*words):
         interpolate(vector(standard, unit), torch.zeros(1, 2), torch.zeros(1, 2), **options)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from checks import refused
 from programs import GaussianGuide, LinearGaussian
 
 import pyrovae
-from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood, compare
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -88,22 +88,22 @@ def test_doubtful_estimates_are_named():
 
 
 @pytest.mark.parametrize(
-    ("models", "message"),
+    ("models", "words"),
     [
-        ({"one": estimate([0.0])}, "there are 1 models; expected two or more"),
+        ({"one": estimate([0.0])}, [1, "{'one': vae, 'other': other}"]),
         (
             {"one": estimate([0.0]), "other": 3},
-            r"model 'other' is of type int; expected a pair, or an estimate of log_likelihood",
+            ["'other'", "int", "log_likelihood", "(model, guide)"],
         ),
-        ({"one": estimate([0.0]), "other": pair()}, "model 'other' has no estimate yet, and there are no data"),
-        ({"one": estimate([0.0]), "other": estimate([0.0, 1.0])}, "different numbers of data: 'one' of 1, 'other' of 2"),
+        ({"one": estimate([0.0]), "other": pair()}, ["'other'", "compare(models, data)"]),
+        ({"one": estimate([0.0]), "other": estimate([0.0, 1.0])}, ["'one'", 1, "'other'", 2]),
     ],
 )
-def test_what_cannot_be_compared_is_refused(models, message):
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_compared_is_refused(models, words):
+    with refused(*words):
         compare(models)
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(InputError, match="there is no model 'third'; expected one of"):
+    with refused("'third'", "'one'", "'other'"):
         compare({"one": estimate([0.0, 1.0]), "other": estimate([0.0, 0.5])}).difference("third")

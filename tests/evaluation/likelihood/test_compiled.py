@@ -7,14 +7,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import guide_for, members, prior_for
+from checks import guide_for, members, prior_for, refused, warned
 from programs import GaussianGuide, LinearGaussian, Tutorial, WithPixelPlate, functions
 from torch.utils.data import TensorDataset
 
 import pyrovae.guides
 import pyrovae.likelihoods
 import pyrovae.priors
-from pyrovae import VAE, InputError, log_likelihood
+from pyrovae import VAE, log_likelihood
 from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
@@ -111,7 +111,7 @@ def test_what_cannot_be_recorded_runs_eagerly_after_a_warning():
 
     model = Branching()
     guide, x = GaussianGuide(model), torch.randn(4, 3)
-    with pytest.warns(NotCompiledWarning, match=r"cannot be recorded: .* at .*test_compiled.py:\d+ \(return super"):
+    with warned("test_compiled.py", "return super().mean(z) if z.sum() > 0", category=NotCompiledWarning):
         estimate = log_likelihood((model, guide), x, 20, compile=True)
     np.testing.assert_allclose(estimate.log_p, model.log_p(x), atol=1e-10)
 
@@ -122,7 +122,7 @@ def test_a_weight_that_is_not_a_number_names_its_site():
             return torch.where(z.sum(-1, keepdim=True) > 5.0, torch.nan, super().mean(z))
 
     model = Wrong()
-    with pytest.raises(InputError, match=r"the log density of site 'x' in the model is not a number for \d+ of"):
+    with refused("'x'", "model", "NaN"):
         log_likelihood((model, GaussianGuide(model, widen=2.0)), torch.randn(4, 3), 500, compile=True, max_rows=400)
 
 
@@ -137,5 +137,5 @@ def test_a_scaled_density_is_refused():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x, 1.0))
 
-    with pytest.raises(InputError, match="site 'x' carries a scale of its own"):
+    with refused("'x'", "poutine.scale"):
         log_likelihood((model, guide), torch.randn(4), 20, compile=True)
