@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from pyrovae.engine.plates import Plates
 from pyrovae.engine.validation import find_plates, find_plates_again
-from pyrovae.errors import InputError
 from pyrovae.internals.torch_internals import tree_leaves
-from pyrovae.runtime.module_state import reached
+from pyrovae.runtime.module_state import reached, without_shape
 from pyrovae.runtime.parameters import Program
 
 

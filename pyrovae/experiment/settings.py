@@ -61,9 +61,7 @@ def _as_input_error(source: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise InputError(
-            f"{source} does not hold settings ({error}); expected what `pyrovae train` wrote: copy the run again"
-        ) from error
+        raise InputError(f"{source} does not hold settings ({error}); {REMEDY}") from error
 
 
 def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = True) -> None:

@@ -18,7 +18,17 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyrovae.errors import InputError
-from pyrovae.runs.atomic_files import corrupt, digest, digest_of_file, read_sealed, sealed, told, write_folder
+from pyrovae.runs.atomic_files import (
+    corrupt,
+    digest,
+    digest_of_file,
+    not_ours,
+    read_sealed,
+    require_format,
+    sealed,
+    told,
+    write_folder,
+)
 from pyrovae.runs.checkpoint_index import enter_checkpoint, name_of_checkpoint, read_index
 from pyrovae.untrusted.bounded_files import remedy
 from pyrovae.untrusted.safetensors_file import read_weights
@@ -149,8 +159,7 @@ def read_manifest(folder: Path, which: str) -> dict[str, Any]:
     """Read the manifest of a checkpoint."""
     path = folder / name_of_checkpoint(folder, which) / "manifest.json"
     manifest = read_sealed(path)
-    if manifest.get("format") != FORMAT_VERSION:
-        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {FORMAT_VERSION}: update pyrovae")
+    require_format(path, manifest, FORMAT_VERSION)
     expected = {"format", "epoch", "batches", "sha256", "metrics"}
     files = {"weights.safetensors", "training.pt"}
     if set(manifest) != expected or not isinstance(manifest["sha256"], dict) or set(manifest["sha256"]) != files:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyrovae.errors import InputError
 from pyrovae.runs.atomic_files import read_sealed, write_sealed
+from pyrovae.untrusted.bounded_files import remedy
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -17,7 +18,7 @@ def has_checkpoint(folder: Path) -> bool:
     """
     index = folder / "index.json"
     if not index.exists() and len([*folder.glob("epoch-*")]) > 1:
-        raise InputError(f"{index} is missing; the run is incomplete: copy it again, or train again")
+        raise InputError(f"{index} is missing; {remedy}")
     return index.exists()
 
 
@@ -53,7 +54,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         return {}
     index = read_sealed(path)
     if not _is_index(index) or not all((folder / name).is_dir() for name in _named(index)):
-        raise InputError(f"{path} names a checkpoint that is not there; copy the run again, or train again")
+        raise InputError(f"{path} names a checkpoint that is missing; {remedy}")
     return index
 
 

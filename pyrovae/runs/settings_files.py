@@ -5,8 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pyrovae.errors import InputError
-from pyrovae.runs.atomic_files import corrupt, digest, digest_of_file, read_sealed, write_file, write_sealed
+from pyrovae.runs.atomic_files import (
+    corrupt,
+    digest,
+    digest_of_file,
+    not_ours,
+    read_sealed,
+    require_format,
+    write_file,
+    write_sealed,
+)
 from pyrovae.runs.checkpoint import FORMAT_VERSION
 
 NAMES = ("config.yaml", "split.npz")
@@ -53,13 +61,12 @@ def check_settings(run: Path) -> None:
 def _digests(run: Path) -> dict[str, list[str]]:
     path = run / "manifest.json"
     manifest = read_sealed(path)
-    if manifest.get("format") != FORMAT_VERSION:
-        raise InputError(f"{path} has format {manifest.get('format')}; this version reads {FORMAT_VERSION}: update pyrovae")
+    require_format(path, manifest, FORMAT_VERSION)
     digests = manifest.get("sha256")
     if not isinstance(digests, dict) or not all(
         name in NAMES and isinstance(known, list) for name, known in digests.items()
     ):
-        raise InputError(f"{path} is not a manifest of this library; copy the run again, or train again")
+        raise not_ours(path)
     return digests
 
 

@@ -142,8 +142,8 @@ def require_parts(module: ObjectiveModule, batch_size: int, accumulate: int, pro
         )
     if keeps_places(module.guide):
         raise InputError(
-            f"{type(owner(module.guide)).__name__} keeps parameters for each datum by its place in the batch, of which it "
-            f"would see a share, since {found}; train in one process with accumulate=1, or take an amortized guide"
+            f"{type(owner(module.guide)).__name__} keeps per-datum parameters by place in the batch, of which it would "
+            f"see a share, since {found}; train in one process with accumulate=1, or take an amortized guide"
         )
     if batch_size < processes.number:
         raise InputError(

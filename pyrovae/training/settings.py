@@ -34,7 +34,7 @@ def require_amortized(guide: Program, batch_size: int, number: int, validated: b
     """Raise an InputError where a guide with parameters per datum would see other data than those."""
     if not keeps_places(guide):
         return
-    kind = f"{type(owner(guide)).__name__} keeps parameters for each datum by its place in the batch"
+    kind = f"{type(owner(guide)).__name__} keeps per-datum parameters by place in the batch"
     if batch_size < number:
         raise InputError(f"{kind}; pass batch_size={number}, all data at once, or an amortized guide")
     if validated:

@@ -60,8 +60,8 @@ def _require_repeatable(pair: Pair, batch: Batch, draws: Trace, weights: LogWeig
     if not torch.allclose(again, weights.log_proposal.double(), rtol=1e-3, atol=1e-2):
         difference = (again - weights.log_proposal).abs().max()
         raise InputError(
-            f"the guide, run again at the same draws, has other densities (they differ by {difference:.3g} nats): it is "
-            "random beyond its sample sites (dropout?), so that draws cannot be scored at other data; call eval() there"
+            f"the guide has other densities when it runs again at its own draws (they differ by {difference:.3g} nats), so "
+            "that draws cannot be scored at other data; call eval() on the layer that is random (dropout?)"
         )
 
 

@@ -120,6 +120,6 @@ def _require_numbers(name: str, bound: Bound, values: Tensor) -> None:
     if values.isnan().any():
         number = int(values.isnan().any(0).sum())
         raise InputError(
-            f"bound {name!r} of {bound.num_particles:,} draws is not a number for {number} of {values.shape[1]} data; where "
+            f"bound {name!r} of {bound.num_particles:,} draws is NaN for {number} of {values.shape[1]} data; where "
             "weights are zero not every bound has a value: leave it out of bounds"
         )

@@ -48,7 +48,7 @@ class Refined:
     def params(self, x: Tensor, **given: Tensor) -> Tensor:
         """Refine the output of the encoder, shape ``(B, *param_shape)``."""
         if is_recording():
-            raise RuntimeError("a refined proposal is found by a loop over gradients, which cannot be recorded")
+            raise RuntimeError("refine(...) runs a loop over gradients, which cannot be recorded")
         told = [(value, version(value)) for value in (x, *given.values())]
         if self._kept is None or not _same(self._kept[0], told):
             with (

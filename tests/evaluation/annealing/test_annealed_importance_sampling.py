@@ -10,12 +10,11 @@ import pytest
 import scipy.stats
 import torch
 from annealed import Scales, Stateless, at_a_point, pair, scalar, schedules, starts, with_another_site
-from checks import assert_mean
+from checks import assert_mean, refused
 from programs import WithPixelPlate, functions
 
 import pyrovae
 from pyrovae.engine.log_weights import log_weights
-from pyrovae.errors import InputError
 from pyrovae.evaluation import annealed_importance_sampling, bidirectional
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
@@ -149,34 +148,32 @@ class TestRefusals:
             with pyro.plate("data", len(x)):
                 pyro.sample("c", dist.Bernoulli(torch.full((len(x),), 0.5)))
 
-        with pytest.raises(InputError, match=r"latent site 'c' is discrete \(Bernoulli\), and Hamiltonian"):
+        with refused("'c'", "Bernoulli", "log_likelihood"):
             annealed_importance_sampling((model, guide), torch.randn(3))
 
     def test_latents_on_a_sphere(self):
         vae = VAE((3,), 3, prior=UniformSphere, guide=pyrovae.guides.VonMisesFisher, likelihood=Normal)
-        with pytest.raises(
-            InputError, match=r"latent site 'z' has the support Sphere.*, which has no bijection to unconstrained space"
-        ):
+        with refused("'z'", "Sphere", "log_likelihood"):
             annealed_importance_sampling(vae, torch.randn(2, 3))
 
     def test_points(self):
         model, _ = pair()
-        with pytest.raises(InputError, match=r"site 'z' of the guide is a Delta.*; take start=\"prior\""):
+        with refused("'z'", "Delta", 'start="prior"'):
             annealed_importance_sampling((model, at_a_point), model.data(3), start="guide")
 
     def test_sites_that_are_drawn_beside_the_latents(self):
         model, _ = pair()
-        with pytest.raises(InputError, match=r"site 'a' of the guide is no latent site.*; take start=\"prior\""):
+        with refused("'a'", 'start="prior"'):
             annealed_importance_sampling((model, partial(with_another_site, "auxiliary")), model.data(3), start="guide")
 
     def test_a_prior_that_cannot_be_drawn(self):
         for prior in (dist.ImproperUniform(dist.constraints.real, (), ()), dist.Normal(0.0, 1.0).mask(False)):
-            with pytest.raises(InputError, match=r"prior of latent site 'z' is improper.*; take start=\"guide\""):
+            with refused("'z'", "improper", 'start="guide"'):
                 annealed_importance_sampling(scalar(prior, dist.Normal(0.0, 2.0)), torch.randn(3))
 
     def test_a_support_that_nobody_states(self):
         nowhere = Stateless(dist.Normal(0.0, 1.0))
-        with pytest.raises(InputError, match="distribution of latent site 'z', Stateless, does not state its support"):
+        with refused("'z'", "Stateless", "`support`"):
             annealed_importance_sampling(scalar(nowhere, nowhere), torch.randn(3))
 
     def test_a_support_that_moves(self):
@@ -192,22 +189,22 @@ class TestRefusals:
                 pyro.sample("z", dist.Uniform(low, low + 1.0))
 
         for start in ("prior", "guide"):
-            with pytest.raises(InputError, match=r"what latent site 'z' can be \(Uniform\) depends on other latents"):
+            with refused("'z'", "Uniform", "z = low + (high - low) * w"):
                 annealed_importance_sampling((model, guide), torch.randn(3), start=start)
 
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"num_chains": 0}, "num_chains is 0; expected at least 1"),
-            ({"temperatures": 0}, "temperatures is 0; expected at least 1"),
-            ({"steps": 0}, "steps is 0; expected at least 1"),
-            ({"max_rows": 0}, "max_rows is 0; expected at least 1"),
-            ({"start": "posterior"}, "start is 'posterior'; expected one of 'prior', 'guide'"),
-            ({"schedule": "cosine"}, "schedule is 'cosine'; expected one of 'sigmoid', 'linear', 'adaptive'"),
+            ({"num_chains": 0}, ["num_chains", 0, 1]),
+            ({"temperatures": 0}, ["temperatures", 0, 1]),
+            ({"steps": 0}, ["steps", 0, 1]),
+            ({"max_rows": 0}, ["max_rows", 0, 1]),
+            ({"start": "posterior"}, ["start", "'posterior'", "'prior'", "'guide'"]),
+            ({"schedule": "cosine"}, ["schedule", "'cosine'", "'sigmoid'", "'linear'", "'adaptive'"]),
         ],
     )
     @pytest.mark.parametrize("function", [annealed_importance_sampling, bidirectional])
-    def test_settings(self, function, settings, message):
+    def test_settings(self, function, settings, words):
         model, guide = pair()
-        with pytest.raises(InputError, match=message):
+        with refused(*words):
             function((model, guide), model.data(3), **settings)

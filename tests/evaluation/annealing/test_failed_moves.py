@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from annealed import Stateless, by_quadrature, pair, require_unbiased
+from checks import refused
 
-from pyrovae.errors import InputError
 from pyrovae.evaluation import annealed_importance_sampling, bidirectional
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -118,13 +118,13 @@ class TestFailedMoves:
     @pytest.mark.parametrize(
         ("fails", "message"),
         [
-            (without_a_factor, r"the programs fail where chains begin, at draws of the prior: \w*LinAlgError: linalg.chol"),
-            (divided, r"the programs fail where .* prior: ZeroDivisionError: z is too large; .*take start=\"guide\""),
-            (no_number, "the log density of site 'x' in the model is not a number"),
+            (without_a_factor, ["prior", "linalg.cholesky", 'start="guide"']),
+            (divided, ["prior", "ZeroDivisionError", 'start="guide"']),
+            (no_number, ["'x'", "model", "NaN"]),
         ],
     )
-    def test_where_chains_begin_errors_are_the_programs_own(self, fails, message):
+    def test_where_chains_begin_errors_are_the_programs_own(self, fails, words):
         """Of forty draws of a prior that has a sixth of its mass beyond 1; the first few must be below."""
         model, guide = cornered(fails, dist.Normal(0.0, 1.0))
-        with pytest.raises(InputError, match=message):
+        with refused(*words):
             annealed_importance_sampling((model, guide), self.x, 40, 4, seed=3)
