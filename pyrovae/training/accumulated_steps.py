@@ -74,11 +74,11 @@ class AccumulatedSteps:
         """Step through data in memory, in this order, after so many batches."""
         batches = order.split(self._batch_size)[done:]
         own = [index[self._processes.share(len(index))] for index in batches]
-        return self._steps((Minibatch.in_memory(data, index) for index in own if len(index)), len(order), done)
+        return self._steps((Minibatch.from_memory(data, index) for index in own if len(index)), len(order), done)
 
     def stream(self, batches: Iterable[Batch], size: int | None, done: int) -> Iterator[Done]:
         """Step through this process' shares of batches, read elsewhere, of an epoch of ``size`` data."""
-        return self._steps(map(Minibatch.read, batches), size, done)
+        return self._steps(map(Minibatch.from_batch, batches), size, done)
 
     def _steps(self, shares: Iterator[Minibatch], size: int | None, done: int) -> Iterator[Done]:
         parts = self._parts(shares, size, done)

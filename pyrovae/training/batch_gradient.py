@@ -23,12 +23,12 @@ def unchanged(x: Tensor) -> Tensor:
 
 
 class BatchGradient:
-    r"""The gradient of the mean loss on a batch, in nats a datum, clipped,
+    r"""Gradient of the mean loss on a batch, in nats a datum, clipped.
 
     .. math::
         g = \nabla \frac1B \sum_{i=1}^B \ell_i, \qquad g \min(1, c / \lVert g \rVert)
 
-    and what the batch adds to a tally.
+    What was measured is added to a tally.
 
     Args:
         module: the objective on the pair, started.
@@ -62,12 +62,12 @@ class BatchGradient:
 
     def __call__(self, minibatch: Minibatch) -> Gradients:
         """Compute the gradient, and add the batch to the tally."""
-        batch = self.drawn(minibatch.batch())
+        batch = self.with_draw(minibatch.batch())
         measured, gradients = self.measure(batch)
         return self.finish(self.tally, measured, gradients, len(batch))
 
-    def drawn(self, batch: Batch) -> Batch:
-        """Draw what the programs are called with, by binarisation say."""
+    def with_draw(self, batch: Batch) -> Batch:
+        """Return the batch as the programs are called with it: binarised by a new draw, say."""
         x, *given = batch.tensors
         return batch.with_tensors(self._draw(x), *given)
 

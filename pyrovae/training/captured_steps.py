@@ -65,7 +65,7 @@ class CapturedSteps:
 
     def _on_rows(self, data: Batch, order: Tensor, done: int) -> Captured:
         """The steps on the rows of data, each of which reads its place in the order on the device."""
-        fused: Any = self._gradient.fused(Minibatch.in_memory(data, order[0]))
+        fused: Any = self._gradient.fused(Minibatch.from_memory(data, order[0]))
 
         def make() -> _Step:
             indices, place = torch.empty_like(order), torch.zeros(1, dtype=torch.int64, device=order.device)
@@ -84,7 +84,7 @@ class CapturedSteps:
 
     def _on_batch(self, batch: Batch) -> Captured:
         """The step on a batch, which is copied to where the step reads it."""
-        fused: Any = self._gradient.fused(Minibatch.read(batch))
+        fused: Any = self._gradient.fused(Minibatch.from_batch(batch))
 
         def make() -> _Step:
             inputs = [torch.empty_like(column) for column in batch.tensors]

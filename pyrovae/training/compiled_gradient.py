@@ -61,7 +61,7 @@ class CompiledGradient:
         return self._fused[kind]
 
     def check_if_due(self, steps: int, minibatch: Minibatch) -> None:
-        """Before so many steps, :meth:`check` whether the programs still are what was recorded, if it is time again."""
+        """Call :meth:`check` before so many steps, if the last check was a hundred steps ago or more."""
         due = self.compile and self._unchecked >= CHECK_EVERY
         self._unchecked = steps if due else self._unchecked + steps
         if due:
@@ -154,7 +154,7 @@ class FusedGradient:
 
     def _record(self) -> Recording:
         with same_random_numbers(self._eager.device):
-            batch = self._eager.drawn(self._minibatch.batch())
+            batch = self._eager.with_draw(self._minibatch.batch())
 
         def measure(*tensors: Tensor) -> list[Tensor | None]:
             measured, gradients = self._eager.measure(batch.with_tensors(*tensors))
@@ -166,6 +166,6 @@ class FusedGradient:
         """Compute what is fused: of the tensors of the recording, of the tally and of a minibatch."""
         own, sums, terms = len(self.recording.tensors), len(Tally._fields), len(Measurement._fields)
         recorded, tally, given = tensors[:own], Tally(*tensors[own : own + sums]), tensors[own + sums :]
-        batch = self._eager.drawn(self._minibatch.batch_from(given))
+        batch = self._eager.with_draw(self._minibatch.batch_from(given))
         outputs = self.recording(recorded, *batch.tensors)
         return self._eager.finish(tally, Measurement(*outputs[:terms]), outputs[terms:], len(batch))

@@ -16,7 +16,7 @@ from pyrovae.runtime.batches import as_batch
 from pyrovae.runtime.eval_mode import evaluating, modes_kept
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
-from pyrovae.training.splits import moved
+from pyrovae.training.splits import moved_to
 from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
 AT_ONCE = 2**19
@@ -36,7 +36,7 @@ def dry_run(
     place: torch.device,
     workers: int,
 ) -> list[Split]:
-    """Run the programs, with validation on, on the data, and return these where they are needed.
+    """Run the programs on the data, in evaluation mode, and return the splits, on the device where they fit.
 
     Args:
         module: the objective on the pair, which is started, and moved to ``device`` where that is given.
@@ -50,14 +50,14 @@ def dry_run(
         _start(module, splits[0], batch_size)
         if device is not None:
             module.to(device)
-        splits = [moved(split, place) for split in splits]
+        splits = [moved_to(split, place) for split in splits]
         for split in splits:
             _check(module, split, batch_size, place, workers)
     return splits
 
 
 def check_last_batch(module: ObjectiveModule, train: Split, batch_size: int, device: torch.device) -> None:
-    """Train on the few data of an epoch's last batch, without a trace.
+    """Train on the few data of an epoch's last batch, and leave everything as it was.
 
     Raises:
         InputError: where the networks fail on so few.

@@ -13,7 +13,7 @@ from pyrovae.runtime.copies import Copies
 
 
 class Averages:
-    r"""The exponential moving average of parameters,
+    r"""Exponential moving average of the parameters along a training run.
 
     .. math::
         \bar\theta_t = d\, \bar\theta_{t - 1} + (1 - d)\, \theta_t, \qquad \bar\theta_0 = \theta_0
@@ -42,7 +42,7 @@ class Averages:
         self._averages = {name: value.clone() for name, value in self._values.items()}
 
     def update(self, failed: Tensor | None = None) -> None:
-        """Take in the parameters after a step, unless, on the device, it has failed."""
+        """Update the averages after a step, unless, on the device, it has failed."""
         averages, values = [*self._averages.values()], [*self._values.values()]
         if failed is not None:  # the average of a number and itself is that number
             pairs = zip(averages, values, strict=True)
@@ -81,8 +81,8 @@ class Averages:
         _copy(state, self._averages)
 
 
-def names(module: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, nn.Parameter]:
-    """Name parameters as a module does, or, where they are not its own, by their places."""
+def by_name(module: nn.Module, parameters: Sequence[nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Return parameters by their names in a module, or, where they are not its own, by their places."""
     known: dict[Any, str] = {value: name for name, value in module.named_parameters()}
     return {known.get(value, f"parameter {place}"): value for place, value in enumerate(parameters)}
 

@@ -10,7 +10,7 @@ from pyrovae.training.batch_gradient import Gradients
 
 
 class GradientSum:
-    r"""The gradient of the mean loss over all the data of a step,
+    r"""Gradient of the mean loss over all the data of a step, as the sum over its parts.
 
     .. math::
         \nabla \frac1N \sum_{i=1}^N \ell_i = \frac1N \sum_s N_s\, \nabla \ell_s, \qquad N = \sum_s N_s
@@ -42,7 +42,7 @@ class GradientSum:
         self._flat.append(flat)
 
     def clear(self) -> None:
-        """Begin a step."""
+        """Set the sums to zero, for a new step."""
         self._present = [False] * len(self._present)
         for flat in self._flat:
             flat.zero_()

@@ -11,7 +11,7 @@ from pyrovae.runtime.batches import Batch
 
 @dataclass(slots=True, eq=False)
 class Minibatch:
-    """Tensors, and the function that makes the rows of a batch of them, so that a fused step can do that too.
+    """Tensors of which a batch is made, and the function that makes it, which a fused step contains.
 
     Attributes:
         tensors: what a step reads; the first axis of the last one counts the data of the batch.
@@ -24,13 +24,13 @@ class Minibatch:
     names: Batch
 
     @classmethod
-    def in_memory(cls, data: Batch, index: Tensor) -> Self:
-        """The rows at ``index``, shape ``(B,)``, of data that are held in memory."""
+    def from_memory(cls, data: Batch, index: Tensor) -> Self:
+        """Take the rows at ``index``, shape ``(B,)``, of data that are in memory."""
         return cls((*data.tensors, index), _indexed, data)
 
     @classmethod
-    def read(cls, batch: Batch) -> Self:
-        """Rows that were read elsewhere."""
+    def from_batch(cls, batch: Batch) -> Self:
+        """Take a batch that was read elsewhere."""
         return cls(batch.tensors, _as_given, batch)
 
     def __len__(self) -> int:
@@ -38,15 +38,15 @@ class Minibatch:
 
     @property
     def kind(self) -> Any:
-        """What is equal for minibatches that one recording serves: how rows are made, shapes and types."""
+        """A key that minibatches share which one recording serves: how rows are made, shapes and types."""
         return self.rows, tuple((value.shape, value.dtype) for value in self.tensors)
 
     def batch(self) -> Batch:
-        """The data of the batch, and what is given with them."""
+        """Make the batch: the data, and what is given with them."""
         return self.batch_from(self.tensors)
 
     def batch_from(self, tensors: Sequence[Tensor]) -> Batch:
-        """The batch that other tensors of this kind make."""
+        """Make the batch of other tensors of this kind."""
         return self.names.with_tensors(*self.rows(*tensors))
 
 

@@ -19,7 +19,7 @@ NonFinite = Literal["stop", "skip"]
 
 
 def require_known(nonfinite: str) -> None:
-    """Raise an InputError for another word than those of ``NonFinite``."""
+    """Raise an InputError unless the word is one of ``NonFinite``."""
     if nonfinite not in get_args(NonFinite):
         raise InputError(f"nonfinite is {nonfinite!r}; expected one of {', '.join(map(repr, get_args(NonFinite)))}")
 
@@ -64,7 +64,7 @@ class Failures:
 
     @property
     def failed(self) -> Tensor:
-        """1 where the last step failed, on the device."""
+        """A flag on the device: 1 where the last step failed."""
         return self._tally.failed
 
     @property
@@ -114,4 +114,4 @@ class Failures:
     def _explain(self, fault: Fault) -> str:
         if fault.noise is not None:
             fault.noise.restore()
-        return blame(self._module, None if fault.batch is None else self._gradient.drawn(fault.batch))
+        return blame(self._module, None if fault.batch is None else self._gradient.with_draw(fault.batch))

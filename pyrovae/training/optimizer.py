@@ -44,13 +44,13 @@ def make_optimizer(
 
 def step_schedule(schedule: LRScheduler | None, loss: float) -> None:
     """Step a schedule at the end of an epoch; one that waits for a plateau watches the loss."""
+    if schedule is None:
+        return
     with warnings.catch_warnings():  # steps were made, but perhaps before the run was resumed, or by a tape or a graph
-        warnings.filterwarnings(
-            "ignore", r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`", UserWarning
-        )
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before", UserWarning)
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(loss)
-        elif schedule is not None:
+        else:
             schedule.step()
 
 

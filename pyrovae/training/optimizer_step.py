@@ -75,7 +75,7 @@ class Update:
         self._tape, self._settings = None, []
 
     def skip_where(self, failed: Tensor) -> None:
-        """From now on change nothing where this is 1; fused kernels read it on the device."""
+        """Change nothing from now on where this flag is 1; fused kernels read it on the device."""
         self._failed = self._optimizer.found_inf = failed  # pyright: ignore
 
     def close(self) -> None:

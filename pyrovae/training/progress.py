@@ -32,13 +32,13 @@ class StopRequest:
         self._alone = processes.number == 1
 
     def request(self) -> None:
-        """Wish to stop; a process that is alone need not wait for a step."""
+        """Ask all processes to stop; one that is alone need not wait for a step."""
         self.wished = True
         self.agreed |= self._alone
 
 
 class Progress:
-    """The batches of an epoch that are done, and all that goes on from one step to the next beside the parameters.
+    """Progress of an epoch: batches that are done, sums over their data, and the averages of the parameters.
 
     Args:
         tally: sums over the data of the epoch.
@@ -85,7 +85,7 @@ class Progress:
         return data
 
     def advance(self, batches: int) -> None:
-        """Count batches as done; what is to happen between steps happens now."""
+        """Count batches as done, and call ``between``."""
         self.done += batches
         self.between()
 

@@ -44,16 +44,16 @@ class SingleSteps:
         """Step through data in memory, in this order, after so many batches."""
         full = len(order) // self._batch_size
         rows = order[: full * self._batch_size].view(full, self._batch_size)
-        if done < full and self._captured.can_capture(Minibatch.in_memory(data, rows[0])):
+        if done < full and self._captured.can_capture(Minibatch.from_memory(data, rows[0])):
             yield from self._captured.walk(data, rows, done)
             done = full
         for index in order.split(self._batch_size)[done:]:
-            yield self._step(Minibatch.in_memory(data, index))
+            yield self._step(Minibatch.from_memory(data, index))
 
     def stream(self, batches: Iterable[Batch], size: int | None, done: int) -> Iterator[Done]:
         """Step through batches that were read elsewhere."""
         for batch in batches:
-            minibatch = Minibatch.read(batch)
+            minibatch = Minibatch.from_batch(batch)
             full = len(batch) == self._batch_size
             yield self._captured.step(batch) if full and self._captured.can_capture(minibatch) else self._step(minibatch)
 

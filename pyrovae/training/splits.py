@@ -12,7 +12,7 @@ from pyrovae.runtime.batches import as_data
 
 
 def as_split(data: Any) -> Split:
-    """Return data as a split, used as they are where they are none."""
+    """Return data as a split; data that are none are used as they are, without binarisation."""
     if isinstance(data, Split):
         return data
     columns = as_data(data)
@@ -24,7 +24,7 @@ def with_fixed_draw(split: Split, seed: int) -> Split:
     return as_split(split.fixed_draw(seed))
 
 
-def moved(split: Split, device: torch.device) -> Split:
+def moved_to(split: Split, device: torch.device) -> Split:
     """Return the split on the device, where its data are in memory and take no more than half of what is free there."""
     if not isinstance(split.x, Tensor) or (
         device.type == "cuda"

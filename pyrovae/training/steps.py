@@ -42,7 +42,7 @@ from pyrovae.training.accumulated_steps import AccumulatedSteps, require_parts
 from pyrovae.training.batch_gradient import BatchGradient, unchanged
 from pyrovae.training.captured_steps import CapturedSteps
 from pyrovae.training.compiled_gradient import CompiledGradient
-from pyrovae.training.ema import Averages, names
+from pyrovae.training.ema import Averages, by_name
 from pyrovae.training.epoch_sums import Tally
 from pyrovae.training.means import Means
 from pyrovae.training.minibatch import Minibatch
@@ -106,7 +106,7 @@ class Steps:
         self._resting = module.resting()
         parameters = trained_parameters(optimizer)
         self._device = parameters[0].device
-        self.averages = None if ema is None else Averages(ema, names(module, parameters))
+        self.averages = None if ema is None else Averages(ema, by_name(module, parameters))
         self.update = Update(module, optimizer, self.averages, compile=compile)
         self.progress = Progress(Tally.zero(module.elbo, self._device), self.averages, self.processes)
         gradient = self._eager_gradient(draw, clip_norm)
@@ -133,7 +133,7 @@ class Steps:
         size = self.batch_size
         self._begin(lambda step: data.rows(order[step * size :][:size]))
         if (done := self.progress.done) < (full := len(order) // size):
-            first = Minibatch.in_memory(data, order[:size][self.processes.share(size)])
+            first = Minibatch.from_memory(data, order[:size][self.processes.share(size)])
             self.gradient.check_if_due(full - done, first)
         self.progress.follow(self._mode.walk(data, order, done))
         return self._end(len(order))
@@ -184,7 +184,7 @@ class Steps:
         """Yield the batches; before some of them recorded programs are compared with the programs as they are."""
         for batch in batches:
             if len(batch) == self.gradient.size:
-                self.gradient.check_if_due(1, Minibatch.read(batch))
+                self.gradient.check_if_due(1, Minibatch.from_batch(batch))
             yield batch
 
     def _eager_gradient(self, draw: Callable[[Tensor], Tensor], clip_norm: float | None) -> BatchGradient:

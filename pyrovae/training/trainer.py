@@ -115,7 +115,7 @@ class Trainer:
 
     @property
     def place(self) -> Place:
-        """Where in the training we are."""
+        """The number of epochs that are over, and of batches done in this one."""
         return Place(self.finished, self.steps.progress.done)
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,3 +1,4 @@
+import itertools
 import math
 from functools import partial
 from importlib import import_module
@@ -18,6 +19,8 @@ from pyrovae.data import Binarize, Digits, Split
 from pyrovae.objectives import CUBO, TCVAE, BetaELBO
 from pyrovae.runs import Run
 from pyrovae.runs.checkpoint import load_into, load_training, load_weights
+from pyrovae.training import EvaluationModeWarning
+from pyrovae.training.progress import Progress
 from pyrovae.training.steps import Steps
 from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
@@ -564,3 +567,39 @@ def test_validation_follows_a_program_whose_python_changes(float64, monkeypatch)
     eager = train(False)
     with warned("recorded", "buffer", "number"):
         assert train(True) == pytest.approx(eager, abs=1e-9)
+
+
+@pytest.mark.parametrize(("delay", "shown"), [(60.0, False), (0.0, True)])
+def test_the_bar_is_shown_in_runs_that_take_longer_than_its_delay(delay, shown, monkeypatch, capsys):
+    monkeypatch.setattr("pyrovae.training.loop.BAR_DELAY", delay)
+    fit(vae(), binary(), epochs=2, compile=False)
+    assert ("2/2" in capsys.readouterr().err) == shown
+
+
+def test_the_bar_is_shown_within_an_epoch_that_takes_longer(monkeypatch, capsys):
+    """At a clock that goes on by a second whenever it is looked at."""
+    seen, now = [], itertools.count(0.0, 1.0)
+    monkeypatch.setattr("tqdm.std.time", lambda: next(now))
+    advance = Progress.advance
+    monkeypatch.setattr(Progress, "advance", lambda *args: advance(*args) or seen.append(capsys.readouterr().err))
+    fit(vae(), binary(), epochs=1, batch_size=10, compile=False)
+    shown = [" 0/1 " in said for said in seen]
+    assert len(shown) == 6
+    assert not shown[0]
+    assert all(shown[2:])
+
+
+def test_warnings_are_of_the_line_that_calls():
+    pair, network = vae(), nn.Linear(2, 4)
+    pair.model.decoder.layers[0].eval()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=network(z)).to_event(1), obs=x)
+
+    with pytest.warns(EvaluationModeWarning) as evaluated:
+        quiet(pair, binary(), epochs=1)
+    with pytest.warns(UnmovedParameterWarning, match="which are not trained") as unknown:
+        quiet((model, pair.guide), binary(), epochs=1)
+    assert [evaluated[0].filename, unknown[0].filename] == [__file__, __file__]
