@@ -14,7 +14,7 @@ from pyrovae.evaluation.estimates.standard_error import mean_and_error
 from pyrovae.evaluation.estimates.table import quantile_names, quantiles, warned
 
 Array = NDArray[np.float64]
-MET = 0.5
+COUNTING_CHAINS = 0.5
 """The share of a datum's chains that must count, by their effective sample size, for its interval to be trusted.
 
 In the trials of ``python -m benchmarks coverage`` 95% intervals cover at less than 92% only where fewer count for more than
@@ -87,7 +87,7 @@ class AnnealedLikelihood:
     @property
     def share_unmet(self) -> float:
         """The share of the data for which fewer than half of the chains count."""
-        return float((self.effective_sample_size < MET * self.num_chains).mean())
+        return float((self.effective_sample_size < COUNTING_CHAINS * self.num_chains).mean())
 
     @property
     def warning(self) -> str | None:

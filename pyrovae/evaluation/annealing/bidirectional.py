@@ -44,7 +44,7 @@ def bidirectional(
     its context, if there is any); the gap between the two bounds bounds the error of
     :func:`annealed_importance_sampling` on them, and says as much of real data as the model is right about these.
 
-    All arguments are those of :func:`annealed_importance_sampling`, but for these.
+    The arguments that are not listed are those of :func:`annealed_importance_sampling`.
 
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model observes what it is

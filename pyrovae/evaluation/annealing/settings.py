@@ -14,7 +14,7 @@ from pyrovae.evaluation.annealing.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealingSettings:
-    """The arguments of :func:`annealed_importance_sampling` that are not the pair or the data, which describes them.
+    """The arguments of :func:`annealed_importance_sampling` after the pair and the data; they are described there.
 
     Raises:
         InputError: for a number below one, and for an unknown name of a start or a schedule.
