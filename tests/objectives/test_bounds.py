@@ -125,7 +125,7 @@ def test_bounds_stand_in_order(pair):
     model, guide, x = pair
 
     def value(objective):
-        return exact(model, guide, x, objective.num_particles, objective.of).item()
+        return exact(model, guide, x, objective.num_particles, objective.value).item()
 
     order = [ELBO(1), CIWAE(0.5, 2), IWAE(2), IWAE(3), IWAE(4)]
     found = [*map(value, order), model.log_p(x).item()]
