@@ -39,7 +39,7 @@ def fuse(function: Callable[..., Any], inputs: list[Tensor]) -> Callable[..., An
         if inputs[0].device.type == "cpu":
             rewrite(graph)
         with onednn_products():
-            fused: Any = compile_graph(graph, inputs, _options(inputs[0].device))
+            fused = compile_graph(graph, inputs, _options(inputs[0].device))
     return torch.no_grad()(fused)
 
 

@@ -19,7 +19,8 @@ LOGGER = "torch._inductor.ir"
 
 def compile_graph(graph: GraphModule, inputs: Sequence[Tensor], options: dict[str, Any]) -> Callable[..., Any]:
     """Compile a graph of operators to fused kernels."""
-    return torch._inductor.compile(graph, [*inputs], options=options)
+    compiled: Any = torch._inductor.compile(graph, [*inputs], options=options)
+    return compiled
 
 
 def compiled_modules() -> list[Any]:

@@ -70,6 +70,7 @@ def _look_at(value: Any, source: Path, trust: Sequence[str], setting: bool = Tru
         spec = "class_path" in value
         for key, inner in value.items():
             _look_at_key(key, source, setting or spec)
+            _look_at(key, source, trust)
             _look_at(inner, source, trust, (setting or spec) and (spec or "init_args" not in value))
         if spec:
             _look_up(value["class_path"], source, trust)

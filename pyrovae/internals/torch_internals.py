@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_map_only as tree_map_only
 
 __all__ = ["BatchNorm", "TorchDispatchMode", "tree_leaves", "tree_map_only"]
 
-standard_gamma: Any = torch._standard_gamma  # pyright: ignore[reportAttributeAccessIssue]
+standard_gamma: Any = torch._standard_gamma  # pyright: ignore[reportPrivateImportUsage]
 """Function that draws from a gamma distribution of rate 1, given its concentration."""
-sample_dirichlet: Any = torch._sample_dirichlet  # pyright: ignore[reportAttributeAccessIssue]
+sample_dirichlet: Any = torch._sample_dirichlet  # pyright: ignore[reportPrivateImportUsage]
 """Function that draws from a Dirichlet distribution, given its concentration."""
 
 

@@ -207,6 +207,13 @@ def test_what_is_trusted_is_built(run, module):
     assert main(["report", str(run), "--trust=stranger_module"]) == 0
 
 
+def test_keys_of_a_mapping_are_not_unfolded_either(run, module):
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["model"]["prior"] = {"init_args": {"init_args": {flow_laughs: 1.0}}}
+    with soon(), little_memory(512), pytest.raises(InputError, match=r"config\.yaml does not hold settings"):
+        read_settings(yaml.safe_dump(settings), run / "config.yaml")
+
+
 @pytest.mark.parametrize("name", ["stranger_module.Popen", "stranger_module.os.system", "stranger_module.Path"])
 def test_what_a_trusted_module_imported_is_not_trusted_with_it(name, run, module):
     change(run, "model/prior", spec(name))
