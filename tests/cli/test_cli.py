@@ -217,7 +217,7 @@ def test_evaluate_limit_and_seed(run, tmp_path, undrawn):
 
 def test_evaluate_refuses_what_is_no_limit(run, capsys):
     for limit in ("0", "null", "some"):
-        assert_says(refusal(capsys, "evaluate", str(run), "--limit", limit), "limit", limit)
+        assert_says(refusal(capsys, "evaluate", str(run), "--limit", limit), "limit", {"null": None}.get(limit, limit))
 
 
 def test_evaluate_data_that_were_moved_but_not_data_that_changed(tmp_path, capsys, undrawn):
@@ -262,59 +262,59 @@ def test_pseudo_inputs_start_at_training_data(context, tmp_path, undrawn):
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("argv", "words"),
     [
         (
             ["--start_prior_at_data", "true"],
-            "the prior is StandardNormal, which has no pseudo-inputs; take --model.prior Vamp",
+            ["StandardNormal", "--model.prior Vamp"],
         ),
         (
             ["--start_prior_at_data", "true", "--model.prior", "Vamp", "--model.prior.components", "2000"],
-            "the prior has 2000 pseudo-inputs, and there are 1347 training data to start them at; take --model.prior.comp",
+            [2000, 1347, "--model.prior.components 1347"],
         ),
-        (["--model.latent_dm", "3"], "'model.latent_dm' is not a setting; did you mean 'model.latent_dim'?"),
-        (["--training.epoch", "3"], "did you mean 'training.epochs'?"),
-        (["--data", "Digts"], "data is 'Digts', which is no class here; did you mean 'Digits'?"),
-        (["--model.prior", "StandardNorml"], "did you mean 'StandardNormal'?"),
-        (["--model.prior", "Bernoulli"], "expected Autoregressive, Flow, Hierarchical"),
-        (["--objective", "IWEA"], "did you mean 'IWAE'?"),
-        (["--training.optimizer", "Adm"], "did you mean 'Adam'?"),
-        (["--model.likelihood.scal", "3"], "Normal has no argument 'scal'; did you mean 'scale'?"),
-        (["--training.epochs", "x"], "Expected a int. Got value: x (at 'training.epochs')"),
-        (["--training.epochs", "0"], "epochs is 0"),
-        (["--training.device", "cuda:99"], "take 'cpu'"),
-        (["--training.optimizer.lr", "-1"], "Invalid learning rate"),
-        (["--model.latent_dim", "0"], "latent_dim is 0; expected at least 1"),
-        (["--model.likelihood", "Bernoulli"], 'binarise the data (binarize="dynamic")'),
-        (["--model.likelihood.scale", "-1"], "scale is -1.0; expected a finite positive number"),
-        (["--model.encoder", "torch.nn.Linear"], "the configuration cannot be built (TypeError"),
-        (["--evaluation.num_samples", "0"], "0 does not conform to restriction v>0"),
-        (["--config", "absent.yaml"], "File does not exist"),
-        (["--data", "Array", "--data.path", "absent.npy"], "absent.npy is not there"),
+        (["--model.latent_dm", "3"], ["'model.latent_dm'", "'model.latent_dim'"]),
+        (["--training.epoch", "3"], ["'training.epoch'", "'training.epochs'"]),
+        (["--data", "Digts"], ["'Digts'", "'Digits'"]),
+        (["--model.prior", "StandardNorml"], ["'StandardNorml'", "'StandardNormal'"]),
+        (["--model.prior", "Bernoulli"], ["'Bernoulli'", "Autoregressive, Flow, Hierarchical"]),
+        (["--objective", "IWEA"], ["'IWEA'", "'IWAE'"]),
+        (["--training.optimizer", "Adm"], ["'Adm'", "'Adam'"]),
+        (["--model.likelihood.scal", "3"], ["Normal", "'scal'", "'scale'"]),
+        (["--training.epochs", "x"], ["int", "x", "'training.epochs'"]),
+        (["--training.epochs", "0"], ["epochs", 0, 1]),
+        (["--training.device", "cuda:99"], ["'cuda:99'", "'cpu'"]),
+        (["--training.optimizer.lr", "-1"], ["optimiser", -1.0]),
+        (["--model.latent_dim", "0"], ["latent_dim", 0, 1]),
+        (["--model.likelihood", "Bernoulli"], ['binarize="dynamic"']),
+        (["--model.likelihood.scale", "-1"], ["scale", -1.0]),
+        (["--model.encoder", "torch.nn.Linear"], ["TypeError", "--print_config"]),
+        (["--evaluation.num_samples", "0"], [0, "v>0"]),
+        (["--config", "absent.yaml"], ["absent.yaml"]),
+        (["--data", "Array", "--data.path", "absent.npy"], ["absent.npy", "missing"]),
     ],
 )
-def test_train_refuses_with_one_message_and_writes_nothing(argv, message, tmp_path, capsys):
-    assert message in refusal(capsys, "train", *small, "--run", str(tmp_path / "run"), *argv)
+def test_train_refuses_with_one_message_and_writes_nothing(argv, words, tmp_path, capsys):
+    assert_says(refusal(capsys, "train", *small, "--run", str(tmp_path / "run"), *argv), *words)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "words"),
     [
-        ("data: Digits\nmodl: {latent_dim: 3}", "'modl.latent_dim' is not a setting; did you mean 'model.latent_dim'?"),
-        ("data: Digits\nmodel: {latent_dm: 3}", "'model.latent_dm' is not a setting; did you mean 'model.latent_dim'?"),
+        ("data: Digits\nmodl: {latent_dim: 3}", ["'modl.latent_dim'", "'model.latent_dim'"]),
+        ("data: Digits\nmodel: {latent_dm: 3}", ["'model.latent_dm'", "'model.latent_dim'"]),
         (
             "data: {class_path: Digits, init_args: {binarise: none}}",
-            "Digits has no argument 'binarise'; did you mean 'binarize'?",
+            ["Digits", "'binarise'", "'binarize'"],
         ),
-        ("data: [Digits", "Problems parsing config"),
-        ("model: {latent_dim: 3}", "data is missing; `pyrovae train --help` shows where it goes"),
+        ("data: [Digits", ["Problems", "config"]),
+        ("model: {latent_dim: 3}", ["data", "missing", "pyrovae train --help"]),
     ],
 )
-def test_yaml_is_refused_alike(text, message, tmp_path, capsys):
+def test_yaml_is_refused_alike(text, words, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(text)
     found = refusal(capsys, "train", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run"))
-    assert message in found
+    assert_says(found, *words)
     assert not (tmp_path / "run").exists()
 
 

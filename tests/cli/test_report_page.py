@@ -167,7 +167,7 @@ def test_data_that_were_moved(tmp_path, capsys, undrawn):
     np.savez(tmp_path / "x.npz", np.random.default_rng(1).random((80, 4, 4)))
     assert_says(refusal(capsys, str(run)), "split.npz", "--data.X")
     np.savez(tmp_path / "x.npz", np.random.default_rng(1).random((60, 4, 4)))
-    assert_says(refusal(capsys, str(run)), 60, f"pyrovae evaluate {run}")
+    assert_says(refusal(capsys, str(run)), 9, f"pyrovae evaluate {run}")
 
 
 def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path, undrawn):

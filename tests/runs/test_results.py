@@ -10,7 +10,7 @@ import torch
 from checks import refused
 
 import pyrovae
-from pyrovae import VAE, InputError
+from pyrovae import VAE
 from pyrovae.runs import Run, verify
 from pyrovae.runs.results import add_results, check_results, writing_results
 
@@ -54,9 +54,8 @@ def test_every_flipped_bit_and_every_truncation_is_refused_by_the_name_of_the_fi
             damaged.append(bytes(flipped))
         for wrong in damaged:
             path.write_bytes(wrong)
-            with pytest.raises(InputError) as refused:
+            with refused(path.name):
                 verify(run)
-            assert path.name in str(refused.value)
         path.write_bytes(content)
     verify(run)
 

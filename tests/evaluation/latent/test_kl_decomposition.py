@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import QUANTILE, refused
+from checks import QUANTILE, assert_says, refused
 from programs import (
     Chain,
     ChainGuide,
@@ -127,7 +127,7 @@ def test_the_two_parts_add_up():
     found = kl_decomposition((model, GaussianGuide(model)), model.data(20), 5)
     assert found.mutual_information[0] + found.marginal_kl[0] == pytest.approx(found.average_kl[0], abs=1e-12)
     assert found.per_dimension is None
-    assert "MultivariateNormal, has no density for each coordinate" in str(found.no_dimensions)
+    assert_says(str(found.no_dimensions), "'z'", "MultivariateNormal")
     assert "MultivariateNormal" in str(found)
 
 
@@ -232,7 +232,7 @@ def test_sites_that_depend_on_each_other(order):
     assert near(found.average_kl, gaussian_kl(guide.moments(x), (torch.zeros(1, 2), model.covariance)).mean())
     if order == "ba":
         assert found.per_dimension is None
-        assert "in different orders" in str(found.no_dimensions)
+        assert_says(str(found.no_dimensions), "orders")
     else:
         assert found.per_dimension is not None
         assert found.per_dimension.sum() == pytest.approx(found.average_kl[0])
