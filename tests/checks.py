@@ -4,13 +4,16 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import pyro
+import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from spaces import latents
 from torch import Tensor, nn
 
@@ -50,8 +53,8 @@ def assert_mean_gradient(
     objective: Objective,
     pair: tuple[nn.Module, nn.Module, Tensor],
     expected: Tensor,
-    repeats: int = 160,
-    rows: int = 500,
+    repeats: int = 80,
+    rows: int = 1000,
     detects: float = 0.2,
 ) -> None:
     """A z-test at level 1e-5 for every parameter, with power 0.99 against errors of this part of the largest gradient."""
@@ -85,6 +88,12 @@ def made(cls: type[Objective], particles: int) -> Objective:
     if "num_groups" in inspect.signature(cls).parameters:
         return cls(num_groups=2, group_size=particles)  # pyright: ignore
     return cls(num_particles=particles)
+
+
+def slow_but(quick: Callable[..., bool], values: Iterable[Any]) -> list[ParameterSet]:
+    """The values of a parametrised test, a tuple for several names; all but the quick ones are marked slow."""
+    given = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*each, marks=() if quick(*each) else pytest.mark.slow) for each in given]
 
 
 class RowNoise:

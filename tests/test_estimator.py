@@ -50,14 +50,20 @@ def X():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks([estimator()])
+def test_what_scikit_learn_asks_of_every_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks(
     [
-        estimator(),
         estimator(validation_fraction=0.2, patience=1),
         estimator(guide=partial(Flow, transforms=1, hidden=(8,)), num_samples=10),
     ]
 )
-def test_what_scikit_learn_asks_of_every_estimator(estimator, check):
+def test_what_scikit_learn_asks_of_every_estimator_with_other_settings(estimator, check):
     check(estimator)
 
 
