@@ -242,7 +242,7 @@ class TestAmongOthers:
         assert np.isfinite(fitted.score(X * [1e-6, 1.0, 1e6]))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 class TestEveryPart:
     def works(self, X, dtype, **parts):
         fitted = estimator(**parts, epochs=1, num_samples=5).fit(X.astype(dtype))
