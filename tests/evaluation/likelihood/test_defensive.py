@@ -45,15 +45,15 @@ def test_the_mean_weight_is_unbiased(structure, guide):
     assert_mean(torch.from_numpy(found.log_p - model.log_p(x).numpy()).exp(), 1.0, detects=0.1)
 
 
-def test_the_parts_lie_in_no_order():
-    """So that what is left out of the last piece is of each alike: the prior's draws, the best ones here, lie anywhere."""
+def test_the_parts_of_the_last_piece_lie_in_no_order():
+    """So that what is left out of it is of each alike: the prior's draw, which alone is good here, lies anywhere."""
     model = LinearGaussian()
     x = model.data(1)
     options = {"device": x.device, "compile": False, "max_rows": 10, "max_weights": 10**6, "defensive": True}
-    draws = Draws(model, GaussianGuide(model, shift=30.0, widen=0.1), data=Columns(x), number=200, **options)
+    draws = Draws(model, GaussianGuide(model, shift=30.0, widen=0.1), data=Columns(x), number=20, **options)
     with torch.no_grad():
-        pieces = draws.of(next(draws.batches()))[:, 0].split(10)
-    assert len({piece.argmax().item() for piece in pieces}) > 3
+        places = [draws.of(next(draws.batches()))[-10:, 0].argmax().item() for _ in range(20)]
+    assert len({*places}) > 3
 
 
 def test_chained_sites():
