@@ -58,12 +58,12 @@ class Settings:
     @property
     def rounds(self) -> int:
         """The number of rounds."""
-        return 5 if self.quick else 25
+        return 2 if self.quick else 25
 
     @property
     def seconds(self) -> float:
         """The length of one block."""
-        return 0.05 if self.quick else 0.2
+        return 0.02 if self.quick else 0.2
 
 
 def interleaved(

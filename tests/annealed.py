@@ -18,8 +18,12 @@ from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.runtime.batches import as_batch
 from pyrovae.runtime.seeds import seeded
 
-starts = pytest.mark.parametrize("start", ["prior", "guide"])
-schedules = pytest.mark.parametrize("schedule", ["sigmoid", "linear", "adaptive"])
+STARTS = ("prior", "guide")
+SCHEDULES = ("sigmoid", "linear", "adaptive")
+WAYS = (("guide", "sigmoid"), ("prior", "linear"), ("guide", "adaptive"))
+"""Pairs of the two in which each schedule and each start is met."""
+starts = pytest.mark.parametrize("start", STARTS)
+schedules = pytest.mark.parametrize("schedule", SCHEDULES)
 LINE = torch.linspace(-12.0, 12.0, 4001, dtype=torch.float64)
 
 

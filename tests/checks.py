@@ -5,14 +5,16 @@ import inspect
 import math
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import pyro
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from spaces import latents
 from torch import Tensor, nn
 
@@ -52,8 +54,8 @@ def assert_mean_gradient(
     objective: Objective,
     pair: tuple[nn.Module, nn.Module, Tensor],
     expected: Tensor,
-    repeats: int = 160,
-    rows: int = 500,
+    repeats: int = 80,
+    rows: int = 1000,
     detects: float = 0.2,
 ) -> None:
     """A z-test at level 1e-5 for every parameter, with power 0.99 against errors of this part of the largest gradient."""
@@ -125,6 +127,12 @@ def _by_itself(word: str) -> str:
     before = r"(?<!\w)" * bool(re.match(r"\w", word)) + r"(?<!\d[.,])" * bool(re.match(r"\d", word))
     after = r"(?!\w)" * bool(re.search(r"\w$", word)) + r"(?![.,]\d)" * bool(re.search(r"\d$", word))
     return before + re.escape(word) + after
+
+
+def slow_but(quick: Callable[..., bool], values: Iterable[Any]) -> list[ParameterSet]:
+    """The values of a parametrised test, a tuple for several names; all but the quick ones are marked slow."""
+    given = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*each, marks=() if quick(*each) else pytest.mark.slow) for each in given]
 
 
 class RowNoise:

@@ -49,14 +49,20 @@ def X():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks([estimator()])
+def test_what_scikit_learn_asks_of_every_estimator(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks(
     [
-        estimator(),
         estimator(validation_fraction=0.2, patience=1),
         estimator(guide=partial(Flow, transforms=1, hidden=(8,)), num_samples=10),
     ]
 )
-def test_what_scikit_learn_asks_of_every_estimator(estimator, check):
+def test_what_scikit_learn_asks_of_every_estimator_with_other_settings(estimator, check):
     check(estimator)
 
 
@@ -235,7 +241,7 @@ class TestAmongOthers:
         assert np.isfinite(fitted.score(X * [1e-6, 1.0, 1e6]))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 class TestEveryPart:
     def works(self, X, dtype, **parts):
         fitted = estimator(**parts, epochs=1, num_samples=5).fit(X.astype(dtype))

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import nbformat
 import pytest
+from checks import slow_but
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -47,6 +48,8 @@ WARNINGS = "default,ignore:IProgress not found"
 """Shown, all but tqdm's wish for ipywidgets."""
 OF_A_MACHINE = re.compile(r"/(work|tmp|root|home|Users|usr|var|opt)/|site-packages|ipykernel_|[A-Z]:\\|Traceback")
 """What has no place in an output."""
+SOON = ("02_elbo_and_iwae", "04_your_own_data")
+"""Those that are run each time: one of programs written by hand, and one that takes the whole library."""
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -113,7 +116,7 @@ def test_each_notebook_has_a_small_setting():
     assert sorted(SMALL) == NOTEBOOKS
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", slow_but(lambda name: name in SOON, NOTEBOOKS))
 def test_runs_at_the_small_setting(name):
     kept = read(name)
     executed = execute(with_settings(read(name), SMALL[name]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -96,7 +97,10 @@ def whole(torchrun, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(("device", "machines"), [("cpu", 1), ("cpu", 2), pytest.param("cuda:0", 1, marks=pytest.mark.cuda)])
+@pytest.mark.parametrize(
+    ("device", "machines"),
+    [("cpu", 1), pytest.param("cpu", 2, marks=pytest.mark.slow), pytest.param("cuda:0", 1, marks=pytest.mark.cuda)],
+)
 def test_a_lost_process_ends_nothing(device, machines, torchrun, whole, tmp_path):
     """Two processes, the second of which is killed in the second of three epochs, have the run of two that were not."""
     (expected, said), lost = whole(device), tmp_path / "lost"
@@ -111,6 +115,18 @@ def test_a_lost_process_ends_nothing(device, machines, torchrun, whole, tmp_path
     assert (found[0] == found[1]).all()
 
 
+def test_one_process_goes_on_with_what_two_began(whole, tmp_path):
+    run = Path(shutil.copytree(whole("cpu")[0], tmp_path / "run"))
+    by_two = LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p
+    assert main(["evaluate", str(run)]) == 0
+    assert LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p == pytest.approx(by_two, abs=1e-4)
+    assert len(load_training(run / "checkpoints")["random"]) == 2
+    assert main(["train", "--resume", str(run), "--training.epochs", "4"]) == 0
+    assert len(load_training(run / "checkpoints")["random"]) == 1
+    assert [line["epoch"] for line in metrics(run)] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
 def test_goes_on_with_another_number_of_processes(torchrun, tmp_path, capsys):
     """Two begin, one goes on, with the same batches, and then two again; estimates are those of any number."""
     run = tmp_path / "run"
@@ -162,6 +178,7 @@ def test_a_process_that_does_not_write_shows_nothing(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_error_of_the_input_is_said_by_all(torchrun, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")

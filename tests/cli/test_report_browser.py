@@ -8,7 +8,7 @@ import pytest
 from pyrovae.cli import main
 
 configs = Path(__file__).parents[2] / "configs"
-sizes = [(1280, 900), (390, 844)]
+sizes = [pytest.param((1280, 900), id="1280x900"), pytest.param((390, 844), marks=pytest.mark.slow, id="390x844")]
 small = [
     *("--config", str(configs / "digits.yaml"), "--training.epochs", "3", "--evaluation.num_samples", "200"),
     *("--model.encoder.hidden", "[16]", "--model.decoder.hidden", "[16]", "--model.latent_dim", "3"),
@@ -79,7 +79,7 @@ def browser():
     driver.quit()
 
 
-@pytest.fixture(params=sizes, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.fixture(params=sizes)
 def opened(request, browser, page):
     """The browser with the page, at one size, when all is drawn; console messages of other pages are gone."""
     from selenium.webdriver.support.wait import WebDriverWait

@@ -347,7 +347,7 @@ class TestOutcomesThatAreGoneThrough:
         torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
-def test_numbers_that_make_no_difference_do_not_hinder_a_recording():
+def test_numbers_that_make_no_difference_do_not_hinder_a_recording(unfused):
     """The number of trials of an observed multinomial is read off the data, and the density does not need it."""
     torch.manual_seed(0)
     decoder = nn.Linear(L, D)
@@ -437,7 +437,7 @@ def sealed(x):
 
 @pytest.mark.filterwarnings("ignore::pyrovae.engine.particles.ParticlesInTurnWarning")
 class TestInTurn:
-    def test_a_recording_is_the_same(self, x):
+    def test_a_recording_is_the_same(self, x, unfused):
         found = []
         for record in (False, True):
             pyro.clear_param_store()
@@ -451,7 +451,7 @@ class TestInTurn:
         torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
     @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
-    def test_a_likelihood_is_the_same(self, x):
+    def test_a_likelihood_is_the_same(self, x, unfused):
         found = [log_likelihood(sealed(x), x, 40, compile=record, num_particles=(1,)).log_p for record in (False, True)]
         torch.testing.assert_close(*map(torch.from_numpy, found), rtol=1e-9, atol=1e-9)
 

@@ -66,7 +66,7 @@ def test_draws_follow_torchs_generator_and_are_fresh_each_time(x):
     assert fused(x).item() == first
 
 
-def test_parameters_of_plain_functions_are_trained(float64):
+def test_parameters_of_plain_functions_are_trained(float64, unfused):
     decoder = nn.Linear(2, 3)
 
     def model(x):
@@ -94,7 +94,7 @@ def test_parameters_of_plain_functions_are_trained(float64):
     assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_buffers_change_in_training_and_rest_in_evaluation(x):
+def test_buffers_change_in_training_and_rest_in_evaluation(x, unfused):
     vae = pair(encoder=Normalised)
     fused = compile(IWAE(2)(vae.model, vae.guide))
     mean = vae.guide.encoder.norm.running_mean
@@ -199,6 +199,7 @@ def same(fused, eager, *args, **kwargs) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("unfused")
 class TestArgumentsThatAreNoTensors:
     calls: ClassVar[dict[str, tuple[tuple, dict]]] = {
         "a number": ((0.5,), {}),
@@ -295,6 +296,7 @@ class TestArgumentsThatAreNoTensors:
             same(fused, eager, x, extra=extra)
 
 
+@pytest.mark.usefixtures("unfused")
 class TestAFailingProgram:
     """Its own error comes alone: a warning would be an error of its own here."""
 

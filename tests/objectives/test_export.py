@@ -6,13 +6,13 @@ from functools import partial
 import pyro
 import pytest
 import torch
-from checks import made, members
+from checks import made, members, slow_but
 from programs import GaussianGuide, LinearGaussian, Subsampled, Tutorial, WithDeterministic, WithPixelPlate, functions
 
 import pyrovae.objectives
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
-from pyrovae.objectives import ELBO, IWAE, Objective
+from pyrovae.objectives import ELBO, IWAE, SIWAE, BetaELBO, Objective, ReweightedWakeSleep
 from pyrovae.vae import VAE
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -66,7 +66,7 @@ def assert_one_graph_of_tensors(recorded):
         assert [call for call in calls if word in call.replace("getitem", "")] == []
 
 
-@pytest.mark.parametrize("cls", classes)
+@pytest.mark.parametrize("cls", slow_but(lambda cls: cls in (IWAE, BetaELBO, ReweightedWakeSleep, SIWAE), classes))
 def test_a_vae(cls):
     assert_exports(made(cls, 3), vae(), torch.randn(4, 3))
 

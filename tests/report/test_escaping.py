@@ -92,11 +92,11 @@ def test_hostile_texts_add_nothing_to_a_page(text, plain):
     assert unescape(text) not in "".join(found.scripts) or unescape(text) in "".join(plain.scripts)
 
 
-@pytest.mark.parametrize("text", hostile)
-def test_nor_do_texts_in_the_figures(text, plain):
+@pytest.mark.parametrize("axes", [*zip(hostile[::2], hostile[1::2], strict=True)])
+def test_nor_do_texts_in_the_figures(axes, plain):
     """The names of axes stand in a script, where they are a text in JSON."""
     drawn = page("plain")
-    latent = drawn.points.latent._replace(axes=(text, text))
+    latent = drawn.points.latent._replace(axes=axes)
     found = Read(render(replace(drawn, points=replace(drawn.points, latent=latent))))
     assert found.tags == plain.tags
     assert "<!--" not in found.scripts[-1]

@@ -115,11 +115,15 @@ slots = (
 )
 
 
+of_each_kind = ("a pickle", "torch's format", "arrays of objects", "yaml")
+
+
 @pytest.mark.parametrize("slot", slots)
-def test_nothing_is_unpickled_in_any_place(slot, run, tmp_path, capsys):
+@pytest.mark.parametrize("some", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["of each kind", "the others"])
+def test_nothing_is_unpickled_in_any_place(some, slot, run, tmp_path, capsys):
     mark = tmp_path / "mark"
     place = run / slot.replace("X", checkpoint(run).name)
-    for content in poisons(mark).values():
+    for content in (content for name, content in poisons(mark).items() if (name in of_each_kind) == some):
         former = place.read_bytes() if place.exists() else b""
         place.write_bytes(content)
         try_everything(run, capsys)
@@ -239,7 +243,7 @@ def bomb(path: Path, size: int, method: int = zipfile.ZIP_DEFLATED, claim: tuple
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_zip_bombs_are_refused_unopened(method, run, capsys):
-    bomb(run / "split.npz", 2**29, method=method)
+    bomb(run / "split.npz", 2**28, method=method)
     assert (run / "split.npz").stat().st_size < 2**21
     with little_memory(200), refused("split.npz"):
         load(run)

@@ -42,7 +42,7 @@ def test_log_weights_are_float32_and_off_by_little():
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_log_likelihood_in_bfloat16(compile):
+def test_log_likelihood_in_bfloat16(compile, unfused):
     vae, x = pair(), torch.rand(20, 6, 6).round()
     exact = log_likelihood(vae, x, 200)
     rounded = log_likelihood(vae, x, 200, precision="bfloat16", compile=compile)

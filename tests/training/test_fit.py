@@ -507,7 +507,7 @@ def test_trains_on_cuda():
     assert next(pair.parameters()).is_cuda
 
 
-def test_compiled_training_is_eager_training(float64):
+def test_compiled_training_is_eager_training(float64, unfused):
     """The whole run: validation, the best epoch, a schedule, a stream of data."""
     settings = {"epochs": 4, "batch_size": 16, "scheduler": partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)}
 
@@ -536,7 +536,7 @@ def test_only_runs_that_are_long_enough_are_compiled_unasked(epochs, compiles, m
     assert asked == [compiles]
 
 
-def test_validation_follows_a_program_whose_python_changes(float64, monkeypatch):
+def test_validation_follows_a_program_whose_python_changes(float64, monkeypatch, unfused):
     """As a warm-up's weight may: once training has noticed, validation does not use what was recorded either."""
     monkeypatch.setattr("pyrovae.training.compiled_gradient.CHECK_EVERY", 1)
 

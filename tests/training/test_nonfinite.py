@@ -153,7 +153,14 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "settings", [{}, {"ema": 0.9}, {"nonfinite": "skip"}, {"accumulate": 2, "ema": 0.9, "nonfinite": "skip"}], ids=str
+    "settings",
+    [
+        {},
+        pytest.param({"ema": 0.9}, marks=pytest.mark.slow),
+        pytest.param({"nonfinite": "skip"}, marks=pytest.mark.slow),
+        {"accumulate": 2, "ema": 0.9, "nonfinite": "skip"},
+    ],
+    ids=str,
 )
 def test_a_run_goes_on_within_an_epoch_bit_for_bit(mode, settings, tmp_path, monkeypatch):
     monkeypatch.setattr("pyrovae.training.captured_steps.REPLAYS", 1)

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import guide_for, made, members, prior_for, refused, warned
+from checks import guide_for, made, members, prior_for, refused, slow_but, warned
 from programs import GaussianGuide as Proposal
 from programs import LinearGaussian, functions
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ import pyrovae.likelihoods
 import pyrovae.networks
 import pyrovae.objectives
 import pyrovae.priors
-from pyrovae import IWAE, VAE, InputError
+from pyrovae import ELBO, IWAE, VAE, InputError
 from pyrovae.compiling.cuda_graph import Captured
 from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.data import Binarize
@@ -28,6 +28,7 @@ from pyrovae.guides import FullRankNormal, Guide
 from pyrovae.likelihoods import Likelihood, Normal
 from pyrovae.networks import MLP, Network
 from pyrovae.objectives import Estimator, Objective, WakeSleep
+from pyrovae.objectives.weight_bound import WeightBound
 from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.runtime.batches import Columns
 from pyrovae.training import blame, nonfinite
@@ -97,17 +98,32 @@ def assert_recorded(objective: Objective) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pyrovae.training.UnmovedParameterWarning")  # an upper bound's model rests
-@pytest.mark.parametrize("objective", [*objectives, *estimators], ids=name)
+def of_its_own(objective: Objective) -> bool:
+    """Whether its step is of another kind than those of most."""
+    return not isinstance(objective, WeightBound) or isinstance(objective, ELBO) or objective in estimators
+
+
+@pytest.mark.parametrize("objective", slow_but(of_its_own, [*objectives, *estimators]), ids=name)
 def test_recorded_steps_are_eager_steps_for_every_objective(objective, unfused, float64):
     assert_recorded(objective)
 
 
-@pytest.mark.parametrize("objective", [IWAE(2), IWAE(2, "dreg"), WakeSleep(2)], ids=name)
+@pytest.mark.parametrize(
+    "objective", [IWAE(2), pytest.param(IWAE(2, "dreg"), marks=pytest.mark.slow), WakeSleep(2)], ids=name
+)
 def test_fused_steps_are_eager_steps(objective, float64):
     assert_recorded(objective)
 
 
-@pytest.mark.parametrize("part", parts, ids=lambda part: "-".join(f"{key}-{cls.__name__}" for key, cls in part.items()))
+def quick(part: dict[str, type]) -> bool:
+    """Whether it is a part whose programs are of another kind than those of most."""
+    kinds = {"Hierarchical", "Vamp", "VonMisesFisher", "StudentT", "ZeroInflatedNegativeBinomial", "Flow", "ConvDecoder"}
+    return next(iter(part.values())).__name__ in kinds
+
+
+@pytest.mark.parametrize(
+    "part", slow_but(quick, parts), ids=lambda part: "-".join(f"{key}-{cls.__name__}" for key, cls in part.items())
+)
 def test_recorded_steps_are_eager_steps_for_every_part(part, unfused, float64):
     binary = part.get("likelihood", Likelihood).filler == 0  # which every other likelihood can have
     draw = dynamic if binary else unchanged
@@ -116,7 +132,13 @@ def test_recorded_steps_are_eager_steps_for_every_part(part, unfused, float64):
     assert_same(*both, atol=1e-12, rtol=2**-52)  # the Binomial's sums are so large that their last bit is more than 1e-12
 
 
-@pytest.mark.parametrize("part", [{}, {"prior": Mixture, "guide": FullRankNormal}, {"prior": Vamp, "likelihood": Normal}])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"prior": Mixture, "guide": FullRankNormal},
+        pytest.param({"prior": Vamp, "likelihood": Normal}, marks=pytest.mark.slow),
+    ],
+)
 def test_fused_steps_are_eager_steps_for_parts_of_most_kinds(part, float64):
     assert_same(*(trained(swapped(**part), grey(), IWAE(2), compile=compile) for compile in (False, True)))
 
@@ -314,7 +336,7 @@ class Einsum(nn.Module):
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_steps_are_backward_and_a_plain_optimiser(compile, float64):
+def test_steps_are_backward_and_a_plain_optimiser(compile, float64, unfused):
     pair, copy, x = swapped(decoder=Einsum), swapped(decoder=Einsum), grey(8).round()
     copy.load_state_dict(pair.state_dict())
     trained(pair, x, IWAE(2), compile=compile, draw=unchanged)

@@ -1,7 +1,7 @@
 """Annealed chains against programs whose log p(x) is known, and what they refuse."""
 
 from functools import partial
-from itertools import count
+from itertools import count, product
 
 import numpy as np
 import pyro
@@ -9,8 +9,19 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from annealed import Scales, Stateless, at_a_point, pair, scalar, schedules, starts, with_another_site
-from checks import assert_mean, refused
+from annealed import (
+    SCHEDULES,
+    STARTS,
+    WAYS,
+    Scales,
+    Stateless,
+    at_a_point,
+    pair,
+    scalar,
+    starts,
+    with_another_site,
+)
+from checks import assert_mean, refused, slow_but
 from programs import WithPixelPlate, functions
 
 import pyrovae
@@ -25,8 +36,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 class TestForwards:
-    @starts
-    @schedules
+    @pytest.mark.parametrize(("start", "schedule"), slow_but(lambda *way: way in WAYS, product(STARTS, SCHEDULES)))
     def test_the_mean_weight_is_p(self, start, schedule):
         """At few temperatures, where single weights are far off."""
         model, guide = pair()
@@ -44,7 +54,7 @@ class TestForwards:
         for ours, plain in zip(found.log_weights.T, weights.T.detach().numpy(), strict=True):
             assert scipy.stats.ks_2samp(ours, plain).pvalue > 1e-5
 
-    @pytest.mark.parametrize(("latent_dim", "temperatures"), [(2, 100), (10, 200)])
+    @pytest.mark.parametrize(("latent_dim", "temperatures"), [(2, 100), pytest.param(10, 200, marks=pytest.mark.slow)])
     def test_its_interval_covers(self, latent_dim, temperatures):
         """Of 400 data, so that fewer than 93% are an interval of less than 95% with probability 0.95."""
         model, guide = pair(data_dim=latent_dim + 3, latent_dim=latent_dim)

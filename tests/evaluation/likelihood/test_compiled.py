@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import guide_for, members, prior_for, refused, warned
+from checks import guide_for, members, prior_for, refused, slow_but, warned
 from programs import GaussianGuide, LinearGaussian, Tutorial, WithPixelPlate, functions
 from torch.utils.data import TensorDataset
 
@@ -54,13 +54,16 @@ programs = {
 }
 
 
+fused = ("prior Mixture", "likelihood StudentT", "guide FullRankNormal", "functions")
+
+
 @pytest.mark.parametrize("make", programs.values(), ids=programs.keys())
 def test_the_same_estimates(make, unfused):
     """On 7 data in batches of at most 4, and 50 draws in pieces of at most 3: neither divides."""
     assert_the_same_estimates(*make())
 
 
-@pytest.mark.parametrize("name", ["prior Mixture", "likelihood StudentT", "guide FullRankNormal", "functions"])
+@pytest.mark.parametrize("name", slow_but(lambda name: name in ("prior Mixture", "functions"), fused))
 def test_the_same_estimates_fused(name):
     assert_the_same_estimates(*programs[name]())
 
