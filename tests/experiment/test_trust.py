@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from checks import assert_says, refused, slow_but
+from strangers import little_memory, soon
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
@@ -215,7 +216,7 @@ def test_what_is_trusted_is_built(run, module):
 def test_keys_of_a_mapping_are_not_unfolded_either(run, module):
     settings = yaml.safe_load((run / "config.yaml").read_text())
     settings["model"]["prior"] = {"init_args": {"init_args": {flow_laughs: 1.0}}}
-    with soon(), little_memory(512), pytest.raises(InputError, match=r"config\.yaml does not hold settings"):
+    with soon(), little_memory(512), refused("config.yaml", "2,000"):
         read_settings(yaml.safe_dump(settings), run / "config.yaml")
 
 
@@ -265,8 +266,8 @@ def hidden(text: str) -> str:
     return f"model: {{encoder: {{class_path: pyrovae.networks.MLP, init_args: {{hidden: {text!r}}}}}}}"
 
 
-flow_laughs = "[&a0 [x, x]" + "".join(f", &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)) + "]"
-laughs = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+flow_laughs = "[&a0 [x, x]" + "".join(f", &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 11)) + "]"
+laughs = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 11))
 texts = {
     "a tag that calls": "model: !!python/object/apply:os.system ['touch {mark}']",
     "a tag of a name": "model: {prior: !!python/name:os.system ''}",
@@ -276,20 +277,20 @@ texts = {
     "laughs in a string": hidden(laughs),
     "laughs in a string for a number": f"model: {{latent_dim: {flow_laughs!r}}}",
     "laughs in a string in a string": hidden(f"[{flow_laughs!r}]"),
-    "merges": f"model: [&a0 {{x: 1}}{''.join(f', &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}' for n in range(1, 60))}]",
+    "merges": f"model: [&a0 {{x: 1}}{''.join(f', &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}' for n in range(1, 11))}]",
     "many aliases of many values": f"a: &a [{'1, ' * 400}]\nmodel: {{b: [{'*a, ' * 400}]}}",
     "a long list in a string": hidden(f"[{'1, ' * 600}]"),
-    "deep, in a string": hidden("[" * 4_000),
-    "deep without brackets": hidden("- " * 2_000),
+    "deep, in a string": hidden("[" * 600),
+    "deep without brackets": hidden("- " * 600),
     "an alias of itself": "model: &a [*a]",
     "two aliases of itself": "model: &a [*a, *a]",
-    "deep": "model: " + "[" * 100_000,
-    "deep mappings": "model: " + "{a: " * 5_000,
+    "deep": "model: " + "[" * 200,
+    "deep mappings": "model: " + "{a: " * 200,
     "a large number": "model: {latent_dim: " + "9" * 4_000 + "}",
     "a number too large to be written": "model: {latent_dim: " + "9" * 5_000 + "}",
     "a number to the base of sixty": "model: {latent_dim: " + "59:" * 2_000 + "0}",
     "a hexadecimal number": "model: {latent_dim: 0x" + "f" * 3_000 + "}",
-    "many values": "model: [" + "a, " * 50_000 + "]",
+    "many values": "model: [" + "a, " * 5_000 + "]",
     "a long list": "model: {encoder: {class_path: pyrovae.networks.MLP, init_args: {hidden: [" + "1, " * 600 + "]}}}",
     "many bytes": "#" * 2**21,
     "another file": "config: {mark}\nmodel: {latent_dim: 2}",
