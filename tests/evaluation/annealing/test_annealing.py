@@ -36,6 +36,7 @@ SCHEDULES = ("sigmoid", "linear", "adaptive")
 WAYS = (("guide", "sigmoid"), ("prior", "linear"), ("guide", "adaptive"))
 """Pairs of the two in which each schedule and each start is met."""
 starts = pytest.mark.parametrize("start", STARTS)
+one_start = pytest.mark.parametrize("start", slow_but(lambda start: start == "guide", STARTS))
 schedules = pytest.mark.parametrize("schedule", SCHEDULES)
 
 
@@ -267,7 +268,7 @@ class TestForwards:
         assert scipy.stats.binom(400, 0.95).ppf(1e-5) <= inside
         assert found.standard_error.max() < 1.0
 
-    @starts
+    @one_start
     def test_constrained_latents(self, start):
         programs = Scales()
         x = 2 * torch.randn(300, 2)
@@ -364,7 +365,7 @@ def require_unbiased(programs, x, log_p, start, temperatures=10, chains=8, times
 class TestAnyLatent:
     """At z-tests of 1e-5, which see a volume that is not counted, or counted twice."""
 
-    @starts
+    @one_start
     @pytest.mark.parametrize("kind", ["of Pyro", "of ours"])
     def test_a_flow_as_prior(self, start, kind):
         flow = zuko.flows.MAF(1, transforms=1)
@@ -394,7 +395,7 @@ class TestAnyLatent:
         )
         require_unbiased(programs, x, log_p, "prior")
 
-    @starts
+    @one_start
     def test_cholesky_factors_of_correlations(self, start):
         """Of two dimensions, whose density is that of their correlation; the data are pairs."""
         prior, proposal = dist.LKJCholesky(2, 1.5), dist.LKJCholesky(2, 1.0)
@@ -409,7 +410,7 @@ class TestAnyLatent:
         log_p = joint.logsumexp(0) + (LINE[1] - LINE[0]).log()
         require_unbiased(programs, x, log_p, start)
 
-    @starts
+    @one_start
     def test_points_of_a_simplex(self, start):
         """Counts of which a Dirichlet's probabilities are hidden: the Dirichlet-multinomial distribution."""
         a = torch.tensor([1.5, 0.8, 2.0])
@@ -422,7 +423,7 @@ class TestAnyLatent:
         log_p = dist.DirichletMultinomial(a, 4).log_prob(counts)
         require_unbiased(programs, counts, log_p, start)
 
-    @starts
+    @one_start
     @pytest.mark.filterwarnings(
         "ignore:Singular sample detected"
     )  # torch, of a Wishart's draws that rounding made asymmetric
@@ -679,7 +680,7 @@ def test_the_bounds_of_both_directions():
 
 
 class TestBackwards:
-    @starts
+    @one_start
     def test_the_bounds_hold_and_close(self, start):
         """In the mean, at z-tests of 1e-5, of data that the model has drawn."""
         model, guide = pair()
