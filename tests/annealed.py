@@ -23,6 +23,7 @@ SCHEDULES = ("sigmoid", "linear", "adaptive")
 WAYS = (("guide", "sigmoid"), ("prior", "linear"), ("guide", "adaptive"))
 """Pairs of the two in which each schedule and each start is met."""
 starts = pytest.mark.parametrize("start", STARTS)
+one_start = pytest.mark.parametrize("start", slow_but(lambda start: start == "guide", STARTS))
 schedules = pytest.mark.parametrize("schedule", SCHEDULES)
 LINE = torch.linspace(-12.0, 12.0, 4001, dtype=torch.float64)
 

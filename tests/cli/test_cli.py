@@ -404,7 +404,7 @@ def test_any_module_serves_as_network(tmp_path, undrawn):
         load(tmp_path / "run")
 
 
-def test_a_network_that_keeps_something_beside_its_buffers_is_refused_before_it_trains(tmp_path, capsys):
+def test_a_network_that_keeps_something_beside_its_buffers_is_refused_before_it_trains(tmp_path, capsys, undrawn):
     argv = [*small[:6], "--model.encoder", "user_network.RandomFeatures", "--run", str(tmp_path / "run")]
     assert_says(
         refusal(capsys, "train", *argv), "guide.encoder.frequencies", "RandomFeatures", "register_buffer(name, tensor)"
@@ -471,7 +471,7 @@ def conditional(tmp_path_factory):
     return path
 
 
-def test_a_model_of_labels_draws_for_a_label(conditional, capsys):
+def test_a_model_of_labels_draws_for_a_label(conditional, capsys, undrawn):
     assert load(conditional).context_shape == (10,)
     assert main(["sample", str(conditional), "--number", "20"]) == 0
     with np.load(conditional / "samples.npz") as drawn:
@@ -601,7 +601,7 @@ def test_the_fingerprint_tells_data_apart():
     assert known not in [fingerprint(as_data(other)) for other in (*others, masked)]
 
 
-def test_annealed_chains_are_a_second_opinion(run, capsys):
+def test_annealed_chains_are_a_second_opinion(run, capsys, undrawn):
     argv = ["evaluate", str(run), "--num_samples", "200", "--limit", "5"]
     assert main([*argv, "--temperatures", "20", "--num_chains", "4", "--start", "guide", "--proposal", "mixture"]) == 0
     said = capsys.readouterr().out

@@ -17,8 +17,11 @@ small = [
 ]
 
 
-@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def stopped(request, tmp_path, capsys, monkeypatch):
+signals = [pytest.param(signal.SIGTERM, id="SIGTERM"), pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="SIGINT")]
+
+
+@pytest.fixture(params=signals)
+def stopped(request, tmp_path, capsys, monkeypatch, undrawn):
     """A run that a signal ended in its second epoch, of three of seven batches each."""
     over, done = Progress.advance, []
 

@@ -209,7 +209,7 @@ def weights_in_turn(pair, x, particles, seed=1):
     return log_weights(pair, x, num_samples=particles, plates=plates)
 
 
-@pytest.mark.parametrize("particles", [1, 3])
+@pytest.mark.parametrize("particles", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_estimates_agree_whatever_the_way(particles, x):
     """Means over many draws of the log mean weight: a z-test at level 1e-5 of two ways."""
     pair = Pairs(broadcasts=False)

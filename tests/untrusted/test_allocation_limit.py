@@ -6,7 +6,7 @@ import pyro
 import pytest
 import torch
 import yaml
-from checks import guide_for, lacking, members, prior_for, refused
+from checks import guide_for, lacking, members, prior_for, refused, slow_but
 from strangers import little_memory
 
 import pyrovae.guides
@@ -54,7 +54,10 @@ large = {
 }
 
 
-@pytest.mark.parametrize("name", large)
+few = ("a wide network", "an endless network", "a latent space", "a flow", "a layer of torch")
+
+
+@pytest.mark.parametrize("name", slow_but(lambda name: name in few, large))
 @pytest.mark.usefixtures("sealed_by_a_stranger")
 def test_settings_that_ask_for_more_than_the_weights_are_refused(name, strangers_run):
     settings = yaml.safe_load((strangers_run / "config.yaml").read_text())

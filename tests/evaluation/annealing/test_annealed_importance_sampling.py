@@ -16,6 +16,7 @@ from annealed import (
     Scales,
     Stateless,
     at_a_point,
+    one_start,
     pair,
     scalar,
     starts,
@@ -66,7 +67,7 @@ class TestForwards:
         assert scipy.stats.binom(400, 0.95).ppf(1e-5) <= inside
         assert found.standard_error.max() < 1.0
 
-    @starts
+    @one_start
     def test_constrained_latents(self, start):
         programs = Scales()
         x = 2 * torch.randn(300, 2)

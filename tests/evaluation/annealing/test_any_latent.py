@@ -8,7 +8,18 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from annealed import LINE, Stateless, at_a_point, by_quadrature, pair, require_unbiased, scalar, starts, with_another_site
+from annealed import (
+    LINE,
+    Stateless,
+    at_a_point,
+    by_quadrature,
+    one_start,
+    pair,
+    require_unbiased,
+    scalar,
+    starts,
+    with_another_site,
+)
 from pyro.contrib.zuko import ZukoToPyro
 
 from pyrovae.distributions.flow import FlowDistribution, zuko
@@ -20,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 class TestAnyLatent:
     """At z-tests of 1e-5, which see a volume that is not counted, or counted twice."""
 
-    @starts
+    @one_start
     @pytest.mark.parametrize("kind", ["of Pyro", "of ours"])
     def test_a_flow_as_prior(self, start, kind):
         flow = zuko.flows.MAF(1, transforms=1)
@@ -50,7 +61,7 @@ class TestAnyLatent:
         )
         require_unbiased(programs, x, log_p, "prior")
 
-    @starts
+    @one_start
     def test_cholesky_factors_of_correlations(self, start):
         """Of two dimensions, whose density is that of their correlation; the data are pairs."""
         prior, proposal = dist.LKJCholesky(2, 1.5), dist.LKJCholesky(2, 1.0)
@@ -65,7 +76,7 @@ class TestAnyLatent:
         log_p = joint.logsumexp(0) + (LINE[1] - LINE[0]).log()
         require_unbiased(programs, x, log_p, start)
 
-    @starts
+    @one_start
     def test_points_of_a_simplex(self, start):
         """Counts of which a Dirichlet's probabilities are hidden: the Dirichlet-multinomial distribution."""
         a = torch.tensor([1.5, 0.8, 2.0])
@@ -78,7 +89,7 @@ class TestAnyLatent:
         log_p = dist.DirichletMultinomial(a, 4).log_prob(counts)
         require_unbiased(programs, counts, log_p, start)
 
-    @starts
+    @one_start
     @pytest.mark.filterwarnings(
         "ignore:Singular sample detected"
     )  # torch, of a Wishart's draws that rounding made asymmetric

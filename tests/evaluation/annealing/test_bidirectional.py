@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from annealed import pair, starts
+from annealed import one_start, pair
 from checks import assert_mean
 from torch import nn
 
@@ -62,7 +62,7 @@ def test_the_estimate_is_midway_between_the_bounds():
 
 
 class TestBackwards:
-    @starts
+    @one_start
     def test_the_bounds_hold_and_close(self, start):
         """In the mean, at z-tests of 1e-5, of data that the model has drawn."""
         model, guide = pair()
