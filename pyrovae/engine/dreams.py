@@ -53,8 +53,8 @@ def _require_simple(observed: list[Site], args: tuple) -> None:
     x, seen = (args or [None])[0], observed[0]["infer"]["obs"]
     if seen is not x and not _is_same(seen, x):
         raise InputError(
-            f"the model observes at {names} something else than its argument x; expected x itself, so that what the model "
-            "draws there can be handed to the guide instead of x: pyro.sample(..., obs=x)"
+            f"the model observes at {names} something else than its argument x; expected x itself, which its draws replace "
+            "where they are handed to the guide: pyro.sample(..., obs=x)"
         )
 
 
