@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from checks import assert_mean
+from checks import assert_mean, slow_but
 from programs import GaussianGuide, LinearGaussian
 from torch import nn
 
