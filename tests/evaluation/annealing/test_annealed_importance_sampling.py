@@ -204,7 +204,7 @@ class TestRefusals:
                 annealed_importance_sampling((model, guide), torch.randn(3), start=start)
 
     @pytest.mark.parametrize(
-        ("settings", "message"),
+        ("settings", "words"),
         [
             ({"num_chains": 0}, ["num_chains", 0, 1]),
             ({"temperatures": 0}, ["temperatures", 0, 1]),

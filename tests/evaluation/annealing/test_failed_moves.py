@@ -116,7 +116,7 @@ class TestFailedMoves:
         assert "failed" not in str(found)
 
     @pytest.mark.parametrize(
-        ("fails", "message"),
+        ("fails", "words"),
         [
             (without_a_factor, ["prior", "linalg.cholesky", 'start="guide"']),
             (divided, ["prior", "ZeroDivisionError", 'start="guide"']),
