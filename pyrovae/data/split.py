@@ -68,17 +68,30 @@ class Split:
         Raises:
             InputError: for a batch size below one.
         """
+        read = self.read(batch_size, shuffle=shuffle, generator=generator, device=device, workers=workers)
+        return (batch.plain() for batch in read)
+
+    def read(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        workers: int = 0,
+    ) -> Iterator[Batch]:
+        """Yield the batches of :meth:`batches` as columns, whether or not something is given beside the data."""
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected one or more: pass a positive batch_size")
         order = _random_order(len(self), generator) if shuffle and batch_size < len(self) else None
         loading = None if generator is None else generator.clone_state()
-        stream = batches(self.columns, batch_size, order=order, device=device, workers=workers, generator=loading)
-        return self._drawn(stream, generator)
+        options = {"order": order, "device": device, "workers": workers, "generator": loading}
+        return self._drawn(generator, batch_size, **options)
 
-    def _drawn(self, stream: Iterator[Batch], generator: torch.Generator | None) -> Iterator[Any]:
-        for batch in stream:
-            generator = _on_device(generator, batch.x.device)
-            yield replace(batch, x=self.binarize.draw(batch.x, generator)).plain()
+    def _drawn(self, draws: torch.Generator | None, batch_size: int, **options: Any) -> Iterator[Batch]:
+        for batch in batches(self.columns, batch_size, **options):
+            draws = _on_device(draws, batch.x.device)
+            yield replace(batch, x=self.binarize.draw(batch.x, draws))
 
     def fixed_draw(self, seed: int = 0) -> Any:
         """Return the data as they are evaluated, in their order.

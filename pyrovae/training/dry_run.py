@@ -2,8 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from pyrovae.data.split import Split
 from pyrovae.engine.derivatives import derivatives
 from pyrovae.errors import InputError
 from pyrovae.objectives import ObjectiveModule
-from pyrovae.runtime.batches import as_batch
+from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.eval_mode import evaluating, modes_kept
 from pyrovae.runtime.module_state import reached
 from pyrovae.runtime.parameters import same_random_numbers
@@ -65,7 +65,7 @@ def check_last_batch(module: ObjectiveModule, train: Split, batch_size: int, dev
     rest = len(train) % batch_size
     if not rest:
         return
-    batch = as_batch(next(iter(train.batches(rest, shuffle=False, device=device))))
+    batch = next(train.read(rest, shuffle=False, device=device))
     parameters = [value for value in module.parameters() if value.requires_grad]
     with same_random_numbers(device), reached(module), modes_kept(module):
         module.train_but(module.resting())
@@ -96,7 +96,7 @@ def warn_of_evaluation_mode(module: ObjectiveModule) -> None:
 
 def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
     """Find plates and parameters on one batch, where the parameters are now: those of functions join only here."""
-    first = as_batch(next(train.batches(batch_size, shuffle=False, generator=torch.Generator())))
+    first = next(train.read(batch_size, shuffle=False, generator=torch.Generator()))
     first = first.to(next((value.device for value in module.parameters()), None))
     module.meet(first, mixed=True)
     if module.unknown:
@@ -109,29 +109,20 @@ def _start(module: ObjectiveModule, train: Split, batch_size: int) -> None:
 
 
 def _check(module: ObjectiveModule, split: Split, batch_size: int, device: torch.device, workers: int) -> None:
-    """Show the programs every datum held in memory, or the first batch of those that are not.
+    """Show the programs every datum held in memory, many at once, or the first batch of those that are not.
 
     What cannot be shown many at once is shown by batches as in training, which say what is wrong, or that nothing is.
     """
-    if not _passes(module, split, batch_size, device):
-        every = len(split) if isinstance(split.x, Tensor) else 1
-        for x in islice(split.batches(batch_size, shuffle=False, device=device, workers=workers), every):
-            _show(module, x)
-
-
-def _passes(module: ObjectiveModule, split: Split, batch_size: int, device: torch.device) -> bool:
-    """Whether the programs can be shown many data at once, if these are in memory, and find nothing wrong with them."""
     if not isinstance(split.x, Tensor):
-        return False
+        _show(module, islice(split.read(batch_size, shuffle=False, device=device, workers=workers), 1))
+        return
     many = AT_ONCE // max(1, math.prod(split.x.shape[1:]))
     try:
-        for x in split.batches(max(many, batch_size), shuffle=False, device=device):
-            _show(module, x)
+        _show(module, split.read(max(many, batch_size), shuffle=False, device=device))
     except Exception:  # of whatever type; those of a batch are raised
-        return False
-    return True
+        _show(module, split.read(batch_size, shuffle=False, device=device))
 
 
-def _show(module: ObjectiveModule, x: Any) -> None:
-    batch = as_batch(x)
-    module.check(batch.x, **batch.given)
+def _show(module: ObjectiveModule, stream: Iterable[Batch]) -> None:
+    for batch in stream:
+        module.check(batch.x, **batch.given)

@@ -16,7 +16,6 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import Objective
 from pyrovae.runs.checkpoint import Place, load_into
 from pyrovae.runs.run import Former
-from pyrovae.runtime.batches import as_batch
 from pyrovae.training.blame import NonFiniteError
 from pyrovae.training.means import Means
 from pyrovae.training.optimizer import restore_optimizer, scale_learning_rates, step_schedule
@@ -109,7 +108,7 @@ class Trainer:
         number, shuffled = len(self.train), self.steps.batch_size < len(self.train)
         order = self._random.order(self.finished + 1, number) if shuffled else None
         if self._reader.is_here(self.train):
-            return self.steps.walk(as_batch(self.train.columns), order)
+            return self.steps.walk(self.train.columns, order)
         order = torch.arange(number) if order is None else order
         return self.steps.stream(self._reader.train(self.train, order, self.steps.progress.next_batch), number)
 
