@@ -15,6 +15,8 @@ from torch.distributions import Transform
 from torch.fx import GraphModule, graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_leaves as tree_leaves
 from torch.utils._pytree import tree_map_only as tree_map_only
@@ -40,6 +42,21 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
 def unsaved_buffers(module: nn.Module) -> dict[str, Tensor | None]:
     """A module's own buffers that ``state_dict`` leaves out."""
     return {name: module._buffers[name] for name in module._non_persistent_buffers_set}
+
+
+def has_step_hooks(optimizer: Optimizer) -> bool:
+    """Whether somebody registered a hook for the steps of an optimiser."""
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
+def has_accumulation_hooks(parameter: nn.Parameter) -> bool:
+    """Whether somebody registered a hook for the time when a parameter's gradient was accumulated."""
+    return bool(getattr(parameter, "_post_accumulate_grad_hooks", None))
+
+
+def inner_schedules(schedule: LRScheduler) -> list[LRScheduler]:
+    """The schedules that a ``SequentialLR`` or a ``ChainedScheduler`` is made of; none of another."""
+    return [*getattr(schedule, "_schedulers", ())]
 
 
 def version(tensor: Tensor) -> int:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pyrovae.errors import InputError
+from pyrovae.internals.torch_internals import inner_schedules
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeSchedule = Callable[[Optimizer], LRScheduler]
@@ -76,7 +77,7 @@ def scale_learning_rates(optimizer: Optimizer, schedule: Any, factor: float) -> 
         for name in ("lr", "initial_lr", "max_lr", "min_lr"):
             if name in group:
                 group[name] = group[name] * factor
-    for each in (schedule, *getattr(schedule, "_schedulers", ())):
+    for each in (schedule, *inner_schedules(schedule)):
         for name in ("base_lrs", "max_lrs"):
             if hasattr(each, name):
                 setattr(each, name, [rate * factor for rate in getattr(each, name)])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.compiling.tape import Tape
+from pyrovae.internals.torch_internals import has_step_hooks
 from pyrovae.training.batch_gradient import Gradients
 from pyrovae.training.ema import Averages
 from pyrovae.training.unmoved_parameters import MovedParameters
@@ -34,7 +35,7 @@ class Update:
     def __init__(self, module: nn.Module, optimizer: Optimizer, averages: Averages | None, *, compile: bool) -> None:
         self.parameters = trained_parameters(optimizer)
         self.seconds_to_first: float | None = None
-        fused = _use_fused_kernels(optimizer) and compile and not _has_hooks(optimizer)
+        fused = _use_fused_kernels(optimizer) and compile and not has_step_hooks(optimizer)
         device = self.parameters[0].device.type
         self.capturable, self._taping = fused and device == "cuda", fused and device == "cpu"
         self._module = module
@@ -131,8 +132,3 @@ def _use_fused_kernels(optimizer: Optimizer) -> bool:
         if group.get("fused") and "capturable" in group:
             group["capturable"] = group["params"][0].is_cuda
     return all(group.get("fused") for group in optimizer.param_groups)
-
-
-def _has_hooks(optimizer: Optimizer) -> bool:
-    """Whether somebody wants to be called at each step of the optimiser."""
-    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)

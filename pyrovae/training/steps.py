@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pyrovae.errors import InputError, require_positive
+from pyrovae.internals.torch_internals import has_accumulation_hooks
 from pyrovae.objectives import ObjectiveModule
 from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.processes import Processes
@@ -206,7 +207,7 @@ class Steps:
 
 def _require_no_hooks(module: ObjectiveModule) -> None:
     """Raise an InputError for hooks that no step would call."""
-    hooked = [name for name, value in module.named_parameters() if getattr(value, "_post_accumulate_grad_hooks", None)]
+    hooked = [name for name, value in module.named_parameters() if has_accumulation_hooks(value)]
     if hooked:
         raise InputError(
             f"{hooked[0]} has a hook for the time when its gradient was accumulated, and gradients are not accumulated "

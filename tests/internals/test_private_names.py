@@ -77,15 +77,11 @@ def defined(tree: ast.AST) -> set[str]:
     return (functions | stored | fields) - {"_buffers", "_parameters", "_modules"}
 
 
-LATER = "training"
-"""The room whose private names have yet to be moved."""
-
-
 @pytest.mark.parametrize(
     "path", [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))], ids=lambda path: path.as_posix()
 )
 def test_only_the_files_of_internals_use_private_names(path):
-    if path.as_posix() in FILES or path.parts[0] == LATER:
+    if path.as_posix() in FILES:
         return
     found = sorted(set(private_names((PACKAGE / path).read_text())))
     assert not found, f"{path} uses {found}; a private name of a dependency belongs in one of {sorted(FILES)}"

@@ -1,6 +1,7 @@
 """What is relied on of torch beyond what it documents: each private name exists, and does what is relied on."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.distributions.transforms import TanhTransform
 from torch.fx import graph_module
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules import batchnorm
+from torch.optim import lr_scheduler as schedules
 from torch.utils import _python_dispatch, _pytree
 
 from pyrovae.internals import torch_internals as internals
@@ -29,6 +31,9 @@ from pyrovae.internals import torch_internals as internals
         (torch.zeros(1), "_version"),
         (torch.ops.aten.add.Tensor, "_schema"),
         (graph_module, "_loader"),
+        (torch.optim.SGD([torch.zeros(1)], 0.1), "_optimizer_step_pre_hooks"),
+        (torch.optim.SGD([torch.zeros(1)], 0.1), "_optimizer_step_post_hooks"),
+        (nn.Parameter(torch.zeros(1)), "_post_accumulate_grad_hooks"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -50,6 +55,30 @@ def test_draws_are_made_by_these_functions(draw):
         torch.distributions.Gamma(torch.ones(2), torch.ones(2)).sample()
         torch.distributions.Dirichlet(torch.ones(2)).sample()
     assert draw in seen
+
+
+@pytest.mark.parametrize("kind", ["pre", "post"])
+def test_hooks_of_an_optimizer_are_seen(kind):
+    optimizer = torch.optim.SGD([torch.zeros(1)], 0.1)
+    assert not internals.has_step_hooks(optimizer)
+    getattr(optimizer, f"register_step_{kind}_hook")(lambda *_: None)
+    assert internals.has_step_hooks(optimizer)
+
+
+def test_hooks_of_accumulation_are_seen():
+    parameter = nn.Parameter(torch.zeros(1))
+    assert not internals.has_accumulation_hooks(parameter)
+    parameter.register_post_accumulate_grad_hook(lambda _: None)
+    assert internals.has_accumulation_hooks(parameter)
+
+
+@pytest.mark.parametrize("kind", [schedules.ChainedScheduler, partial(schedules.SequentialLR, milestones=[1])])
+def test_the_schedules_within_a_schedule(kind):
+    optimizer = torch.optim.SGD([torch.zeros(1)], 0.1)
+    parts = [schedules.ConstantLR(optimizer), schedules.ExponentialLR(optimizer, 0.9)]
+    whole = kind(schedulers=parts) if kind is schedules.ChainedScheduler else kind(optimizer, parts)
+    assert internals.inner_schedules(whole) == parts
+    assert internals.inner_schedules(parts[0]) == []
 
 
 def test_parameters_and_buffers_can_be_replaced():

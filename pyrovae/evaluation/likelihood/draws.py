@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,6 +40,7 @@ class Draws:
         max_weights: the most weights that are held together. Both are exceeded where an automatic guide has parameters for
             each datum by its place, and all data must go together.
         defensive: whether to draw from the guide mixed with a wider one and with the prior.
+        order: which of the data to take, and in which order; all as they are stored if None.
 
     Raises:
         InputError: where the pair, or the first of the data, cannot be weighed.
@@ -55,16 +57,18 @@ class Draws:
         max_rows: int | None,
         max_weights: int,
         defensive: bool = False,
+        order: Tensor | None = None,
     ) -> None:
         self.number = number
-        self._data, self._device = data, device
+        self._length = len(data) if order is None else len(order)
+        self._batches = partial(batches, data, order=order, device=device)
         self._pair = Pair(model, guide)
         fewest = FEWEST if defensive else 1
-        rows = max_rows or rows_in_cache(device, next(batches(data, 1)).x.numel())
+        rows = max_rows or rows_in_cache(device, next(self._batches(1)).x.numel())
         most = rows // max(fewest, together(device, number))
-        self._batch_size = _even(len(data), max(1, min(max_weights // number, most)))
+        self._batch_size = _even(self._length, max(1, min(max_weights // number, most)))
         if keeps_places(guide):
-            self._batch_size = len(data)
+            self._batch_size = self._length
         first = next(self.batches())
         self._pair.meet(first)
         proof = max(2, min(PROOF, rows // self._batch_size))
@@ -83,11 +87,11 @@ class Draws:
     @property
     def number_of_batches(self) -> int:
         """Number of batches that the data make."""
-        return math.ceil(len(self._data) / self._batch_size)
+        return math.ceil(self._length / self._batch_size)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the data in batches, in their order."""
-        return batches(self._data, self._batch_size, device=self._device)
+        return self._batches(self._batch_size)
 
     def log_weights(self, batch: Batch) -> Tensor:
         """Draw the log weights of a batch, shape ``(number, len(batch))``, float64.

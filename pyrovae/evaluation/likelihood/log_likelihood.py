@@ -7,7 +7,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from torch.utils.data import Subset
 
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError, require_positive
@@ -116,7 +115,7 @@ def log_likelihood(
         else:
             estimate = options.estimate(model, guide, columns, counts, seeds)
         if proposal == "auto" and (bad := estimate.k_hat > estimate.threshold).any():
-            again = options.estimate(model, guide, _chosen(columns, bad), (), seeds.others(bad), defensive=True)
+            again = options.estimate(model, guide, columns, (), seeds.others(bad), defensive=True, chosen=bad)
             estimate = estimate.with_rows(bad, again)
     if estimate.warning:
         warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=3)
@@ -136,12 +135,22 @@ class _Options:
     max_weights: int
 
     def estimate(
-        self, model: Program, guide: Program, data: Columns, particles: Sequence[int], seeds: Seeds, defensive: bool = False
+        self,
+        model: Program,
+        guide: Program,
+        data: Columns,
+        particles: Sequence[int],
+        seeds: Seeds,
+        *,
+        defensive: bool = False,
+        chosen: np.ndarray | None = None,
     ) -> LogLikelihood:
         """Estimate from draws of one kind; the noise of each batch has a seed of its own, whichever process draws it."""
-        compile = len(data) * self.number >= WORTHWHILE if self.compile is None else self.compile
+        order = None if chosen is None else torch.from_numpy(chosen.nonzero()[0])
+        number_of_data = len(data) if order is None else len(order)
+        compile = number_of_data * self.number >= WORTHWHILE if self.compile is None else self.compile
         limits = self.max_rows, self.max_weights
-        draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive)
+        draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive, order)
 
         def work(index: int, batch: Batch) -> LogLikelihood:
             """Estimate for one batch, with noise of its own."""
@@ -161,11 +170,3 @@ class _Options:
             return None
         errors = draws.rounding(batch, self.precision)
         return errors.mean().item(), errors.abs().mean().item()
-
-
-def _chosen(data: Columns, rows: np.ndarray) -> Columns:
-    """Select some of the data."""
-    index = torch.from_numpy(rows.nonzero()[0])
-    if isinstance(data.x, torch.Tensor):
-        return data.rows(index)
-    return Columns(Subset(data.x, index.tolist()), {name: value[index] for name, value in data.given.items()})
