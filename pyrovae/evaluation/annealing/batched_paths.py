@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.programs import PairLike, programs
@@ -15,6 +14,7 @@ from pyrovae.runtime.batches import Columns, DataLike, as_data, batches
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_ROWS
+from pyrovae.runtime.progress import progress_bar
 from pyrovae.runtime.seeds import seed_of, seeded, set_seed
 from pyrovae.runtime.sharding import in_shards
 
@@ -57,7 +57,7 @@ def over_batches(
         set_seed(seed_of(settings.seed, index), path.batch.x.device)
         return anneal(path, kept, bar.update)
 
-    progress = tqdm(total=total, disable=not settings.progress, delay=2.0)
+    progress = progress_bar(total=total, progress=settings.progress)
     with evaluating(model, guide), seeded(settings.seed, device), progress as bar:
         batched = batches(columns, batch_size, device=device)
         return in_shards(_paths(Pair(model, guide), batched, batch_size, settings, compile), seeded_anneal)

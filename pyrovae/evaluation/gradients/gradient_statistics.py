@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from pyrovae.engine.programs import PairLike, programs, takes_pair
 from pyrovae.errors import InputError
@@ -15,6 +14,7 @@ from pyrovae.evaluation.gradients.running_moments import RunningMoments
 from pyrovae.evaluation.gradients.signal_to_noise import Array, GradientStatistics
 from pyrovae.objectives import Objective, ObjectiveModule
 from pyrovae.runtime.batches import Batch, DataLike, as_batch
+from pyrovae.runtime.progress import progress_bar
 from pyrovae.runtime.seeds import seeded
 
 
@@ -72,7 +72,7 @@ def gradient_statistics(
         parameters = _trainable(module)
         names = parameter_names(module, parameters, batch)
         moments = RunningMoments(sum(value.numel() for value in parameters), batch.x.device)
-        for _ in tqdm(range(num_samples), disable=not progress, delay=2.0):
+        for _ in progress_bar(range(num_samples), total=num_samples, progress=progress):
             moments.add(_gradient(module, parameters, batch))
     mean, variance = (_by_name(flat, names, parameters) for flat in (moments.mean, moments.variance))
     _require_finite(mean)
