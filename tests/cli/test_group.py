@@ -141,6 +141,7 @@ def test_goes_on_with_another_number_of_processes(torchrun, tmp_path, capsys):
     assert LogLikelihood.from_netcdf(run / "log_likelihood.nc").log_p == pytest.approx(by_two, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_restart_does_not_go_on_with_another_run(torchrun, tmp_path):
     assert main(["train", *settings, "--training.epochs", "1", "--run", str(tmp_path / "run")]) == 0
     before = (tmp_path / "run" / "config.yaml").read_text()

@@ -21,6 +21,8 @@ HERE = Path(__file__).parents[2]
 COPIED = ("pyrovae", "tests", "configs", "pyproject.toml")
 OUTCOMES = {0: "survived", 1: "killed"}
 """What the exit status of pytest says; another is an error in the tests themselves."""
+SECONDS = 1800
+"""After which a run is ended that a fault makes endless."""
 
 
 def main() -> int:
@@ -64,7 +66,11 @@ def outcome_of(mutation: Mutation, root: Path) -> str:
 def tested(root: Path, files: list[Path]) -> int:
     """The exit status of the tests in these files, as they are run by default, up to the first that fails."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, files)]
-    return subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    try:
+        return subprocess.run(command, cwd=root, timeout=SECONDS, **silent).returncode
+    except subprocess.TimeoutExpired:
+        return 1
 
 
 def file_of(text: str, package: Path) -> Path:

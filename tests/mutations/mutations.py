@@ -88,7 +88,7 @@ MUTATIONS = (
         "data/test_mnist.py",
     ),
     mutation("total > max(FREE, RATIO * size)", "total > 2**60", "data/test_strangers.py", "runs/test_strangers.py"),
-    mutation("return anchors[event.anchor]", "return 1", "experiment/test_trust.py"),
+    mutation("len(event.value) > LENGTH", "len(event.value) > 2**30", "untrusted/test_plain_yaml.py"),
     mutation("startswith(home + os.sep)", "startswith(home)", "runs/test_run.py", "runs/test_strangers.py"),
     # what everyone needs
     mutation("rank * each + min(self.rank, rest)", "rank * each", "training/test_processes.py"),

@@ -169,6 +169,14 @@ def test_a_folder_that_is_a_link_out_is_not_followed(run, tmp_path, capsys):
     load(tmp_path / "link")
 
 
+def test_a_link_to_a_neighbour_whose_name_begins_alike_leads_out(run):
+    neighbour = run.with_name(f"{run.name}-2")
+    neighbour.mkdir()
+    (run / "samples.npz").symlink_to(neighbour)
+    with pytest.raises(InputError, match=r"samples.npz' is a link that leads out of the folder"):
+        load(run)
+
+
 escapes = ["../../other", "/etc", "..", ".", "", "epoch-1/../..", "epoch-00002/", None, 3, ["epoch-00002"], {}]
 
 

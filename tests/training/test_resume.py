@@ -113,7 +113,7 @@ cases = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.cuda] * ("device" in options)) for name, options in cases.items()]
 )
-def test_goes_on_bit_for_bit(name, tmp_path):
+def test_goes_on_bit_for_bit(name, tmp_path, unfused):
     """Five steps an epoch; stopped within one, after the last step of one, and within the last."""
     options = cases[name]
     whole = train(tmp_path / "whole", **options)
