@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from pyrovae.engine import find_plates as find_plates
     from pyrovae.engine import log_weights as log_weights
     from pyrovae.errors import InputError as InputError
-    from pyrovae.estimator import VAEEstimator as VAEEstimator
     from pyrovae.evaluation import AnnealedLikelihood as AnnealedLikelihood
     from pyrovae.evaluation import Bidirectional as Bidirectional
     from pyrovae.evaluation import BoundCurve as BoundCurve
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pyrovae.objectives import ELBO as ELBO
     from pyrovae.objectives import IWAE as IWAE
     from pyrovae.objectives.compiled import compile as compile
+    from pyrovae.sklearn_estimator import VAEEstimator as VAEEstimator
     from pyrovae.training import fit as fit
     from pyrovae.vae import VAE as VAE
 
@@ -45,7 +45,7 @@ _homes = {
     "LogWeights": "engine",
     "Plates": "engine",
     "VAE": "vae",
-    "VAEEstimator": "estimator",
+    "VAEEstimator": "sklearn_estimator",
     "annealed_importance_sampling": "evaluation",
     "bidirectional": "evaluation",
     "bound_curve": "evaluation",

@@ -10,7 +10,7 @@ import torch
 
 from pyrovae.data import Data
 from pyrovae.errors import InputError
-from pyrovae.experiment.guard import guarded
+from pyrovae.experiment.guarded_imports import guarded
 from pyrovae.experiment.parser import Namespace, Parser, make_parser
 from pyrovae.experiment.settings import REMEDY, parse_settings, read_settings
 from pyrovae.objectives import Objective

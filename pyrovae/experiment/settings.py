@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyrovae.errors import InputError
-from pyrovae.experiment.guard import guarded
+from pyrovae.experiment.guarded_imports import guarded
 from pyrovae.experiment.parser import Namespace, Parser
 from pyrovae.experiment.trust import find, is_within, require_modules
 from pyrovae.untrusted.plain_yaml import read_yaml, require_plain_string

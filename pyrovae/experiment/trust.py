@@ -6,8 +6,8 @@ A configuration names classes, and what a name stands for is imported and called
 imported.
 
 It is looked at twice. Before anything is parsed, every ``class_path`` is looked up (:mod:`~.settings`); and while it is
-parsed and built, what imports for jsonargparse goes through the same look-up (:mod:`~.guard`), so that a name in a place
-where none was expected meets it too.
+parsed and built, what imports for jsonargparse goes through the same look-up (:mod:`~.guarded_imports`), so that a name in
+a place where none was expected meets it too.
 """
 
 import inspect

@@ -5,6 +5,7 @@ from pyrovae.objectives.ciwae import CIWAE
 from pyrovae.objectives.cubo import CUBO
 from pyrovae.objectives.elbo import ELBO
 from pyrovae.objectives.eubo import EUBO
+from pyrovae.objectives.gradient_estimators import Estimator
 from pyrovae.objectives.info_vae import InfoVAE
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.measurement import Evaluation, Measurement
@@ -20,7 +21,7 @@ from pyrovae.objectives.tcvae import TCVAE
 from pyrovae.objectives.thermodynamic_elbo import ThermodynamicELBO
 from pyrovae.objectives.vimco import VIMCO
 from pyrovae.objectives.wake_sleep import WakeSleep
-from pyrovae.objectives.weight_bound import Estimator, WeightBound
+from pyrovae.objectives.weight_bound import WeightBound
 
 __all__ = [
     "CIWAE",

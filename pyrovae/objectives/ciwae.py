@@ -4,8 +4,9 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.objectives.elbo import ELBO
+from pyrovae.objectives.gradient_estimators import Estimator
 from pyrovae.objectives.iwae import IWAE
-from pyrovae.objectives.weight_bound import Estimator, WeightBound
+from pyrovae.objectives.weight_bound import WeightBound
 
 
 class CIWAE(WeightBound):
@@ -19,7 +20,7 @@ class CIWAE(WeightBound):
     Args:
         beta: the part of the ELBO, from 0 to 1.
         num_particles: the number K of draws a datum.
-        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
+        estimator: of the gradient (:mod:`pyrovae.objectives.gradient_estimators`).
 
     Raises:
         InputError: for a beta outside [0, 1]; in training, for a guide that the estimator cannot differentiate; for a site

@@ -6,9 +6,9 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.stop_gradient_densities import require_model_stops
 from pyrovae.engine.stop_gradient_programs import stopping_model
 from pyrovae.errors import InputError
+from pyrovae.objectives.gradient_estimators import Estimator
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.power_mean import PowerMean
-from pyrovae.objectives.weight_bound import Estimator
 
 
 class CUBO(PowerMean):
@@ -27,7 +27,7 @@ class CUBO(PowerMean):
     Args:
         n: the power, at least 1.
         num_particles: the number K of draws a datum.
-        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
+        estimator: of the gradient (:mod:`pyrovae.objectives.gradient_estimators`).
 
     Raises:
         InputError: for n below 1; in training, for a guide that the estimator cannot differentiate; for a site with a scale

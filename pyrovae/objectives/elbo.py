@@ -11,10 +11,10 @@ from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution, is_masked
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
+from pyrovae.objectives.gradient_estimators import Estimator
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.power_mean import PowerMean
 from pyrovae.objectives.reparameterization import require_reparameterized
-from pyrovae.objectives.weight_bound import Estimator
 
 
 class ELBO(PowerMean):
@@ -33,7 +33,7 @@ class ELBO(PowerMean):
     Args:
         num_particles: the number :math:`K` of draws a datum; more of them lower the variance, not the value.
         analytic_kl: take the KL from formulas where there are some.
-        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`); ``reparameterized`` with ``analytic_kl``.
+        estimator: of the gradient (:mod:`pyrovae.objectives.gradient_estimators`); ``reparameterized`` with ``analytic_kl``.
 
     Raises:
         InputError: in training, for a guide that the estimator cannot differentiate; for another estimator with

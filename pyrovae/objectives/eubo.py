@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.dreams import dream
+from pyrovae.engine.sleep_phase import dream
 from pyrovae.engine.stop_gradient_densities import require_model_stops
 from pyrovae.engine.stop_gradient_programs import stopping_model
 from pyrovae.engine.weights import LogWeights

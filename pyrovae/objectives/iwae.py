@@ -1,7 +1,7 @@
 """The importance-weighted bound."""
 
+from pyrovae.objectives.gradient_estimators import Estimator
 from pyrovae.objectives.power_mean import PowerMean
-from pyrovae.objectives.weight_bound import Estimator
 
 
 class IWAE(PowerMean):
@@ -16,9 +16,9 @@ class IWAE(PowerMean):
 
     Args:
         num_particles: the number :math:`K` of draws a datum; more of them tighten the bound.
-        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`). With more particles the signal-to-noise ratio of
-            the guide's gradient falls (Rainforth et al., 2018, arXiv:1802.04537); with ``dreg`` it rises where the tails of
-            the weights are light.
+        estimator: of the gradient (:mod:`pyrovae.objectives.gradient_estimators`). With more particles the signal-to-noise
+            ratio of the guide's gradient falls (Rainforth et al., 2018, arXiv:1802.04537); with ``dreg`` it rises where the
+            tails of the weights are light.
 
     Raises:
         InputError: in training, for a guide that the estimator cannot differentiate; for a site with a scale of its own.

@@ -1,7 +1,7 @@
 """The mean of several importance-weighted bounds."""
 
+from pyrovae.objectives.gradient_estimators import Estimator
 from pyrovae.objectives.power_mean import PowerMean, require_groups
-from pyrovae.objectives.weight_bound import Estimator
 
 
 class MIWAE(PowerMean):
@@ -16,7 +16,7 @@ class MIWAE(PowerMean):
     Args:
         num_groups: the number M of bounds to average.
         group_size: the number K of draws within each.
-        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
+        estimator: of the gradient (:mod:`pyrovae.objectives.gradient_estimators`).
 
     Raises:
         InputError: in training, for a guide that the estimator cannot differentiate; for a site with a scale of its own.

@@ -4,13 +4,13 @@ import torch
 
 from pyrovae.engine.call import Call
 from pyrovae.engine.stop_gradient_densities import require_guide_stops, require_model_stops, stopped_density
+from pyrovae.objectives.gradient_estimators import counted
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.miwae import MIWAE
 from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.power_mean import require_groups
 from pyrovae.objectives.reparameterization import weigh_apart
-from pyrovae.objectives.weight_bound import counted
 
 
 class PIWAE(Objective):
@@ -26,7 +26,7 @@ class PIWAE(Objective):
     Args:
         num_groups: the number M of bounds that are averaged for the guide.
         group_size: the number K of draws in each.
-        doubly_reparameterized: estimate the guide's gradient by ``dreg`` (:mod:`pyrovae.objectives.weight_bound`).
+        doubly_reparameterized: estimate the guide's gradient by ``dreg`` (:mod:`pyrovae.objectives.gradient_estimators`).
 
     Raises:
         InputError: in training, for a guide that cannot be reparameterised; for a site with a scale of its own.

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.objectives.weight_bound import Estimator, WeightBound, normalized_powers
+from pyrovae.objectives.gradient_estimators import Estimator, normalized_powers
+from pyrovae.objectives.weight_bound import WeightBound
 
 _SMALL = 1e-2
 """Power below which the result is computed as a correction to the mean of the logarithms, lest rounding swallow it."""

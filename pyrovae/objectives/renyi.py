@@ -3,8 +3,8 @@
 import math
 
 from pyrovae.errors import InputError
+from pyrovae.objectives.gradient_estimators import Estimator
 from pyrovae.objectives.power_mean import PowerMean
-from pyrovae.objectives.weight_bound import Estimator
 
 
 class Renyi(PowerMean):
@@ -22,7 +22,7 @@ class Renyi(PowerMean):
     Args:
         alpha: the order :math:`\alpha`.
         num_particles: the number K of draws a datum.
-        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`).
+        estimator: of the gradient (:mod:`pyrovae.objectives.gradient_estimators`).
 
     Raises:
         InputError: for an alpha that is not finite; in training, for a guide that the estimator cannot differentiate; for a

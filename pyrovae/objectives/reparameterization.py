@@ -1,20 +1,26 @@
 """The refusal of guides whose draws carry no gradient, by objectives that differentiate through them."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.engine.call import Call
+from pyrovae.engine.sites import Site
 from pyrovae.engine.stop_gradient_densities import observe_apart
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 
-if TYPE_CHECKING:
-    from pyrovae.objectives.objective import Objective
+
+class Reparameterizing(Protocol):
+    """An objective that says for which sites of the guide it needs no reparameterised draws."""
+
+    def reparameterizes(self, site: Site) -> bool:
+        """Whether the gradient of a site's draws reaches the guide."""
+        ...
 
 
-def weigh_apart(objective: "Objective", call: Call) -> tuple[Trace, LogWeights, Tensor]:
+def weigh_apart(objective: Reparameterizing, call: Call) -> tuple[Trace, LogWeights, Tensor]:
     """Draw, and weigh by :func:`~pyrovae.engine.stop_gradient_densities.observe_apart`, if this objective may use it."""
     draws = call.draw()
     weights, alive = observe_apart(call, draws)
@@ -23,7 +29,7 @@ def weigh_apart(objective: "Objective", call: Call) -> tuple[Trace, LogWeights, 
     return draws, weights, alive
 
 
-def require_reparameterized(objective: "Objective", weights: LogWeights) -> None:
+def require_reparameterized(objective: Reparameterizing, weights: LogWeights) -> None:
     """Raise an InputError where the guide would be left without the gradient of a draw."""
     for name, term in weights.proposal_terms.items():
         site = weights.guide.nodes[name]

@@ -3,14 +3,14 @@
 import torch
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.dreams import dream
 from pyrovae.engine.plates import Plates
+from pyrovae.engine.sleep_phase import dream
 from pyrovae.engine.stop_gradient_draws import draw_stopped, require_density
 from pyrovae.errors import InputError
+from pyrovae.objectives.gradient_estimators import counted
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.objective import Objective
-from pyrovae.objectives.weight_bound import counted
 
 
 class ReweightedWakeSleep(Objective):

@@ -21,10 +21,10 @@ from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
+from pyrovae.objectives.gradient_estimators import counted
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.reparameterization import require_reparameterized
-from pyrovae.objectives.weight_bound import counted
 
 SAMPLING = 'VIMCO, ReweightedWakeSleep or ELBO(estimator="score_function")'
 """The objectives that sample a discrete site of the guide, for the remedies of errors."""

@@ -6,11 +6,11 @@ from torch import Tensor
 from pyrovae.engine.call import Call
 from pyrovae.engine.stop_gradient_densities import require_guide_stops, require_model_stops, stopped_density
 from pyrovae.errors import InputError
+from pyrovae.objectives.gradient_estimators import counted
 from pyrovae.objectives.iwae import IWAE
 from pyrovae.objectives.measurement import Evaluation
 from pyrovae.objectives.objective import Objective
 from pyrovae.objectives.reparameterization import weigh_apart
-from pyrovae.objectives.weight_bound import counted
 
 
 class TailAdaptive(Objective):

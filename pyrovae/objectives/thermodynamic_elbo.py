@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.errors import InputError
-from pyrovae.objectives.weight_bound import Estimator, WeightBound, normalized_powers
+from pyrovae.objectives.gradient_estimators import Estimator, normalized_powers
+from pyrovae.objectives.weight_bound import WeightBound
 
 
 class ThermodynamicELBO(WeightBound):
@@ -28,7 +29,7 @@ class ThermodynamicELBO(WeightBound):
         num_particles: the number K of draws a datum.
         num_partitions: the number J of terms.
         smallest_beta: :math:`\beta_1`; the rest of the partition, to 1, is spaced evenly in :math:`\log \beta`.
-        estimator: of the gradient (:mod:`pyrovae.objectives.weight_bound`), but ``resampled``.
+        estimator: of the gradient (:mod:`pyrovae.objectives.gradient_estimators`), but ``resampled``.
 
     Raises:
         InputError: in training, for a guide that the estimator cannot differentiate; for a site with a scale of its own.

@@ -11,8 +11,8 @@ from pyrovae.runtime.copies import Copies
 from pyrovae.runtime.processes import Processes
 from pyrovae.runtime.seeds import GeneratorState
 from pyrovae.training.batch_gradient import BatchGradient
-from pyrovae.training.blame import NonFiniteError, blame, with_remedy
 from pyrovae.training.epoch_sums import Tally
+from pyrovae.training.failing_site import NonFiniteError, blame, with_remedy
 
 NonFinite = Literal["stop", "skip"]
 """What becomes of a step whose loss or gradient is not finite: it ends the run, or it is skipped."""

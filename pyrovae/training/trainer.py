@@ -16,11 +16,11 @@ from pyrovae.errors import InputError
 from pyrovae.objectives import Objective
 from pyrovae.runs.checkpoint import Place, load_into
 from pyrovae.runs.run import Former
-from pyrovae.training.blame import NonFiniteError
+from pyrovae.training.batch_reader import Reader
+from pyrovae.training.failing_site import NonFiniteError
 from pyrovae.training.means import Means
 from pyrovae.training.optimizer import restore_optimizer, scale_learning_rates, step_schedule
 from pyrovae.training.random_numbers import RandomNumbers
-from pyrovae.training.reading import Reader
 from pyrovae.training.steps import Steps
 from pyrovae.training.validation import Validation, require_finite
 

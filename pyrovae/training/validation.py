@@ -7,10 +7,10 @@ from pyrovae.objectives.compiled import compile as compile_objective
 from pyrovae.runtime.copies import Copies
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.seeds import GeneratorState
-from pyrovae.training.blame import NonFiniteError, blame
+from pyrovae.training.batch_reader import Reader
+from pyrovae.training.failing_site import NonFiniteError, blame
 from pyrovae.training.means import Means
 from pyrovae.training.random_numbers import RandomNumbers
-from pyrovae.training.reading import Reader
 from pyrovae.training.steps import Steps
 
 

@@ -33,10 +33,10 @@ from torch import nn
 
 from pyrovae import VAE
 from pyrovae.engine.call import Call
-from pyrovae.engine.dreams import dream
 from pyrovae.engine.gradient_factors import ScaledGradientDraws
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.resampling import choose
+from pyrovae.engine.sleep_phase import dream
 from pyrovae.engine.stop_gradient_densities import observe_apart, stopped_density
 from pyrovae.engine.stop_gradient_draws import draw_stopped, stop_values
 from pyrovae.engine.stop_gradient_programs import stopping_model

@@ -13,7 +13,7 @@ from strangers import little_memory, soon
 from pyrovae import InputError, load
 from pyrovae.cli import main
 from pyrovae.cli.reopened import reopen
-from pyrovae.experiment.guard import guarded
+from pyrovae.experiment.guarded_imports import guarded
 from pyrovae.experiment.schema import experiment_parser
 from pyrovae.experiment.settings import parse_settings, read_settings
 

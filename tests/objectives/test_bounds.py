@@ -27,7 +27,7 @@ from pyrovae.objectives import (
     ThermodynamicELBO,
     WakeSleep,
 )
-from pyrovae.objectives.weight_bound import Estimator
+from pyrovae.objectives.gradient_estimators import Estimator
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR, LambdaLR, OneCycleLR, Sequentia
 
 import pyrovae
 from pyrovae.runs.checkpoint import load_weights, read_manifest
-from pyrovae.training.blame import NonFiniteError
+from pyrovae.training.failing_site import NonFiniteError
 from pyrovae.training.progress import Progress
 from pyrovae.training.signals import Interrupted
 

@@ -14,7 +14,7 @@ from pyrovae import IWAE, VAE
 from pyrovae.likelihoods import Normal
 from pyrovae.networks import MLP
 from pyrovae.runtime.batches import Columns
-from pyrovae.training.blame import NonFiniteError
+from pyrovae.training.failing_site import NonFiniteError
 from pyrovae.training.steps import Steps
 
 adam = partial(torch.optim.Adam, lr=1e-2)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from pyrovae.engine.call import Call
-from pyrovae.engine.dreams import dream
 from pyrovae.engine.pair import Pair
+from pyrovae.engine.sleep_phase import dream
 from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path.compiled_densities import Fused, fused_densities
 from pyrovae.evaluation.annealing.path.end_densities import EndDensities

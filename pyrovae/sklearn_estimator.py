@@ -11,12 +11,12 @@ from sklearn.utils import Tags, check_random_state
 
 from pyrovae import rows
 from pyrovae.errors import require_positive
-from pyrovae.estimator_mixins import LatentTransformer, RandomState, RowDensity
 from pyrovae.guides import DiagonalNormal, Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import MLP, Build, Shape
 from pyrovae.objectives import Objective
 from pyrovae.priors import Prior, StandardNormal
+from pyrovae.sklearn_mixins import LatentTransformer, RandomState, RowDensity
 from pyrovae.training import fit
 
 
