@@ -26,7 +26,7 @@ def _parts(curve: "BoundCurve") -> list[list[str]]:
         "from the draws",
     ]
     means = _table(curve, "mean ± from the data", curve.mean, curve.data_error, 2)
-    gaps = _table(curve, "log p(x) less it", curve.gap_mean, curve.gap_error, 4)
+    gaps = _table(curve, "log p(x) - bound", curve.gap_mean, curve.gap_error, 4)
     return [head, means, gaps, *([[warned(estimate.warning)]] if estimate.warning else [])]
 
 

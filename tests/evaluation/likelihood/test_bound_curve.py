@@ -295,7 +295,7 @@ def test_table():
     assert [cell.strip() for cell in header.split("K = ")] == ["mean ± from the data", "1", "5", "5,000"]
     assert rows[1].split("  ")[1] == "CUBO(2)"
     assert [cell.strip() for cell in rows[1].split("  ") if "±" in cell] == ["6.50 ± 0.50", "8.50 ± 0.50", "10.50 ± 0.50"]
-    assert lines[7].startswith("  log p(x) less it")
+    assert lines[7].startswith("  log p(x) - bound")
     assert f"{curve.gap_mean[1, 2]:.4f} ± {curve.gap_error[1, 2]:.4f}" in lines[9]
     assert len({len(line) for line in lines[3:6]}) == 1
 
