@@ -219,9 +219,11 @@ def test_every_so_many_epochs_one_is_kept_for_ever(tmp_path):
         load_weights(tmp_path / "run" / "checkpoints", "epoch-00003")
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+def test_a_second_signal_ends_at_once(request):
     """It does what it did before: for Ctrl-C, a KeyboardInterrupt in the midst of a step."""
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.default_int_handler
+    before = signal.signal(signal.SIGINT, handler)  # what a shell runs in the background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with Signals() as signals:
         signal.raise_signal(signal.SIGINT)
         assert signals.caught == signal.SIGINT

@@ -97,12 +97,12 @@ def assert_recorded(objective: Objective) -> None:
     assert not torch.equal(fused["guide.encoder.layers.0.weight"], swapped().guide.encoder.layers[0].weight)
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.training.UnmovedParameterWarning")  # an upper bound's model rests
 def of_its_own(objective: Objective) -> bool:
     """Whether its step is of another kind than those of most."""
     return not isinstance(objective, WeightBound) or isinstance(objective, ELBO) or objective in estimators
 
 
+@pytest.mark.filterwarnings("ignore::pyrovae.training.UnmovedParameterWarning")  # an upper bound's model rests
 @pytest.mark.parametrize("objective", slow_but(of_its_own, [*objectives, *estimators]), ids=name)
 def test_recorded_steps_are_eager_steps_for_every_objective(objective, unfused, float64):
     assert_recorded(objective)
