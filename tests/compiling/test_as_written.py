@@ -232,7 +232,7 @@ class TestBeforeAnythingMoves:
         pair.fit()
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
 def test_an_autocast_around_it_is_without_effect():
     def fitted() -> list[Tensor]:
         pair = Pair(nn.Tanh())

@@ -189,7 +189,7 @@ estimates = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
 @pytest.mark.parametrize("estimate", estimates.values(), ids=estimates)
 def test_every_estimate_is_that_of_the_broadcasting_style(estimate, x):
     """The same random numbers, the same answer; compiled or not."""
@@ -450,7 +450,7 @@ class TestInTurn:
             found.append((value.detach(), flat(value, [*module.parameters()])))
         torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
 
-    @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
+    @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
     def test_a_likelihood_is_the_same(self, x, unfused):
         found = [log_likelihood(sealed(x), x, 40, compile=record, num_particles=(1,)).log_p for record in (False, True)]
         torch.testing.assert_close(*map(torch.from_numpy, found), rtol=1e-9, atol=1e-9)

@@ -64,7 +64,7 @@ def test_it_is_refused(use, programs, site):
         use(programs[:2], programs[2])
 
 
-@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.estimates.estimate.ImportanceSamplingWarning")
+@pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
 def test_within_a_datum_it_may():
     model, guide, x = pair(decoder=Within())
     assert pyrovae.log_likelihood((model, guide), x, 20).log_p.shape == (5,)
