@@ -350,8 +350,21 @@ def test_a_buffer_that_an_evaluation_replaces_is_taken_over(unfused):
     assert states[1]["layer.count"] > 6  # of training; and of evaluation
 
 
-@pytest.mark.parametrize("name", slow_but(lambda name: name == "LSTM", ["LSTM", "GRU", "Held"]))
-def test_in_single_precision(name):
+single = pytest.mark.parametrize("name", ["LSTM", "GRU", "Held"])
+
+
+@single
+def test_in_single_precision(name, unfused):
+    assert_same_in_single_precision(name)
+
+
+@single
+@pytest.mark.slow
+def test_in_single_precision_fused(name):
+    assert_same_in_single_precision(name)
+
+
+def assert_same_in_single_precision(name):
     torch.set_default_dtype(torch.float32)
     assert_same(Pair(cases[name]).trained(False), Pair(cases[name]).trained(True), atol=1e-4)
 

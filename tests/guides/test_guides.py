@@ -168,6 +168,7 @@ class TestEvery:
         gradients = torch.autograd.grad(loss, [*vae.guide.parameters()])
         assert all(gradient.isfinite().all() for gradient in gradients)
 
+    @pytest.mark.slow  # as test_parts has it for every guide, of other shapes
     def test_a_recorded_objective_is_the_same(self, cls):
         vae = VAE((4,), 3, prior=prior_for(cls), guide=cls, encoder=network, decoder=network)
         x = vae.model(size=5)
