@@ -25,6 +25,10 @@ pytestmark = pytest.mark.filterwarnings(
 sgd = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
 
 
+TWINS = {"GRU", "GRU, float32", "LSTM, float32"}
+"""Cases that take long and are near to another, LSTM."""
+
+
 def ready(case: Case) -> Case:
     """The case, where its package is installed, in its precision."""
     pytest.importorskip(case.needs)
@@ -33,7 +37,10 @@ def ready(case: Case) -> Case:
 
 
 @pytest.fixture(
-    params=[pytest.param(case, marks=[pytest.mark.slow] * (case.needs != "torch"), id=name) for name, case in cases.items()]
+    params=[
+        pytest.param(case, marks=[pytest.mark.slow] * (case.needs != "torch" or name in TWINS), id=name)
+        for name, case in cases.items()
+    ]
 )
 def case(request) -> Case:
     return ready(request.param)

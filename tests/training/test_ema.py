@@ -132,9 +132,9 @@ def test_a_state_of_another_run_is_refused(float64):
     steps, _ = started(ema=0.9, compile=False)
     state = steps.state()
     with refused("averages", "ema=None"):
-        steps.restore({**state, "averages": {}})
+        steps.progress.restore({**state, "averages": {}})
     with refused("'model.bias'", (7,), (3,)):
-        steps.restore({**state, "averages": {**state["averages"], "model.bias": torch.zeros(7)}})
+        steps.progress.restore({**state, "averages": {**state["averages"], "model.bias": torch.zeros(7)}})
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, math.nan])

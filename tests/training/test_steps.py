@@ -31,7 +31,7 @@ from pyrovae.objectives import Estimator, Objective, WakeSleep
 from pyrovae.objectives.weight_bound import WeightBound
 from pyrovae.priors import Mixture, Prior, Vamp
 from pyrovae.runtime.batches import Columns
-from pyrovae.training import blame, nonfinite
+from pyrovae.training import failing_site, nonfinite
 from pyrovae.training.batch_gradient import unchanged
 from pyrovae.training.steps import Steps
 
@@ -274,7 +274,9 @@ def test_a_step_that_is_not_finite_moves_nothing_and_names_what_is(bad, captured
         return parameters
 
     kept: list[Tensor] = []
-    monkeypatch.setattr(nonfinite, "blame", lambda module, x: kept.extend(module.parameters()) or blame.blame(module, x))
+    monkeypatch.setattr(
+        nonfinite, "blame", lambda module, x: kept.extend(module.parameters()) or failing_site.blame(module, x)
+    )
     data = torch.zeros(12, 4)
     good = run(data[:4])
     data[5] = 9.0
