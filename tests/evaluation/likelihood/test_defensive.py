@@ -178,3 +178,15 @@ def test_an_improper_prior_is_no_part(prior):
     with refused("'z'", "improper", 'proposal="guide"'):
         log_likelihood((model, guide), torch.randn(3), 20, proposal="mixture")
     assert abs(log_likelihood((model, guide), torch.randn(3), 20).log_p).max() < 1e-5
+
+
+def test_the_data_that_are_chosen_make_the_batches():
+    model = LinearGaussian()
+    x = model.data(7)
+    options = {"device": x.device, "compile": False, "max_rows": 100, "max_weights": 8}
+    order = torch.tensor([5, 2, 6])
+    draws = Draws(model, GaussianGuide(model), data=Columns(x), number=4, **options, order=order)
+    read = [*draws.batches()]
+    assert len(read) == draws.number_of_batches == 2
+    assert torch.equal(torch.cat([batch.x for batch in read]), x[order])
+    assert [draws.log_weights(batch).shape for batch in read] == [(4, 2), (4, 1)]
