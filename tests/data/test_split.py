@@ -92,3 +92,11 @@ def test_batches_are_drawn_on_their_device(split, home, generator):
     assert torch.equal(one_pass(1), one_pass(1))
     assert not torch.equal(one_pass(1), one_pass(2))
     assert torch.equal(resident.fixed_draw(3).cpu(), split.fixed_draw(3))
+
+
+def test_what_is_given_beside_the_data_is_in_each_batch(split):
+    given = {"c": torch.arange(len(split), dtype=torch.float32)[:, None]}
+    beside = Split(split.x, split.labels, split.index, Binarize.parse("none"), given)
+    mappings = [*beside.batches(4, shuffle=False)]
+    assert torch.equal(torch.cat([batch["x"] for batch in mappings]), split.x)
+    assert torch.equal(torch.cat([batch["c"] for batch in mappings]), given["c"])

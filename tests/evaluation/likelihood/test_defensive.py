@@ -180,6 +180,7 @@ def test_an_improper_prior_is_no_part(prior):
     assert abs(log_likelihood((model, guide), torch.randn(3), 20).log_p).max() < 1e-5
 
 
+@torch.no_grad()
 def test_the_data_that_are_chosen_make_the_batches():
     model = LinearGaussian()
     x = model.data(7)
