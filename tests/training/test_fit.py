@@ -603,3 +603,11 @@ def test_warnings_are_of_the_line_that_calls():
     with pytest.warns(UnmovedParameterWarning, match="which are not trained") as unknown:
         quiet((model, pair.guide), binary(), epochs=1)
     assert [evaluated[0].filename, unknown[0].filename] == [__file__, __file__]
+
+
+def test_the_first_batch_of_data_that_are_read_is_shown_before_anything_moves():
+    vae, x = VAE((4,), 2), torch.bernoulli(torch.full((20, 4), 0.5))
+    before = [value.detach().clone() for value in vae.parameters()]
+    with refused("'x'", 0.37):
+        fit(vae, x, torch.utils.data.TensorDataset(torch.full((6, 4), 0.37)), epochs=1, batch_size=5, progress=False)
+    assert all(torch.equal(now, then) for now, then in zip(vae.parameters(), before, strict=True))
