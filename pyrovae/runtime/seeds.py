@@ -93,11 +93,11 @@ class Seeds:
         """The seed of a batch; that of a datum that is alone is what it would be if there were no other."""
         return seed_of(self.seed[index], 0) if isinstance(self.seed, list) else seed_of(self.seed, index)
 
-    def others(self, rows: NDArray[np.bool_]) -> "Seeds":
-        """Derive other seeds, for some of the data."""
+    def others(self, rows: NDArray[np.bool_], time: int = 1) -> "Seeds":
+        """Derive other seeds, for some of the data, at the first or a later time."""
         if isinstance(self.seed, int):
-            return Seeds(seed_of(self.seed, 1))
-        return Seeds([seed_of(seed, 1) for seed, chosen in zip(self.seed, rows, strict=True) if chosen])
+            return Seeds(seed_of(self.seed, time))
+        return Seeds([seed_of(seed, time) for seed, chosen in zip(self.seed, rows, strict=True) if chosen])
 
 
 def seeds_of_rows(x: NDArray[Any], seed: int = 0) -> list[int]:

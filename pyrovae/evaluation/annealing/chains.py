@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pyrovae.compiling.cuda_graph import Captured
 from pyrovae.evaluation.annealing.kernels.kernel import Kernel, Tuning
-from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.annealing.path.densities import Densities
 
 
 class Chains:
@@ -22,7 +22,7 @@ class Chains:
         kernel: the transition kernel.
     """
 
-    def __init__(self, path: Path, u: Tensor, kernel: Kernel) -> None:
+    def __init__(self, path: Densities, u: Tensor, kernel: Kernel) -> None:
         self.state = path.begin(u.clone())
         self.accepted = torch.zeros_like(self.state.log_f0, dtype=torch.bool)
         self.failed = torch.zeros_like(self.state.log_f0, dtype=torch.int64)

@@ -25,7 +25,7 @@ from pyrovae.evaluation.likelihood.grouped_bounds import (
     make_bounds,
     require_draws,
 )
-from pyrovae.evaluation.likelihood.log_likelihood import WORTHWHILE
+from pyrovae.evaluation.likelihood.importance_sampling import WORTHWHILE
 from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating

@@ -2,7 +2,7 @@ r"""The log likelihood :math:`\log p(x)` of any pair, by importance sampling wit
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,20 +13,15 @@ from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
 from pyrovae.evaluation.likelihood.defensive import FEWEST
-from pyrovae.evaluation.likelihood.draws import Draws
-from pyrovae.runtime.batches import Batch, Columns, DataLike, as_data
+from pyrovae.evaluation.likelihood.importance_sampling import ImportanceSampling
+from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
 from pyrovae.runtime.memory import MAX_WEIGHTS
-from pyrovae.runtime.parameters import Program
-from pyrovae.runtime.precision import Precision, computing_in
-from pyrovae.runtime.progress import progress_bar
-from pyrovae.runtime.seeds import Seed, Seeds, seeded, set_seed
-from pyrovae.runtime.sharding import in_shards
+from pyrovae.runtime.precision import Precision
+from pyrovae.runtime.seeds import Seed, Seeds, seeded
 
 Proposal = Literal["guide", "mixture", "auto"]
-WORTHWHILE = 2**21
-"""Number of draws, of all data together, from which recording and fusing is expected to save time."""
 
 
 @takes_pair
@@ -106,7 +101,7 @@ def log_likelihood(
     device = home(columns, device)
     seeds = Seeds.parse(seed, len(columns))
     max_weights = num_samples if seeds.alone else max_weights
-    options = _Options(num_samples, device, compile, precision, progress, max_rows, max_weights)
+    options = ImportanceSampling(num_samples, device, compile, precision, progress, max_rows, max_weights)
     counts = [count for count in num_particles if count <= num_samples]
     with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
         if proposal == "mixture":
@@ -120,53 +115,3 @@ def log_likelihood(
     if estimate.warning:
         warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=3)
     return estimate
-
-
-@dataclass(frozen=True)
-class _Options:
-    """Settings of an estimate."""
-
-    number: int
-    device: torch.device
-    compile: bool | None
-    precision: Precision
-    progress: bool
-    max_rows: int | None
-    max_weights: int
-
-    def estimate(
-        self,
-        model: Program,
-        guide: Program,
-        data: Columns,
-        particles: Sequence[int],
-        seeds: Seeds,
-        *,
-        defensive: bool = False,
-        chosen: np.ndarray | None = None,
-    ) -> LogLikelihood:
-        """Estimate from draws of one kind; the noise of each batch has a seed of its own, whichever process draws it."""
-        order = None if chosen is None else torch.from_numpy(chosen.nonzero()[0])
-        number_of_data = len(data) if order is None else len(order)
-        compile = number_of_data * self.number >= WORTHWHILE if self.compile is None else self.compile
-        limits = self.max_rows, self.max_weights
-        draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive, order)
-
-        def work(index: int, batch: Batch) -> LogLikelihood:
-            """Estimate for one batch, with noise of its own."""
-            set_seed(seeds.batch_seed(index), self.device)
-            with computing_in(self.precision):
-                weights = draws.log_weights(batch)
-            found = LogLikelihood.from_log_weights(weights, particles)
-            return replace(
-                found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
-            )
-
-        xs = progress_bar(draws.batches(), total=draws.number_of_batches, progress=self.progress)
-        return LogLikelihood.concatenate(in_shards(xs, work))
-
-    def _rounding(self, draws: Draws, batch: Batch, index: int) -> tuple[float, float] | None:
-        if index or self.precision == "highest":
-            return None
-        errors = draws.rounding(batch, self.precision)
-        return errors.mean().item(), errors.abs().mean().item()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.evaluation.annealing.kernels.kernel import Transition, Tuning
-from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.annealing.path.densities import Densities
 from pyrovae.evaluation.annealing.path.state import State
 
 JITTER = 0.2
@@ -34,7 +34,7 @@ class Hamiltonian:
 
     steps: int
 
-    def __call__(self, path: Path, state: State, beta: Tensor, tuning: Tuning) -> Transition:
+    def __call__(self, path: Densities, state: State, beta: Tensor, tuning: Tuning) -> Transition:
         """Move chains once."""
         jitter = 1.0 + JITTER * (2.0 * torch.rand_like(state.log_f0) - 1.0)
         length = (tuning.step_size * jitter)[..., None] * tuning.scale

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.annealing.path.densities import Densities
 from pyrovae.evaluation.annealing.path.state import State
 
 
@@ -41,6 +41,6 @@ class Transition(NamedTuple):
 class Kernel(Protocol):
     r"""A Markov transition that leaves :math:`f_\beta` invariant, at any tuning that is fixed before it."""
 
-    def __call__(self, path: Path, state: State, beta: Tensor, tuning: Tuning) -> Transition:
+    def __call__(self, path: Densities, state: State, beta: Tensor, tuning: Tuning) -> Transition:
         """Move chains once, at inverse temperatures ``beta`` of shape ``(B,)``."""
         ...

@@ -48,6 +48,20 @@ class EndDensities(nn.Module):
             weights = call.compose(model_trace, self._initial.propose(call, draws))
         return weights.with_proposal_density(), log_det
 
+    @torch.no_grad()
+    def values(self, batch: Batch, u: Tensor) -> list[Tensor]:
+        r"""Evaluate :math:`\log f_0`, :math:`\log f_1` and the log prior at ``u``, each of shape ``(K, B)``."""
+        weights, log_det = self.weigh(batch.x, u, **batch.given)
+        terms = self._initial.log_density(weights), weights.log_joint, weights.log_prior
+        return [term + log_det for term in terms]
+
+    def joint(self, batch: Batch, u: Tensor) -> list[Tensor]:
+        r"""Evaluate :math:`\log f_1` and its gradient at ``u``, of shapes ``(K, B)`` and ``(K, B, D)``."""
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            log_f1 = self(batch.x, u, **batch.given)[1]
+        return [log_f1.detach(), *_gradient(log_f1, u)]
+
     def state(self, batch: Batch, u: Tensor) -> State:
         """Evaluate both densities and their gradients at ``u``."""
         return State(u, *self.with_gradients(batch, u))

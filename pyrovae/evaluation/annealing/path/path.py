@@ -22,7 +22,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path.compiled_densities import Fused, fused_densities
 from pyrovae.evaluation.annealing.path.end_densities import EndDensities
 from pyrovae.evaluation.annealing.path.initial_density import INITIAL_DENSITIES, Start
-from pyrovae.evaluation.annealing.path.numerical_failures import NUMERICAL_ERRORS, bisected
+from pyrovae.evaluation.annealing.path.numerical_failures import NUMERICAL_ERRORS, FailuresAsNaN, bisected
 from pyrovae.evaluation.annealing.path.state import State
 from pyrovae.evaluation.annealing.unconstrained.latents import UnconstrainedLatents
 from pyrovae.runtime.batches import Batch
@@ -65,8 +65,17 @@ class Path:
         Raises:
             InputError: where the programs fail there.
         """
-        with torch.no_grad(), self._initial.requiring_defined(), self._called(self.chains) as call:
-            trace = self._initial.sample(call)
+        return self.sample(self._initial.name, self.chains)
+
+    def sample(self, start: Start, number: int) -> Tensor:
+        """Draw unconstrained latents from the prior or the guide, shape ``(number, B, D)``.
+
+        Raises:
+            InputError: where the programs fail there.
+        """
+        density = INITIAL_DENSITIES[start]
+        with torch.no_grad(), density.requiring_defined(), self._called(number) as call:
+            trace = density.sample(call)
         return self.latents.pack_trace(trace)
 
     def simulate(self) -> tuple["Path", Tensor]:
@@ -116,6 +125,31 @@ class Path:
 
     def _evaluate_eagerly(self, u: Tensor) -> State:
         return self._densities.state(self.batch, u)
+
+    def joint(self, u: Tensor, safe: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Evaluate :math:`\log f_1` and its gradient at ``u``, as :meth:`at` does."""
+        try:
+            with FailuresAsNaN():
+                log_f1, gradient = self._densities.joint(self.batch, u)
+        except InputError:
+            raise
+        except NUMERICAL_ERRORS:
+            state = bisected(self._evaluate_eagerly, u, safe)
+            return state.log_f1, state.gradient_1
+        return log_f1, gradient
+
+    def values(self, u: Tensor) -> list[Tensor]:
+        r"""Evaluate :math:`\log f_0`, :math:`\log f_1` and the log prior at ``u``, without gradients.
+
+        They are NaN where a matrix has no Cholesky factor or inverse, and all of them where the programs fail otherwise.
+        """
+        try:
+            with FailuresAsNaN():
+                return self._densities.values(self.batch, u)
+        except InputError:
+            raise
+        except NUMERICAL_ERRORS:
+            return [torch.full_like(u[..., 0], torch.nan)] * 3
 
     @property
     def compiled(self) -> bool:

@@ -28,6 +28,11 @@ class UnconstrainedLatents:
         self.supports = {name: _support(name, weights.model, proposed) for name in weights.latent_terms}
         self._sites = {name: _site(name, support, weights) for name, support in self.supports.items()}
 
+    @property
+    def dimensions(self) -> int:
+        """The number of unconstrained numbers of one datum."""
+        return sum(site.size for site in self._sites.values())
+
     def pack_trace(self, trace: Trace) -> Tensor:
         """Map the values that a trace has at the latent sites to unconstrained numbers."""
         values: dict[str, Any] = {name: trace.nodes[name]["value"] for name in self._sites}

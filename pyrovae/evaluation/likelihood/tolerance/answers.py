@@ -1,0 +1,72 @@
+"""The best answers so far, a row a datum."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.evaluation.estimates.netcdf import COLUMNS
+
+Rows = NDArray[np.bool_]
+
+
+@dataclass
+class Answers:
+    """The answers for N data, and what they cost.
+
+    Attributes:
+        columns: the numbers of a :class:`~pyrovae.evaluation.estimates.estimate.LogLikelihood` by name, each ``(N,)``.
+        proposal: what drew each.
+        draws: how many draws, or chains, each is made of.
+        evaluations: how often the model was evaluated for each, in all; a gradient counts as three.
+        trusted: whether the diagnostics of each hold.
+        met: whether each reached the goal too.
+    """
+
+    columns: dict[str, NDArray[np.float64]]
+    proposal: NDArray[np.str_]
+    draws: NDArray[np.int64]
+    evaluations: NDArray[np.int64]
+    trusted: Rows
+    met: Rows
+
+    @classmethod
+    def of(cls, estimate: LogLikelihood, proposal: str, evaluations: int, trusted: Rows, reached: Rows) -> Self:
+        """Make the answers of an estimate whose data have all cost so many evaluations."""
+        number = len(estimate.log_p)
+        return cls(
+            {name: getattr(estimate, name) for name in COLUMNS},
+            np.full(number, proposal, dtype="U8"),
+            np.full(number, estimate.num_samples),
+            np.full(number, evaluations),
+            trusted,
+            trusted & reached,
+        )
+
+    @classmethod
+    def none(cls, number: int, evaluations: int = 0) -> Self:
+        """Make the answers of data that have none."""
+        no, nothing = np.zeros(number, dtype=bool), np.full(number, np.nan)
+        columns = {name: nothing.copy() for name in COLUMNS}
+        counts = np.zeros(number, dtype=np.int64)
+        return cls(columns, np.full(number, "", dtype="U8"), counts, counts + evaluations, no, no.copy())
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answers"]) -> Self:
+        """Join the answers of several parts of the data."""
+        columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in COLUMNS}
+        others = (np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)[1:])
+        return cls(columns, *others)
+
+    def take(self, rows: NDArray[np.int64], found: "Answers") -> None:
+        """Take other answers for some data, where they are no worse, and count what they cost."""
+        self.evaluations[rows] += found.evaluations
+        better = found.met | (found.trusted & ~self.met[rows]) | (~self.trusted[rows] & np.isfinite(found.columns["log_p"]))
+        chosen = rows[better]
+        for name, column in self.columns.items():
+            column[chosen] = found.columns[name][better]
+        for name in ("proposal", "draws", "trusted", "met"):
+            getattr(self, name)[chosen] = getattr(found, name)[better]

@@ -1,0 +1,152 @@
+"""The controller of log p(x) to a tolerance: each datum climbs from proposal to proposal until its interval is narrow enough.
+
+Every estimate is made of draws of its own: what was seen before chose the proposal and the number of draws, and is thrown
+away, so that the mean weight stays without bias.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrovae.errors import InputError
+from pyrovae.evaluation.estimates.estimate import LogLikelihood
+from pyrovae.evaluation.fitting.orthogonal_points import number_of_points
+from pyrovae.evaluation.likelihood.importance_sampling import ImportanceSampling
+from pyrovae.evaluation.likelihood.tolerance.annealed_tries import CHAINS
+from pyrovae.evaluation.likelihood.tolerance.answers import Answers
+from pyrovae.evaluation.likelihood.tolerance.climb import Climb
+from pyrovae.evaluation.likelihood.tolerance.goal import Goal
+from pyrovae.evaluation.likelihood.tolerance.ladder import Ladder
+from pyrovae.runtime.batches import Batch, Columns, batches
+from pyrovae.runtime.parameters import Program
+from pyrovae.runtime.precision import computing_in
+from pyrovae.runtime.progress import progress_bar
+from pyrovae.runtime.seeds import Seeds, set_seed
+from pyrovae.runtime.sharding import in_shards
+
+Chosen = NDArray[np.bool_]
+FIRST_LOOK, MOST_DRAWS = 1_000, 16_000
+"""Draws of the guide: at first, of which the bounds are made too; and at most, beyond which fitted proposals cost less."""
+FIRST_OF_MIXTURE = 5_000
+"""Draws of the defensive mixture, at first."""
+LARGEST_K_HAT = 0.5
+"""Largest k-hat at which the guide's draws are taken: up to it, weights have a variance."""
+
+
+class Controller:
+    """The climb of all data.
+
+    Args:
+        model: the model.
+        guide: its proposal.
+        data: the data.
+        goal: what is asked for.
+        settings: how the programs are run.
+        seeds: the seeds of the noise.
+
+    Raises:
+        InputError: where neither the guide nor a fitted proposal can weigh the pair.
+    """
+
+    def __init__(
+        self, model: Program, guide: Program, data: Columns, goal: Goal, settings: ImportanceSampling, seeds: Seeds
+    ) -> None:
+        self._programs, self._data, self._goal, self._seeds = (model, guide), data, goal, seeds
+        self._settings = replace(settings, number=FIRST_LOOK, progress=False)
+        self._ladder = Ladder(model, guide, data, settings.device, settings.max_rows)
+        self._answers = Answers.none(len(data))
+        self._bar = progress_bar(total=len(data), progress=settings.progress)
+
+    def __call__(self, particles: Sequence[int]) -> LogLikelihood:
+        """Climb until every datum has reached the goal, or spent its budget.
+
+        Raises:
+            InputError: for a datum at which the model's density is never a number.
+        """
+        with self._bar:
+            bounds = self._first_look([count for count in particles if count <= FIRST_LOOK])
+            fitted = self._ladder.path is not None
+            rungs = [self._more_of_the_guide, self._fitted, self._annealed] if fitted else [self._mixture]
+            for time, rung in enumerate(rungs, 2):
+                if (left := ~self._answers.met).any():
+                    rung(left, self._seeds.others(left, time))
+        self._require_numbers()
+        return self._answers.estimate(self._goal, bounds, FIRST_LOOK, self._ladder.discrete_dimensions)
+
+    def _first_look(self, particles: Sequence[int]) -> dict[int, NDArray[np.float64]]:
+        """Draw from the guide, and return its bounds."""
+        if self._ladder.guide_error is not None:
+            return {}
+        found = self._settings.estimate(*self._programs, self._data, particles, self._seeds)
+        everything = np.ones(len(self._data), dtype=bool)
+        self._take(everything, self._judged(found, "guide", found.k_hat <= LARGEST_K_HAT))
+        return found.bounds
+
+    def _more_of_the_guide(self, left: Chosen, seeds: Seeds) -> None:
+        """Draw more from the guide where its weights have a variance, and that costs less than a fitted proposal."""
+        promising = left & (self._answers.columns["k_hat"] <= LARGEST_K_HAT)
+        self._draw_needed(promising, MOST_DRAWS, seeds, "guide")
+
+    def _mixture(self, left: Chosen, seeds: Seeds) -> None:
+        """Draw from the defensive mixture, and then as often as its first draws say."""
+        self._draw(left, min(FIRST_OF_MIXTURE, self._goal.budget), seeds, "mixture")
+        again = left & ~self._answers.met & self._answers.trusted
+        self._draw_needed(again, self._goal.budget // 2, self._seeds.others(again, 5), "mixture")
+
+    def _draw_needed(self, chosen: Chosen, most: int, seeds: Seeds, proposal: str) -> None:
+        """Draw for the chosen data as often as each needs, in steps of two; those that need more than ``most`` have none."""
+        needed = self._goal.draws(self._answers.columns["standard_error"], self._answers.draws)
+        for number in (FIRST_LOOK * 2**power for power in range(1, 20) if FIRST_LOOK * 2**power <= most):
+            group = chosen & (needed <= number) & (needed > number / 2 if number > 2 * FIRST_LOOK else True)
+            if group.any():
+                self._draw(group, number, seeds.others(group[chosen], number), proposal)
+
+    def _draw(self, chosen: Chosen, number: int, seeds: Seeds, proposal: str) -> None:
+        settings, mixed = replace(self._settings, number=number), proposal == "mixture"
+        found = settings.estimate(*self._programs, self._data, (), seeds, defensive=mixed, chosen=chosen)
+        if mixed:
+            found = replace(found, defensive=np.ones(len(found.log_p), dtype=bool))
+        self._take(chosen, self._judged(found, proposal, found.trusted if mixed else found.k_hat <= LARGEST_K_HAT))
+
+    def _judged(self, found: LogLikelihood, proposal: str, trusted: Chosen) -> Answers:
+        reached = self._goal.reached(found.log_p, found.standard_error, found.num_samples)
+        return Answers.of(found, proposal, found.num_samples, trusted, reached)
+
+    def _fitted(self, left: Chosen, seeds: Seeds) -> None:
+        dimensions = self._ladder.dimensions
+        self._climb(left, seeds, number_of_points(dimensions), Climb.sample)
+
+    def _annealed(self, left: Chosen, seeds: Seeds) -> None:
+        self._climb(left, seeds, CHAINS, Climb.anneal)
+
+    def _climb(self, left: Chosen, seeds: Seeds, draws: int, rung: Callable[[Climb], Answers]) -> None:
+        """Take a rung of fitted proposals with batches of the data that are left."""
+        ladder, order = self._ladder, left.nonzero()[0]
+        size = len(self._data) if ladder.whole else 1 if seeds.alone else ladder.data_at_once(draws)
+
+        def work(index: int, batch: Batch) -> Answers:
+            set_seed(seeds.batch_seed(index), self._settings.device)
+            spent = self._answers.evaluations[order[index * size :][: len(batch)]]
+            with computing_in(self._settings.precision):
+                found = rung(ladder.climb(batch, self._goal, spent))
+            self._bar.update(int(found.met.sum()))
+            return found
+
+        batched = batches(self._data, size, order=torch.from_numpy(order), device=self._settings.device)
+        self._answers.take(order, Answers.joined(in_shards(batched, work)))
+
+    def _take(self, chosen: Chosen, found: Answers) -> None:
+        self._answers.take(chosen.nonzero()[0], found)
+        self._bar.update(int(found.met.sum()))
+
+    def _require_numbers(self) -> None:
+        missing = np.isnan(self._answers.columns["log_p"])
+        if missing.any():
+            raise InputError(
+                f"the log density of the model is NaN or infinite at every draw for {missing.sum()} of {len(missing)} data "
+                f"(the first is datum {missing.argmax()}); look at these data, and at the parameters of the model's "
+                "distributions there"
+            )

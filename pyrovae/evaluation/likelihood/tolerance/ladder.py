@@ -1,0 +1,80 @@
+"""The proposals that a pair has, and the paths that lead to its posterior."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrovae.engine.pair import Pair
+from pyrovae.engine.proposal import require_proposal
+from pyrovae.errors import InputError
+from pyrovae.evaluation.annealing.path.initial_density import Start
+from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.likelihood.tolerance.climb import Climb
+from pyrovae.evaluation.likelihood.tolerance.goal import Goal
+from pyrovae.evaluation.likelihood.tolerance.sampled_weights import PIECE
+from pyrovae.runtime.batches import Batch, Columns, batches
+from pyrovae.runtime.memory import rows_in_cache, rows_that_fit
+from pyrovae.runtime.parameters import Program, keeps_places
+
+
+class Ladder:
+    """What of a pair can be a proposal, found on its first data.
+
+    Attributes:
+        guide_error: why the guide's draws cannot be weighed; None where they can.
+        path: the densities of its latents in unconstrained space; None where they have none, as those of discrete latents.
+        parts: the guide and the prior, as far as they can be drawn and their densities are known.
+        whole: whether all data must go together, as an automatic guide has parameters for each.
+        max_rows: the most draws times data of one run of the programs.
+        discrete_dimensions: how many observed numbers one datum has, where all are discrete; None otherwise.
+
+    Raises:
+        InputError: where the data cannot be weighed at all, and where neither the guide nor a path is there.
+    """
+
+    def __init__(self, model: Program, guide: Program, data: Columns, device: torch.device, max_rows: int | None) -> None:
+        self.whole = keeps_places(guide)
+        pair = Pair(model, guide)
+        first = next(batches(data, len(data) if self.whole else min(len(data), 8), device=device))
+        pair.meet(first)
+        weights = pair.weigh(2, first.x, **first.given)
+        self.discrete_dimensions = weights.discrete_dimensions
+        self.guide_error: InputError | None = None
+        try:
+            require_proposal(weights, "log p(x)")
+        except InputError as error:
+            self.guide_error = error
+        paths = _paths(pair, first)
+        self.parts: tuple[Start, ...] = tuple(paths)
+        self.path = next(iter(paths.values()), None)
+        if self.guide_error is not None and self.path is None:
+            raise self.guide_error
+        self.max_rows = max_rows or rows_in_cache(device, first.x[0].numel())
+        if max_rows is None and device.type == "cuda":
+            self.max_rows = rows_that_fit(device, lambda: pair.weigh(4, first.x, **first.given).total.numel()) // 4
+
+    @property
+    def dimensions(self) -> int:
+        """Count the unconstrained numbers of the latents of a datum."""
+        return 0 if self.path is None else self.path.latents.dimensions
+
+    def climb(self, batch: Batch, goal: Goal, spent: NDArray[np.int64]) -> Climb:
+        """Make the climb of a batch whose data have each cost so many evaluations."""
+        if self.path is None:
+            raise RuntimeError("the pair has no density in unconstrained space")
+        return Climb(self.path.with_batch(batch), self.parts, goal, spent, self.max_rows, self.whole)
+
+    def data_at_once(self, draws: int) -> int:
+        """Compute how many data, with so many draws each, one run of the programs takes."""
+        return max(1, self.max_rows // max(PIECE, draws))
+
+
+def _paths(pair: Pair, batch: Batch) -> dict[Start, Path]:
+    """Make the path from the guide and that from the prior, as far as a pair has them."""
+    found: dict[Start, Path] = {}
+    for start in ("guide", "prior"):
+        try:
+            found[start] = Path(pair, batch, 1, start)
+        except InputError:  # that part is left out; without any the guide's own draws remain
+            continue
+    return found
