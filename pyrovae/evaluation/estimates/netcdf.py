@@ -18,7 +18,7 @@ GROUP = "importance_sampling"
 """Group of an ArviZ file that holds an estimate."""
 COLUMNS = ("log_p", "standard_error", "effective_sample_size", "k_hat", "smoothed", "jackknife", "jackknife_error")
 """Numbers that each datum has one of; files of version 0.1 end with the k-hat."""
-ATTRIBUTES = ("num_samples", "discrete_dimensions", "rounding")
+ATTRIBUTES = ("num_samples", "discrete_dimensions", "rounding", "discrete_latents")
 """Numbers that the whole estimate has one of."""
 
 
@@ -36,6 +36,8 @@ def to_dataset(estimate: "LogLikelihood") -> "Dataset":
         attributes["discrete_dimensions"] = estimate.discrete_dimensions
     if estimate.rounding:
         attributes["rounding"] = list(estimate.rounding)
+    if estimate.discrete_latents:
+        attributes["discrete_latents"] = 1
     if estimate.defensive is not None:
         variables["defensive"] = ("datum", estimate.defensive.astype(np.int8))
     return Dataset(variables, coordinates, attributes)
@@ -73,6 +75,7 @@ def _as_fields(found: "Numbers") -> dict[str, Any]:
         "discrete_dimensions": None if dimensions is None else int(dimensions.item()),
         "defensive": arrays["defensive"].astype(bool) if "defensive" in arrays else None,
         "rounding": None if rounding is None else tuple(rounding.tolist()),
+        "discrete_latents": "discrete_latents" in attributes and bool(attributes["discrete_latents"].item()),
     }
 
 

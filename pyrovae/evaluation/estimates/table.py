@@ -43,7 +43,7 @@ class Tabulated(Protocol):
     @property
     def threshold(self) -> float: ...
     @property
-    def share_above(self) -> float: ...
+    def trusted(self) -> np.ndarray: ...
     @property
     def defensive(self) -> np.ndarray | None: ...
     @property
@@ -99,17 +99,18 @@ def _bounds(estimate: Tabulated) -> list[str]:
 
 
 def _diagnostics(estimate: Tabulated) -> list[str]:
-    fitted = estimate.k_hat[~np.isnan(estimate.k_hat)]
-    above = f"   {estimate.share_above:.1%} above {estimate.threshold:.2f}"
+    fitted = ~np.isnan(estimate.k_hat)
+    above = f"   {(estimate.k_hat > estimate.threshold).mean():.1%} above {estimate.threshold:.2f}"
     lines = [
         quantile_names(),
         quantiles("effective sample size", estimate.effective_sample_size, ".1f"),
-        quantiles("Pareto k-hat", fitted, ".2f") + above,
+        quantiles("Pareto k-hat", estimate.k_hat[fitted], ".2f") + above,
     ]
     if estimate.defensive is not None:
         lines.append(f"  {estimate.defensive.sum():,} data by the guide mixed with a wider one and with the prior")
-    if missing := len(estimate.k_hat) - len(fitted):
-        lines.append(f"  no k-hat could be fitted for {missing:,} data (too few draws, or equal weights)")
+    if missing := (~fitted).sum():
+        lines.append(f"  no k-hat could be fitted for {missing:,} data (too few draws, or tied weights),")
+        lines.append(f"  of which {estimate.trusted[~fitted].sum():,} are trusted")
     return lines
 
 

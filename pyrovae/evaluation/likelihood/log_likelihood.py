@@ -67,8 +67,9 @@ def log_likelihood(
         num_particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
             those above ``num_samples`` are left out.
         proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
-            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data whose k-hat is above
-            the threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
+            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data that are not trusted
+            under the guide (:attr:`~.estimate.LogLikelihood.trusted`), with draws of its own. The bounds are the guide's,
+            and the mixture has none.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
             at a time, which costs little where ``num_samples`` is large.
@@ -90,7 +91,8 @@ def log_likelihood(
             weight that is not a number (see :func:`pyrovae.engine.log_weights.log_weights`).
 
     Warns:
-        ImportanceSamplingWarning: where more than one datum in twenty has a Pareto k-hat above the threshold.
+        ImportanceSamplingWarning: where more than one datum in twenty is not trusted: its Pareto k-hat is above the
+            threshold, or none could be fitted, as with fewer than 30 draws.
 
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), section 5; Vehtari et
     al., Pareto Smoothed Importance Sampling (arXiv:1507.02646), for k-hat.
@@ -114,7 +116,7 @@ def log_likelihood(
             estimate = replace(estimate, defensive=np.ones(len(columns), dtype=bool))
         else:
             estimate = options.estimate(model, guide, columns, counts, seeds)
-        if proposal == "auto" and (bad := estimate.k_hat > estimate.threshold).any():
+        if proposal == "auto" and (bad := ~estimate.trusted).any():
             again = options.estimate(model, guide, columns, (), seeds.others(bad), defensive=True, chosen=bad)
             estimate = estimate.with_rows(bad, again)
     if estimate.warning:
@@ -159,7 +161,10 @@ class _Options:
                 weights = draws.log_weights(batch)
             found = LogLikelihood.from_log_weights(weights, particles)
             return replace(
-                found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
+                found,
+                discrete_dimensions=draws.discrete_dimensions,
+                discrete_latents=draws.discrete_latents,
+                rounding=self._rounding(draws, batch, index),
             )
 
         xs = progress_bar(draws.batches(), total=draws.number_of_batches, progress=self.progress)
