@@ -125,4 +125,4 @@ def _cells(found: Any, exact: np.ndarray) -> list[str]:
 
 
 def _k_hats(found: pyrovae.LogLikelihood) -> list[str]:
-    return [f"{np.nanmedian(found.k_hat):.2f}", f"{found.share_above:.0%}"]
+    return [f"{np.nanmedian(found.k_hat):.2f}", f"{found.share_untrusted:.0%}"]

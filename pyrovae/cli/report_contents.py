@@ -67,7 +67,7 @@ def _not_estimated(estimate: LogLikelihood, points: Points) -> dict[str, str]:
     elif not np.isfinite(estimate.mean):
         reasons["bounds"] = f"the mean of log p(x) is {estimate.mean}"
     if not (np.isfinite(points.k_hat) & np.isfinite(points.log_p)).any():
-        reasons["k_hats"] = "no k-hat could be fitted (too few draws, or equal weights)"
+        reasons["k_hats"] = "no k-hat could be fitted (too few draws, or tied weights)"
     return reasons
 
 
@@ -76,7 +76,7 @@ def _notes(opened: Reopened, tested: Columns, points: Points, estimate: LogLikel
     number = len(estimate.log_p)
     notes = {}
     if number > SHOWN:
-        notes["k_hats"] = f"{SHOWN:,} of {number:,} data are drawn, and among them the {WORST} with the largest k-hats."
+        notes["k_hats"] = f"{SHOWN:,} of {number:,} data are drawn, and among them the {WORST} least to be trusted."
     elif undrawn := number - int(np.isfinite(points.k_hat[:number] + points.log_p[:number]).sum()):
         notes["k_hats"] = f"Not drawn: {undrawn:,} data without a finite k-hat or log p(x)."
     if number < len(points.index):

@@ -8,13 +8,14 @@ from torch.utils.data import Dataset
 from pyrovae.cli.figures import are_pictures, decoded, left_out
 from pyrovae.cli.reopened import Reopened
 from pyrovae.evaluation import LogLikelihood, latent_map, posterior_means
+from pyrovae.evaluation.estimates.trust import least_trusted_first
 from pyrovae.report import Points, data_uris, shrunk
 from pyrovae.runtime.batches import Batch, Columns, batches
 
 SHOWN = 2000
 """Largest number of data that are shown one by one."""
 WORST = 50
-"""Number of these that are the data with the largest k-hats, wherever they stand."""
+"""Number of these that are the data least to be trusted, wherever they stand."""
 SMALL, LARGE = 3072, 3 * 96**2
 """Largest counts of numbers in a picture under the mouse, and in one of a reconstruction or sample."""
 PAIRS = 40
@@ -23,8 +24,7 @@ PAIRS = 40
 
 def shown(estimate: LogLikelihood, available: int) -> np.ndarray:
     """The rows of the data that are shown one by one: the worst of all, and the first others."""
-    k_hat = np.nan_to_num(estimate.k_hat, nan=-np.inf)
-    worst = np.argsort(-k_hat, kind="stable")[:WORST]
+    worst = least_trusted_first(estimate.k_hat, estimate.trusted)[:WORST]
     others = np.setdiff1d(np.arange(available), worst)
     return np.sort(np.concatenate([worst, others[: SHOWN - len(worst)]]))
 
@@ -44,6 +44,7 @@ def points_of(
         index=rows,
         log_p=_of(estimate.log_p, rows),
         k_hat=_of(estimate.k_hat, rows),
+        trusted=_of(estimate.trusted, rows) == 1.0,
         labels=labels,
         pictures=data_uris(np.concatenate(pictures)) if drawable else None,
         latent=latent_map(located) if mapped else None,

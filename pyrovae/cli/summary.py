@@ -35,7 +35,7 @@ def estimate_summary(estimate: LogLikelihood) -> dict[str, Any]:
         "standard error over data": estimate.data_error,
         "standard error of the draws": estimate.monte_carlo_error,
         "largest k-hat": _or_none(np.nanmax(estimate.k_hat, initial=-np.inf)),
-        "share of k-hat above threshold": estimate.share_above,
+        "share untrusted": estimate.share_untrusted,
     }
 
 

@@ -79,6 +79,11 @@ class LogWeights:
             return None
         return sum(numbers_per_run(site) // data_frame(site, self.plates.data).size for site in sites)
 
+    @property
+    def discrete_latents(self) -> bool:
+        """Whether a latent of the model is discrete, so that the guide may never draw a value that matters."""
+        return any(is_discrete(self.model.nodes[name]) for name in self.latent_terms)
+
     def require_numbers(self) -> None:
         """Raise an InputError that names the site and the datum where a weight is not a number."""
         for program, name, term in self.terms():

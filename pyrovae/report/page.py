@@ -8,6 +8,7 @@ import numpy as np
 
 from pyrovae.evaluation import LatentMap, LogLikelihood
 from pyrovae.evaluation.annealing.annealed_likelihood import unmet_warning
+from pyrovae.evaluation.estimates.trust import least_trusted_first
 
 Metrics = Sequence[Mapping[str, Any]]
 
@@ -44,6 +45,7 @@ class Points:
         index: where each stands in the test data, shape ``(N,)``.
         log_p: its log p(x) in nats; NaN where it was not estimated.
         k_hat: its Pareto k-hat; NaN where there is none.
+        trusted: whether its log p(x) can be trusted.
         labels: its label, shape ``(N,)``, if the data have labels.
         pictures: the datum as the address of a picture, if it can be drawn.
         latent: its place in the map of latent space, if that can be drawn.
@@ -52,14 +54,15 @@ class Points:
     index: np.ndarray
     log_p: np.ndarray
     k_hat: np.ndarray
+    trusted: np.ndarray
     labels: np.ndarray | None = None
     pictures: Sequence[str] | None = None
     latent: LatentMap | None = None
 
     def worst(self, number: int) -> list[int]:
-        """Select the rows with the largest k-hats, the largest first."""
-        known = np.flatnonzero(~np.isnan(self.k_hat))
-        return known[np.argsort(-self.k_hat[known], kind="stable")][:number].tolist()
+        """Select the rows that are least to be trusted, of those that were evaluated."""
+        known = np.flatnonzero(~np.isnan(self.log_p))
+        return known[least_trusted_first(self.k_hat[known], self.trusted[known])][:number].tolist()
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from pyrovae.report.training import training
 from pyrovae.report.words import number, rows, said, verdict
 
 WORST = 10
-"""Number of data in the strip of those with the largest k-hats."""
+"""Number of data in the strip of those least to be trusted."""
 _closing = re.compile(r"</(?=script)", re.IGNORECASE)
 
 

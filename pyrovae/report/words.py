@@ -23,7 +23,10 @@ MEANINGS = {
     "bits per dimension": "The same as log p(x), as the length of a code for one number of a datum. Lower is better.",
     "largest k-hat": "How heavy the tail of a datum's importance weights is, at worst. Below 0.5 their variance is finite; "
     "above the threshold their mean is not to be trusted.",
-    "share of k-hat above threshold": "The part of the data whose log p(x) is not to be trusted.",
+    "share untrusted": "The part of the data whose log p(x) is not to be trusted: k-hat is above the threshold, or there is "
+    "none.",
+    "share of k-hat above threshold": "The part of the data whose k-hat is too large; an earlier version left out those "
+    "without one.",
     "active units": "Latent dimensions that move with the data; the others hold only noise.",
     "rate": "The KL of the guide from the prior: nats of latent a datum. Rate and distortion make up the ELBO.",
     "distortion": "What the decoder misses of a datum, given its latent: the negative reconstruction term.",
@@ -75,9 +78,8 @@ def _value(name: str, page: Page) -> str:
     value = page.summary[name]
     if name == "active units":
         return f"{'unknown (of one datum)' if value is None else value} of {page.summary.get('latent dimensions', '?')}"
-    if name in ("kNN accuracy", "linear probe", "share of k-hat above threshold") and value is not None:
-        above = f" above {number(page.estimate.threshold)}" if name.startswith("share") else ""
-        return f"{value:.1%}{above}"
+    if name in ("kNN accuracy", "linear probe", "share untrusted", "share of k-hat above threshold") and value is not None:
+        return f"{value:.1%}"
     if isinstance(value, int):
         return f"{value:,}"
     return number(value, _digits(name)) if isinstance(value, float | None) else str(value)
@@ -91,14 +93,12 @@ def _digits(name: str) -> int:
 def verdict(page: Page) -> str:
     """Word the verdict on the estimates, where there is no warning."""
     estimate = page.estimate
-    missing = int(np.isnan(estimate.k_hat).sum())
-    if missing == len(estimate.k_hat):
-        return "No k-hat could be fitted (too few draws, or equal weights), so that nothing here checks these numbers."
     said = (
-        f"{estimate.share_above:.1%} of the data have a k-hat above {number(estimate.threshold)}, which is few: the "
-        "estimates and their errors can be believed."
+        f"{estimate.share_untrusted:.1%} of the data have a k-hat above {number(estimate.threshold)}, or none and nothing in "
+        "its place, which is few: the estimates and their errors can be believed."
     )
-    return said + (f" For {missing:,} data none could be fitted." if missing else "")
+    missing = int((np.isnan(estimate.k_hat) & estimate.trusted).sum())
+    return said + (f" For {missing:,} data equal weights, or a safe proposal, take the place of a k-hat." if missing else "")
 
 
 def said(points: Points, row: int) -> dict[str, Any]:

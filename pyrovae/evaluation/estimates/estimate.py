@@ -12,11 +12,13 @@ from torch import Tensor
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation.estimates import arviz, importance, netcdf
+from pyrovae.evaluation.estimates.effort import Effort
 from pyrovae.evaluation.estimates.k_hat_warning import k_hat_threshold, k_hat_warning
 from pyrovae.evaluation.estimates.netcdf import COLUMNS
 from pyrovae.evaluation.estimates.pareto_k_hat import pareto_smoothed
 from pyrovae.evaluation.estimates.standard_error import mean_and_error, monte_carlo_error
 from pyrovae.evaluation.estimates.table import table
+from pyrovae.evaluation.estimates.trust import least_trusted_first, trusted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +38,8 @@ class LogLikelihood:
         log_p: the estimates, shape ``(N,)``, in nats.
         standard_error: their Monte Carlo standard errors by the delta method, in nats.
         effective_sample_size: :math:`(\sum w)^2 / \sum w^2`, of ``num_samples``.
-        k_hat: Pareto k-hats of the weights; NaN where none could be fitted: :func:`~.pareto_k_hat.pareto_smoothed`.
+        k_hat: Pareto k-hats of the weights; NaN where none could be fitted, which is not the same as a good one: see
+            :attr:`trusted` and :func:`~.pareto_k_hat.pareto_smoothed`.
         smoothed: :math:`\log \hat p(x)` from Pareto smoothed weights, in nats: of less variance, and a little more bias.
         jackknife: :math:`\log \hat p(x)` corrected for its bias of order 1 / K (:func:`~.importance.jackknife`), in nats.
         jackknife_error: the standard error of that.
@@ -48,6 +51,8 @@ class LogLikelihood:
             ``(N,)``; None where none were. Their bounds, where there are any, are the guide's all the same.
         rounding: mean and mean absolute error of log p(x), in nats, that comes from networks which compute in another
             precision, measured on the first data from the same noise; None where they compute in their own.
+        discrete_latents: whether a latent of the model is discrete, so that equal weights are no proof of a good guide.
+        effort: what estimates to a tolerance took, each of draws of its own number; None where all are of ``num_samples``.
     """
 
     log_p: Array
@@ -62,6 +67,8 @@ class LogLikelihood:
     discrete_dimensions: int | None = None
     defensive: NDArray[np.bool_] | None = None
     rounding: tuple[float, float] | None = None
+    discrete_latents: bool = False
+    effort: Effort | None = None
 
     @classmethod
     def from_log_weights(cls, log_weights: Tensor, num_particles: Sequence[int] = ()) -> Self:
@@ -90,11 +97,13 @@ class LogLikelihood:
         return replace(self, **columns, defensive=rows)
 
     def worst(self, number: int = 10) -> "DataFrame":
-        """Tabulate the data with the largest k-hats, the least to be trusted, a row each; those without one come last."""
+        """Tabulate the data that are least to be trusted, a row each: :func:`~.trust.least_trusted_first`."""
         from pandas import DataFrame
 
-        order = np.argsort(-self.k_hat.clip(max=np.finfo(float).max), kind="stable")[:number]  # NaN come last
+        order = least_trusted_first(self.k_hat, self.trusted)[:number]
         columns = {name: getattr(self, name)[order] for name in ("k_hat", *COLUMNS[:3])}
+        if self.effort is not None:
+            columns |= {name: getattr(self.effort, name)[order] for name in ("proposal", "draws", "met")}
         return DataFrame(columns, index=order).rename_axis("datum")
 
     @property
@@ -119,22 +128,33 @@ class LogLikelihood:
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of log p(x) of each datum, two arrays ``(N,)``, as good as its k-hat: :func:`~.importance.interval`."""
-        return importance.interval(self.log_p, self.standard_error, self.num_samples, level)
+        number = self.num_samples if self.effort is None else self.effort.draws
+        return importance.interval(self.log_p, self.standard_error, number, level)
 
     @property
     def threshold(self) -> float:
         """The largest k-hat to trust at this number of draws: :func:`~.k_hat_warning.k_hat_threshold`."""
-        return k_hat_threshold(self.num_samples)
+        return k_hat_threshold(self.num_samples if self.effort is None else int(self.effort.draws.max()))
 
     @property
-    def share_above(self) -> float:
-        """The share of the data whose k-hat exceeds the threshold; a k-hat that could not be fitted does not."""
-        return float((self.k_hat > self.threshold).mean())
+    def trusted(self) -> NDArray[np.bool_]:
+        """Whether each estimate can be trusted, shape ``(N,)``, by its k-hat or without one: :func:`~.trust.trusted`."""
+        if self.effort is not None:
+            return self.effort.trusted
+        kind = {"discrete_latents": self.discrete_latents, "defensive": self.defensive}
+        return trusted(self.k_hat, self.effective_sample_size, self.num_samples, threshold=self.threshold, **kind)
+
+    @property
+    def share_untrusted(self) -> float:
+        """The share of the data that are not :attr:`trusted`."""
+        return float((~self.trusted).mean())
 
     @property
     def warning(self) -> str | None:
-        """Warning to read before the numbers, where more than one datum in twenty has too large a k-hat; else None."""
-        return k_hat_warning(self.share_above, self.threshold)
+        """Warning to read before the numbers, where more than one datum in twenty is not :attr:`trusted`; else None."""
+        if self.effort is not None:
+            return self.effort.warning
+        return k_hat_warning(self.k_hat, self.trusted, self.threshold)
 
     def gap(self, particles: int) -> Array:
         r"""Compute the gap :math:`\log \hat p(x) - \mathrm{IWAE}_K` of each datum, in nats.

@@ -87,7 +87,7 @@ def jackknife(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return (log_mean_weight(log_weights) - bias).masked_fill(unknown, math.nan), error.masked_fill(unknown, math.nan)
 
 
-def interval(log_p: Array, standard_error: Array, number: int, level: float) -> tuple[Array, Array]:
+def interval(log_p: Array, standard_error: Array, number: int | NDArray[np.int64], level: float) -> tuple[Array, Array]:
     r"""Compute an interval for log p(x) from the pivot :math:`\hat p / p`, of mean 1 and the standard error as its spread.
 
     .. math::

@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 TOLERATED_SHARE = 0.05
-"""Share of data that may have a k-hat above the threshold without a warning.
+"""Share of data that may be untrusted without a warning.
 
 A k-hat is itself an estimate, with a standard deviation of 0.1 at 5,000 draws and of 0.15 at 500, so that a few of many
 data are above the threshold wherever k comes near it. In trials with Gaussian proposals in 1 to 50 dimensions, at 500 and
@@ -15,7 +18,7 @@ UNTRUSTED = "the mean of log p(x) is probably too low and its standard errors ar
 
 
 class ImportanceSamplingWarning(UserWarning):
-    """The importance weights of many data have tails too heavy for their mean to be trusted."""
+    """The importance weights of many data have tails too heavy for their mean to be trusted, or none that can be fitted."""
 
 
 def k_hat_threshold(num_samples: int) -> float:
@@ -26,11 +29,14 @@ def k_hat_threshold(num_samples: int) -> float:
     return min(1.0 - 1.0 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 
-def k_hat_warning(share_above: float, threshold: float) -> str | None:
-    """Word the warning for a share of data above the threshold; None where the share is tolerated."""
-    if share_above <= TOLERATED_SHARE:
+def k_hat_warning(k_hat: NDArray[np.float64], trusted: NDArray[np.bool_], threshold: float) -> str | None:
+    """Word the warning for data that are not trusted; None where their share is tolerated."""
+    if (~trusted).mean() <= TOLERATED_SHARE:
         return None
-    return (
-        f"Pareto k-hat exceeds {threshold:.2f} for {share_above:.1%} of the data: {UNTRUSTED}; draw more "
-        "samples, or use a richer guide, or annealed importance sampling"
-    )
+    above, missing = (float((kind & ~trusted).mean()) for kind in (k_hat > threshold, np.isnan(k_hat)))
+    found = f"Pareto k-hat exceeds {threshold:.2f} for {above:.1%} of the data"
+    none = f"{missing:.1%} of the data (too few draws, or tied weights)"
+    if missing:
+        found = f"{found}, and none could be fitted for {none}" if above else f"no Pareto k-hat could be fitted for {none}"
+    mixture = ', or pass proposal="auto"' if missing else ""
+    return f"{found}: {UNTRUSTED}; draw more samples{mixture}, or use a richer guide, or annealed importance sampling"

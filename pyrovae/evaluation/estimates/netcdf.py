@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyrovae.errors import InputError
+from pyrovae.evaluation.estimates.effort import PROPOSALS, Effort
 
 if TYPE_CHECKING:
     from xarray import Dataset
@@ -18,7 +19,9 @@ GROUP = "importance_sampling"
 """Group of an ArviZ file that holds an estimate."""
 COLUMNS = ("log_p", "standard_error", "effective_sample_size", "k_hat", "smoothed", "jackknife", "jackknife_error")
 """Numbers that each datum has one of; files of version 0.1 end with the k-hat."""
-ATTRIBUTES = ("num_samples", "discrete_dimensions", "rounding")
+EFFORT = {"draws": np.int64, "evaluations": np.int64, "trusted": bool, "met": bool}
+"""Numbers that each datum has one of where estimates are to a tolerance, beside its proposal, and what they are."""
+ATTRIBUTES = ("num_samples", "discrete_dimensions", "rounding", "discrete_latents", "tolerance", "level")
 """Numbers that the whole estimate has one of."""
 
 
@@ -36,9 +39,22 @@ def to_dataset(estimate: "LogLikelihood") -> "Dataset":
         attributes["discrete_dimensions"] = estimate.discrete_dimensions
     if estimate.rounding:
         attributes["rounding"] = list(estimate.rounding)
+    if estimate.discrete_latents:
+        attributes["discrete_latents"] = 1
     if estimate.defensive is not None:
         variables["defensive"] = ("datum", estimate.defensive.astype(np.int8))
+    if estimate.effort is not None:
+        variables |= _effort_variables(estimate.effort)
+        attributes |= {"tolerance": estimate.effort.tolerance, "level": estimate.effort.level}
     return Dataset(variables, coordinates, attributes)
+
+
+def _effort_variables(effort: Effort) -> dict[str, Any]:
+    """Arrange what estimates to a tolerance took; a proposal is its place in a list of names, which is an attribute."""
+    places = np.array([PROPOSALS.index(name) for name in effort.proposal], dtype=np.int8)
+    numbers = {name: getattr(effort, name) for name in EFFORT}
+    variables = {name: ("datum", value.astype(np.int8) if value.dtype == bool else value) for name, value in numbers.items()}
+    return variables | {"proposal": ("datum", places, {"names": " ".join(PROPOSALS)})}
 
 
 def read_fields(path: str | Path) -> dict[str, Any]:
@@ -50,7 +66,9 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     from pyrovae.untrusted.netcdf import read_numbers
 
     try:
-        fields = _as_fields(read_numbers(Path(path), GROUP, (*COLUMNS, "particles", "bound", "defensive"), ATTRIBUTES))
+        fields = _as_fields(
+            read_numbers(Path(path), GROUP, (*COLUMNS, *EFFORT, "proposal", "particles", "bound", "defensive"), ATTRIBUTES)
+        )
         _require_whole(fields)
     except InputError:
         raise
@@ -73,7 +91,16 @@ def _as_fields(found: "Numbers") -> dict[str, Any]:
         "discrete_dimensions": None if dimensions is None else int(dimensions.item()),
         "defensive": arrays["defensive"].astype(bool) if "defensive" in arrays else None,
         "rounding": None if rounding is None else tuple(rounding.tolist()),
+        "discrete_latents": "discrete_latents" in attributes and bool(attributes["discrete_latents"].item()),
+        "effort": _as_effort(found) if "tolerance" in attributes else None,
     }
+
+
+def _as_effort(found: "Numbers") -> Effort:
+    arrays, attributes = found
+    columns = {name: arrays[name].astype(kind) for name, kind in EFFORT.items()}
+    proposal = np.array(PROPOSALS)[arrays["proposal"]]
+    return Effort(float(attributes["tolerance"].item()), float(attributes["level"].item()), proposal, **columns)
 
 
 def _require_whole(fields: dict[str, Any]) -> None:
@@ -84,6 +111,11 @@ def _require_whole(fields: dict[str, Any]) -> None:
         raise ValueError("there is not one number a datum in every column")
     if not len(log_p) or (defensive is not None and defensive.shape != log_p.shape):
         raise ValueError("there are no data, or what is said of them is not of each")
+    effort: Effort | None = fields["effort"]
+    if effort is not None and any(getattr(effort, name).shape != log_p.shape for name in ("proposal", *EFFORT)):
+        raise ValueError("what is said of the effort is not of each datum")
+    if effort is not None and (effort.draws.min() < 1 or not effort.tolerance > 0.0 or not 0.0 < effort.level < 1.0):
+        raise ValueError("what is said of the effort cannot be")
     if any(type(count) is not int or not 0 < count < 2**53 for count in (fields["num_samples"], *bounds)):
         raise ValueError("a number of draws or particles is no positive whole number")
     if (fields["discrete_dimensions"] or 0) < 0 or (rounding is not None and len(rounding) != 2):

@@ -42,8 +42,9 @@ def pareto_smoothed(log_weights: Tensor) -> Smoothed:
 
     Returns:
         :class:`Smoothed`. A k-hat is NaN where there is no tail to fit: with fewer than 30 draws, and where the largest
-        weights are ties, as they are all equal when the guide is the exact posterior. It is infinite where one draw
-        outweighs the rest of the tail beyond what a float can say. There the weights stay as they were.
+        weights are ties: they are all equal when the guide is the exact posterior, and also when it never draws the value
+        of a discrete latent that matters, so that NaN alone says nothing good (:func:`~.trust.trusted`). It is infinite
+        where one draw outweighs the rest of the tail beyond what a float can say. There the weights stay as they were.
     """
     size = _tail_size(len(log_weights))
     if len(log_weights) < FEWEST_DRAWS:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pyrovae.evaluation.estimates.effort import Effort
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -43,16 +44,19 @@ class Tabulated(Protocol):
     @property
     def threshold(self) -> float: ...
     @property
-    def share_above(self) -> float: ...
+    def trusted(self) -> np.ndarray: ...
     @property
     def defensive(self) -> np.ndarray | None: ...
     @property
     def warning(self) -> str | None: ...
+    @property
+    def effort(self) -> Effort | None: ...
 
 
 def table(estimate: Tabulated) -> str:
     """Format the mean with its two errors, the bounds, effective sample sizes, k-hats and the warning, if any."""
-    parts = [_mean(estimate), _bounds(estimate), _diagnostics(estimate)]
+    effort = [] if estimate.effort is None else estimate.effort.lines()
+    parts = [_mean(estimate), effort, _bounds(estimate), _diagnostics(estimate)]
     if estimate.warning:
         parts.append([warned(estimate.warning)])
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
@@ -65,7 +69,7 @@ def warned(sentence: str) -> str:
 
 def _mean(estimate: Tabulated) -> list[str]:
     return [
-        f"log p(x) of {len(estimate.log_p):,} data by {estimate.num_samples:,} draws each, in nats",
+        f"log p(x) of {len(estimate.log_p):,} data {_how(estimate)}, in nats",
         "",
         f"  {'mean':<22}{estimate.mean:>12.4f}",
         f"  {'± from the data':<22}{estimate.data_error:>12.4f}",
@@ -75,6 +79,12 @@ def _mean(estimate: Tabulated) -> list[str]:
         *_bits(estimate),
         *_rounding(estimate),
     ]
+
+
+def _how(estimate: Tabulated) -> str:
+    if estimate.effort is None:
+        return f"by {estimate.num_samples:,} draws each"
+    return f"to ±{estimate.effort.tolerance:g} at {estimate.effort.level:.0%}"
 
 
 def _bits(estimate: Tabulated) -> list[str]:
@@ -99,17 +109,18 @@ def _bounds(estimate: Tabulated) -> list[str]:
 
 
 def _diagnostics(estimate: Tabulated) -> list[str]:
-    fitted = estimate.k_hat[~np.isnan(estimate.k_hat)]
-    above = f"   {estimate.share_above:.1%} above {estimate.threshold:.2f}"
+    fitted = ~np.isnan(estimate.k_hat)
+    above = f"   {(estimate.k_hat > estimate.threshold).mean():.1%} above {estimate.threshold:.2f}"
     lines = [
         quantile_names(),
         quantiles("effective sample size", estimate.effective_sample_size, ".1f"),
-        quantiles("Pareto k-hat", fitted, ".2f") + above,
+        quantiles("Pareto k-hat", estimate.k_hat[fitted], ".2f") + above,
     ]
     if estimate.defensive is not None:
         lines.append(f"  {estimate.defensive.sum():,} data by the guide mixed with a wider one and with the prior")
-    if missing := len(estimate.k_hat) - len(fitted):
-        lines.append(f"  no k-hat could be fitted for {missing:,} data (too few draws, or equal weights)")
+    if missing := (~fitted).sum():
+        lines.append(f"  no k-hat could be fitted for {missing:,} data (too few draws, or tied weights),")
+        lines.append(f"  of which {estimate.trusted[~fitted].sum():,} are trusted")
     return lines
 
 

@@ -2,7 +2,7 @@ r"""Bounds on :math:`\log p(x)` against their number of particles, all from one 
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -169,7 +169,7 @@ def bound_curve(
             :func:`~pyrovae.evaluation.log_likelihood` refuses.
 
     Warns:
-        ImportanceSamplingWarning: where more than one datum in twenty has a Pareto k-hat above the threshold.
+        ImportanceSamplingWarning: as :func:`log_likelihood` does.
 
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), section 3, for bounds that
     approach :math:`\log p(x)`; Grosse, Ghahramani and Adams, Sandwiching the Marginal Likelihood Using Bidirectional Monte
@@ -188,13 +188,20 @@ def bound_curve(
         for index, batch in enumerate(progress_bar(draws.batches(), total=draws.number_of_batches, progress=progress)):
             set_seed(seed_of(seed, index), device)
             parts.append(grouped_bounds(draws.log_weights(batch), made))
-    curve = _joined(parts, tuple(num_particles), made)
+    estimate = LogLikelihood.concatenate([part.estimate for part in parts])
+    estimate = replace(estimate, discrete_latents=draws.discrete_latents)
+    curve = _joined(parts, tuple(num_particles), made, estimate)
     if curve.log_likelihood.warning:
         warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=3)
     return curve
 
 
-def _joined(parts: Sequence[GroupedBounds], particles: tuple[int, ...], made: Mapping[str, Sequence[Bound]]) -> BoundCurve:
+def _joined(
+    parts: Sequence[GroupedBounds],
+    particles: tuple[int, ...],
+    made: Mapping[str, Sequence[Bound]],
+    estimate: LogLikelihood,
+) -> BoundCurve:
     return BoundCurve(
         names=tuple(made),
         num_particles=particles,
@@ -202,5 +209,5 @@ def _joined(parts: Sequence[GroupedBounds], particles: tuple[int, ...], made: Ma
         standard_error=torch.cat([part.errors for part in parts], -1).numpy(),
         num_groups=parts[0].num_groups.numpy(),
         is_upper=tuple(those[0].sign < 0 for those in made.values()),
-        log_likelihood=LogLikelihood.concatenate([part.estimate for part in parts]),
+        log_likelihood=estimate,
     )

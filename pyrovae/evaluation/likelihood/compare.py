@@ -84,7 +84,7 @@ class Comparison:
         """Tabulate the models as a ``pandas.DataFrame``, a row each, in the form of ``arviz.compare``.
 
         Its columns are ``rank``, ``log_p`` (mean), ``se`` (of the data), ``diff`` (below the best), ``dse`` (of that,
-        paired), ``mc_error`` (of the draws) and ``share_above``, the share of data whose k-hat is too large.
+        paired), ``mc_error`` (of the draws) and ``share_untrusted``, the share of data that are not trusted.
         """
         from pandas import DataFrame
 
@@ -92,7 +92,7 @@ class Comparison:
         for rank, (name, estimate) in enumerate(self.estimates.items()):
             diff, dse = (0.0, 0.0) if rank == 0 else self.difference(name)
             row = {"rank": rank, "log_p": estimate.mean, "se": estimate.data_error, "diff": diff, "dse": dse}
-            rows.append(row | {"mc_error": estimate.monte_carlo_error, "share_above": estimate.share_above})
+            rows.append(row | {"mc_error": estimate.monte_carlo_error, "share_untrusted": estimate.share_untrusted})
         return DataFrame(rows, index=self.names)
 
     def __str__(self) -> str:
@@ -101,18 +101,18 @@ class Comparison:
         lines = [
             f"log p(x) of the same {len(first.log_p):,} data, in nats; differences are paired",
             "",
-            f"  {'model':<{width}}{'log p(x)':>20}{'below the best':>22}{'k-hat above':>14}",
+            f"  {'model':<{width}}{'log p(x)':>20}{'below the best':>22}{'not trusted':>14}",
         ]
         for rank, (name, estimate) in enumerate(self.estimates.items()):
             diff, dse = self.difference(name)
             below = "" if rank == 0 else f"{diff:.3f} ± {dse:.3f}"
             mean = f"{estimate.mean:.3f} ± {estimate.data_error:.3f}"
-            lines.append(f"  {name:<{width}}{mean:>20}{below:>22}{estimate.share_above:>14.1%}")
+            lines.append(f"  {name:<{width}}{mean:>20}{below:>22}{estimate.share_untrusted:>14.1%}")
         doubtful = [name for name, estimate in self.estimates.items() if estimate.warning]
         if doubtful:
             lines += [
                 "",
-                f"  Too many data have a k-hat above the threshold: {', '.join(doubtful)} may be better than it seems.",
+                f"  Too many data cannot be trusted: {', '.join(doubtful)} may be better than it seems.",
             ]
         return "\n".join(lines)
 

@@ -28,6 +28,7 @@ class Draws:
 
     Attributes:
         discrete_dimensions: how many observed numbers one datum has, where all are discrete; known once some were drawn.
+        discrete_latents: whether a latent of the model is discrete.
 
     Args:
         model: the model.
@@ -72,7 +73,9 @@ class Draws:
         first = next(self.batches())
         self._pair.meet(first)
         proof = max(2, min(PROOF, rows // self._batch_size))
-        require_proposal(self._pair.weigh(proof, first.x, **first.given), "log p(x)")
+        weights = self._pair.weigh(proof, first.x, **first.given)
+        require_proposal(weights, "log p(x)")
+        self.discrete_latents = weights.discrete_latents
         self._mixture = DefensiveMixture(self._pair, first) if defensive else None
         self.discrete_dimensions: int | None = None
         if max_rows is None and device.type == "cuda":

@@ -56,7 +56,10 @@ class ImportanceSampling:
                 weights = draws.log_weights(batch)
             found = LogLikelihood.from_log_weights(weights, particles)
             return replace(
-                found, discrete_dimensions=draws.discrete_dimensions, rounding=self._rounding(draws, batch, index)
+                found,
+                discrete_dimensions=draws.discrete_dimensions,
+                discrete_latents=draws.discrete_latents,
+                rounding=self._rounding(draws, batch, index),
             )
 
         xs = progress_bar(draws.batches(), total=draws.number_of_batches, progress=self.progress)

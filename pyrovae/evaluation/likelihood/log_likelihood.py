@@ -14,6 +14,8 @@ from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
 from pyrovae.evaluation.likelihood.defensive import FEWEST
 from pyrovae.evaluation.likelihood.importance_sampling import ImportanceSampling
+from pyrovae.evaluation.likelihood.tolerance.controller import Controller
+from pyrovae.evaluation.likelihood.tolerance.goal import BUDGET, Goal
 from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
@@ -32,6 +34,9 @@ def log_likelihood(
     *,
     num_particles: Sequence[int] = (1, 5, 50, 500),
     proposal: Proposal = "guide",
+    tolerance: float | None = None,
+    level: float = 0.95,
+    budget: int | None = None,
     seed: Seed = 0,
     device: torch.device | str | None = None,
     compile: bool | None = None,
@@ -62,8 +67,15 @@ def log_likelihood(
         num_particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
             those above ``num_samples`` are left out.
         proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
-            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data whose k-hat is above
-            the threshold under the guide, with draws of its own. The bounds are the guide's, and the mixture has none.
+            (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data that are not trusted
+            under the guide (:attr:`~.estimate.LogLikelihood.trusted`), with draws of its own. The bounds are the guide's,
+            and the mixture has none.
+        tolerance: the largest distance from log p(x) to an end of its interval, in nats. Each datum then climbs from the
+            guide to a normal proposal that is fitted to it, and to annealed chains, until its interval is narrow enough and
+            its diagnostics hold (:mod:`pyrovae.evaluation.likelihood.tolerance`); ``num_samples`` and ``proposal`` are left
+            at their defaults. ``effort`` of the result says what was reached and what it took.
+        level: the level of that interval.
+        budget: the most evaluations of the model for one datum, at which the tolerance is given up; if null, 500,000.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
             at a time, which costs little where ``num_samples`` is large.
@@ -85,7 +97,8 @@ def log_likelihood(
             weight that is not a number (see :func:`pyrovae.engine.log_weights.log_weights`).
 
     Warns:
-        ImportanceSamplingWarning: where more than one datum in twenty has a Pareto k-hat above the threshold.
+        ImportanceSamplingWarning: where more than one datum in twenty is not trusted: its Pareto k-hat is above the
+            threshold, or none could be fitted, as with fewer than 30 draws.
 
     Source: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders (arXiv:1509.00519), section 5; Vehtari et
     al., Pareto Smoothed Importance Sampling (arXiv:1507.02646), for k-hat.
@@ -104,12 +117,15 @@ def log_likelihood(
     options = ImportanceSampling(num_samples, device, compile, precision, progress, max_rows, max_weights)
     counts = [count for count in num_particles if count <= num_samples]
     with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
-        if proposal == "mixture":
+        if tolerance is not None:
+            goal = Goal(tolerance, level, BUDGET if budget is None else budget)
+            estimate = Controller(model, guide, columns, goal, options, seeds)(num_particles)
+        elif proposal == "mixture":
             estimate = options.estimate(model, guide, columns, (), seeds, defensive=True)
             estimate = replace(estimate, defensive=np.ones(len(columns), dtype=bool))
         else:
             estimate = options.estimate(model, guide, columns, counts, seeds)
-        if proposal == "auto" and (bad := estimate.k_hat > estimate.threshold).any():
+        if proposal == "auto" and (bad := ~estimate.trusted).any():
             again = options.estimate(model, guide, columns, (), seeds.others(bad), defensive=True, chosen=bad)
             estimate = estimate.with_rows(bad, again)
     if estimate.warning:

@@ -111,9 +111,10 @@ def test_threshold(num_samples, expected):
     assert estimate(num_samples=num_samples, particles=()).threshold == expected
 
 
-def test_share_above_the_threshold():
+def test_share_untrusted():
+    """Above the threshold, or without a k-hat where weights differ."""
     k_hats = np.array([0.1, 0.65, 0.61, math.nan, math.inf, -1.0])
-    assert replace(estimate(), k_hat=k_hats).share_above == pytest.approx(2 / 6)
+    assert replace(estimate(), k_hat=k_hats).share_untrusted == pytest.approx(3 / 6)
 
 
 @pytest.mark.parametrize(("bad", "warned"), [(0, False), (5, False), (6, True), (50, True)])
@@ -140,14 +141,6 @@ def test_a_missing_bound_is_an_error():
 def test_frozen():
     with pytest.raises(FrozenInstanceError):
         estimate().num_samples = 3
-
-
-def test_the_worst_come_first_and_those_without_a_k_hat_last():
-    estimate = LogLikelihood.from_log_weights(torch.randn(100, 5, dtype=torch.float64), ())
-    estimate = replace(estimate, k_hat=np.array([0.1, math.inf, math.nan, 0.9, 0.5]))
-    assert estimate.worst().index.tolist() == [1, 3, 4, 0, 2]
-    assert estimate.worst(2)["k_hat"].tolist() == [math.inf, 0.9]
-    assert estimate.worst(2)["log_p"].tolist() == estimate.log_p[[1, 3]].tolist()
 
 
 def test_how_it_was_made_is_in_the_file(tmp_path):

@@ -74,7 +74,7 @@ def test_the_table_and_the_frame():
     found = compare({"second": estimate([1.0, 2.0, 6.0]), "first": estimate([2.0, 2.5, 9.0])})
     frame = found.to_frame()
     assert [*frame.index] == ["first", "second"]
-    assert [*frame.columns] == ["rank", "log_p", "se", "diff", "dse", "mc_error", "share_above"]
+    assert [*frame.columns] == ["rank", "log_p", "se", "diff", "dse", "mc_error", "share_untrusted"]
     assert frame.loc["second", "diff"] == pytest.approx(1.5)
     said = str(found)
     assert "log p(x) of the same 3 data, in nats; differences are paired" in said

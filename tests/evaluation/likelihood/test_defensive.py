@@ -93,7 +93,7 @@ def test_auto_mends_what_k_hat_flags_and_leaves_the_rest():
     np.testing.assert_array_equal(mended.defensive, flagged)
     np.testing.assert_array_equal(mended.log_p[~flagged], alone.log_p[~flagged])
     np.testing.assert_array_equal(mended.bounds[1], alone.bounds[1])
-    assert mended.share_above < alone.share_above / 4
+    assert mended.share_untrusted < alone.share_untrusted / 4
     error = (mended.log_p - model.log_p(x).numpy())[flagged]
     assert np.abs(error / mended.standard_error[flagged]).max() < 4.9
     assert np.median((alone.log_p - model.log_p(x).numpy())[flagged]) < -0.1 < error.mean()  # a mean is the outliers'

@@ -475,7 +475,7 @@ def test_a_warning_where_the_proposal_is_too_narrow():
     model, guide = narrow()
     with warned("k-hat", "0.70", category=ImportanceSamplingWarning):
         estimate = log_likelihood((model, guide), model.data(20), 5000)
-    assert estimate.share_above > 0.5
+    assert estimate.share_untrusted > 0.5
     assert "Warning: Pareto k-hat" in str(estimate)
 
 
@@ -484,7 +484,7 @@ def test_no_warning_where_the_proposal_is_good():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimate = log_likelihood((model, guide), model.data(50), 5000)
-    assert estimate.share_above == 0.0
+    assert estimate.share_untrusted == 0.0
     assert "Warning" not in str(estimate)
 
 

@@ -60,7 +60,7 @@ class EndDensities(nn.Module):
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             log_f1 = self(batch.x, u, **batch.given)[1]
-        return [log_f1.detach(), *_gradient(log_f1, u)]
+            return [log_f1.detach(), *_gradient(log_f1, u)]
 
     def state(self, batch: Batch, u: Tensor) -> State:
         """Evaluate both densities and their gradients at ``u``."""

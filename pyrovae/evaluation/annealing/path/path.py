@@ -8,7 +8,7 @@ for any pair of programs, on latents in unconstrained space.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import NoReturn
 
@@ -129,8 +129,7 @@ class Path:
     def joint(self, u: Tensor, safe: Tensor) -> tuple[Tensor, Tensor]:
         r"""Evaluate :math:`\log f_1` and its gradient at ``u``, as :meth:`at` does."""
         try:
-            with FailuresAsNaN():
-                log_f1, gradient = self._densities.joint(self.batch, u)
+            log_f1, gradient = self._densities.joint(self.batch, u)
         except InputError:
             raise
         except NUMERICAL_ERRORS:
@@ -143,13 +142,15 @@ class Path:
 
         They are NaN where a matrix has no Cholesky factor or inverse, and all of them where the programs fail otherwise.
         """
-        try:
-            with FailuresAsNaN():
-                return self._densities.values(self.batch, u)
-        except InputError:
-            raise
-        except NUMERICAL_ERRORS:
-            return [torch.full_like(u[..., 0], torch.nan)] * 3
+        for mode in (nullcontext(), FailuresAsNaN()):
+            try:
+                with mode:
+                    return self._densities.values(self.batch, u)
+            except InputError:
+                raise
+            except NUMERICAL_ERRORS:
+                continue
+        return [torch.full_like(u[..., 0], torch.nan)] * 3
 
     @property
     def compiled(self) -> bool:

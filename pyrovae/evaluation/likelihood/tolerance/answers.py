@@ -7,9 +7,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrovae.evaluation.estimates.effort import Effort
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.netcdf import COLUMNS
+from pyrovae.evaluation.likelihood.tolerance.goal import Goal
 
+Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]
 
 
@@ -26,7 +29,7 @@ class Answers:
         met: whether each reached the goal too.
     """
 
-    columns: dict[str, NDArray[np.float64]]
+    columns: dict[str, Array]
     proposal: NDArray[np.str_]
     draws: NDArray[np.int64]
     evaluations: NDArray[np.int64]
@@ -70,3 +73,11 @@ class Answers:
             column[chosen] = found.columns[name][better]
         for name in ("proposal", "draws", "trusted", "met"):
             getattr(self, name)[chosen] = getattr(found, name)[better]
+
+    def estimate(self, goal: Goal, bounds: dict[int, Array], number: int, discrete_dimensions: int | None) -> LogLikelihood:
+        """Make the result of these answers, with the bounds of so many draws from the guide."""
+        fields = self.proposal, self.draws, self.evaluations, self.trusted, self.met
+        effort = Effort(goal.tolerance, goal.level, *fields)
+        return LogLikelihood(
+            **self.columns, num_samples=number, bounds=bounds, discrete_dimensions=discrete_dimensions, effort=effort
+        )

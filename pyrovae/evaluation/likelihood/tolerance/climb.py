@@ -104,7 +104,7 @@ class Climb:
         for count in np.unique(number[number > 0]):
             places = np.flatnonzero(number == count)
             estimate = LogLikelihood.from_log_weights(torch.stack([weights[place] for place in places], 1))
-            self._take(places, estimate, "fitted", count, estimate.k_hat <= estimate.threshold)
+            self._take(places, estimate, "fitted", count, estimate.trusted)
 
     def _take(self, places: Places, estimate: LogLikelihood, proposal: str, cost: int, trusted: NDArray[np.bool_]) -> None:
         reached = self.goal.reached(estimate.log_p, estimate.standard_error, estimate.num_samples)

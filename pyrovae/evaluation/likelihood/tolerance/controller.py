@@ -82,7 +82,7 @@ class Controller:
             return {}
         found = self._settings.estimate(*self._programs, self._data, particles, self._seeds)
         everything = np.ones(len(self._data), dtype=bool)
-        self._take(everything, self._judged(found, "guide", found.k_hat <= LARGEST_K_HAT))
+        self._take(everything, self._judged(found, "guide"))
         return found.bounds
 
     def _more_of_the_guide(self, left: Chosen, seeds: Seeds) -> None:
@@ -109,9 +109,10 @@ class Controller:
         found = settings.estimate(*self._programs, self._data, (), seeds, defensive=mixed, chosen=chosen)
         if mixed:
             found = replace(found, defensive=np.ones(len(found.log_p), dtype=bool))
-        self._take(chosen, self._judged(found, proposal, found.trusted if mixed else found.k_hat <= LARGEST_K_HAT))
+        self._take(chosen, self._judged(found, proposal))
 
-    def _judged(self, found: LogLikelihood, proposal: str, trusted: Chosen) -> Answers:
+    def _judged(self, found: LogLikelihood, proposal: str) -> Answers:
+        trusted = found.trusted & ((proposal == "mixture") | ~(found.k_hat > LARGEST_K_HAT))
         reached = self._goal.reached(found.log_p, found.standard_error, found.num_samples)
         return Answers.of(found, proposal, found.num_samples, trusted, reached)
 
@@ -124,7 +125,8 @@ class Controller:
 
     def _climb(self, left: Chosen, seeds: Seeds, draws: int, rung: Callable[[Climb], Answers]) -> None:
         """Take a rung of fitted proposals with batches of the data that are left."""
-        ladder, order = self._ladder, left.nonzero()[0]
+        ladder = self._ladder
+        order = np.arange(len(left)) if ladder.whole else left.nonzero()[0]
         size = len(self._data) if ladder.whole else 1 if seeds.alone else ladder.data_at_once(draws)
 
         def work(index: int, batch: Batch) -> Answers:
