@@ -1,7 +1,7 @@
 r"""The mixture of a fitted normal distribution with the guide and the prior, as proposal.
 
 .. math::
-    q(u) = 0.8\, N(u; m, L L^\top) + 0.1\, q(u \mid x) + 0.1\, p(u)
+    q(u) = 0.9\, N(u; m, L L^\top) + 0.05\, q(u \mid x) + 0.05\, p(u)
 
 The guide and the prior are parts where they can be drawn; the prior bounds the weights where the likelihood is bounded. The
 number of draws from each part is fixed beforehand, which leaves the mean weight unbiased.
@@ -19,7 +19,7 @@ from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.fitting.normals import Normals
 
-SHARE = 0.1
+SHARE = 0.05
 """Share of the draws from the guide, and of those from the prior."""
 
 

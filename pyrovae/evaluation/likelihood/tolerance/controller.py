@@ -32,7 +32,7 @@ FIRST_LOOK, MOST_DRAWS = 1_000, 16_000
 """Draws of the guide: at first, of which the bounds are made too; and at most, beyond which fitted proposals cost less."""
 FIRST_OF_MIXTURE = 5_000
 """Draws of the defensive mixture, at first."""
-LARGEST_K_HAT = 0.5
+LARGEST_K_HAT = 0.3
 """Largest k-hat at which the guide's draws are taken: up to it, weights have a variance."""
 
 
