@@ -50,12 +50,12 @@ class Answers:
         )
 
     @classmethod
-    def none(cls, number: int, evaluations: int = 0) -> Self:
-        """Make the answers of data that have none."""
-        no, nothing = np.zeros(number, dtype=bool), np.full(number, np.nan)
-        columns = {name: nothing.copy() for name in COLUMNS}
-        counts = np.zeros(number, dtype=np.int64)
-        return cls(columns, np.full(number, "", dtype="U8"), counts, counts + evaluations, no, no.copy())
+    def none(cls, evaluations: NDArray[np.int64]) -> Self:
+        """Make the answers of data that have none yet, and have cost so much each, shape ``(N,)``."""
+        number = len(evaluations)
+        columns = {name: np.full(number, np.nan) for name in COLUMNS}
+        no = np.zeros(number, dtype=bool)
+        return cls(columns, np.full(number, "", dtype="U8"), np.zeros(number, dtype=np.int64), evaluations, no, no.copy())
 
     @classmethod
     def joined(cls, parts: Sequence["Answers"]) -> Self:

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pyrovae.evaluation.annealing.annealed_likelihood import COUNTING_CHAINS
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
-from pyrovae.evaluation.fitting.natural_gradient import Fit, fit_normals
+from pyrovae.evaluation.fitting.modes import ASCENTS, fit_on, with_other_modes
+from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 from pyrovae.evaluation.fitting.normals import Normals
 from pyrovae.evaluation.likelihood.tolerance import annealed_tries
 from pyrovae.evaluation.likelihood.tolerance.answers import Answers
@@ -51,23 +51,20 @@ class Climb:
     whole: bool
     answers: Answers = field(init=False)
 
-    def fit(self) -> Normals:
-        """Fit a normal proposal to each datum, from the moments of draws of the guide."""
-        start = Normals.from_draws(self.path.sample("guide", START_DRAWS))
-
-        def gradient(u: Tensor) -> tuple[Tensor, Tensor]:
-            return self.path.joint(u, start.loc.expand_as(u))
-
-        fit: Fit = fit_normals(gradient, start)
-        self.answers = Answers.none(len(self.spent), annealed_tries.GRADIENT * fit.evaluations)
-        return fit.normals
+    def fit(self) -> NormalMixtures:
+        """Fit normal proposals to each datum, the first from the moments of draws of the guide."""
+        draws = self.path.sample("guide", START_DRAWS)
+        starts = [draws[:ASCENTS], *(self.path.sample("prior", ASCENTS) for part in self.parts if part == "prior")]
+        fitted, evaluations = with_other_modes(self.path, fit_on(self.path, Normals.from_draws(draws)), torch.cat(starts))
+        self.answers = Answers.none(annealed_tries.GRADIENT * evaluations.cpu().numpy())
+        return fitted
 
     def sample(self) -> Answers:
         """Draw from the fitted mixtures, anew and more each time, while the k-hats allow it."""
-        normals = self.fit()
+        fitted = self.fit()
         number, failures = np.full(len(self.spent), FIRST_LOOK), np.zeros(len(self.spent), dtype=int)
         while (left := (number <= MOST_DRAWS) & (failures < len(WIDENINGS)) & self._left(number)).any():
-            self._look(normals, np.where(left, number, 0), failures)
+            self._look(fitted, np.where(left, number, 0), failures)
             known = self.answers
             failures += left & ~known.trusted
             needed = np.maximum(2 * number, self.goal.draws(known.columns["standard_error"], known.draws))
@@ -77,12 +74,12 @@ class Climb:
 
     def anneal(self) -> Answers:
         """Anneal from fitted proposals, anew and at more temperatures each time."""
-        normals, temperatures = self.fit(), TEMPERATURES
-        while (left := self._left(cost := annealed_tries.cost_from_normals(temperatures))).any():
+        fitted, temperatures = self.fit(), TEMPERATURES
+        while (left := self._left(cost := annealed_tries.cost_from_fitted(temperatures))).any():
             places = np.arange(len(left)) if self.whole else np.flatnonzero(left)
-            index = torch.from_numpy(places).to(normals.loc.device)
+            index = torch.from_numpy(places).to(self.path.batch.x.device)
             path = self.path.with_batch(self.path.batch.rows(index))
-            estimate = annealed_tries.from_normals(path, normals.rows(index), temperatures)
+            estimate = annealed_tries.from_fitted(path, fitted.rows(index), temperatures)
             trusted = estimate.effective_sample_size >= COUNTING_CHAINS * estimate.num_samples
             self._take(places, estimate, "annealed", cost, trusted)
             needed = self.goal.draws(estimate.standard_error, np.full(len(places), estimate.num_samples))
@@ -94,13 +91,13 @@ class Climb:
         """Return which data have not reached the goal, and can pay for another try."""
         return ~self.answers.met & (self.spent + self.answers.evaluations + cost <= self.goal.budget)
 
-    def _look(self, normals: Normals, number: Places, failures: Places) -> None:
+    def _look(self, fitted: NormalMixtures, number: Places, failures: Places) -> None:
         """Draw so many for each datum, and take the estimates of those with one number of draws together."""
-        device, dimensions = normals.loc.device, normals.loc.shape[-1]
+        device, dimensions = self.path.batch.x.device, self.path.latents.dimensions
         wider = 1.0 + np.array([*WIDENINGS, 0.0])[failures] / dimensions**0.5
-        normals = normals.widened(torch.from_numpy(wider))
+        fitted = fitted.widened(torch.from_numpy(wider))
         counts = torch.from_numpy(number).to(device)
-        weights = sampled_weights(self.path, normals, self.parts, counts, self.max_rows, self.whole)
+        weights = sampled_weights(self.path, fitted, self.parts, counts, self.max_rows, self.whole)
         for count in np.unique(number[number > 0]):
             places = np.flatnonzero(number == count)
             estimate = LogLikelihood.from_log_weights(torch.stack([weights[place] for place in places], 1))

@@ -57,7 +57,7 @@ class Controller:
         self._programs, self._data, self._goal, self._seeds = (model, guide), data, goal, seeds
         self._settings = replace(settings, number=FIRST_LOOK, progress=False)
         self._ladder = Ladder(model, guide, data, settings.device, settings.max_rows)
-        self._answers = Answers.none(len(data))
+        self._answers = Answers.none(np.zeros(len(data), dtype=np.int64))
         self._bar = progress_bar(total=len(data), progress=settings.progress)
 
     def __call__(self, particles: Sequence[int]) -> LogLikelihood:

@@ -1,0 +1,110 @@
+"""Other modes of a posterior, beside the one to which a normal proposal was fitted.
+
+Ascents of the log density begin at draws of the guide and of the prior. One that ends away from the fitted proposal, and not
+far below it, is where another proposal is fitted; it is kept where its ELBO says that it holds a share of the posterior.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.fitting.natural_gradient import Fit, fit_normals
+from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
+from pyrovae.evaluation.fitting.normals import Normals
+
+ASCENTS = 4
+"""Ascents that begin at draws of the guide, and as many at draws of the prior."""
+STEPS = 15
+"""Steps of an ascent."""
+FAR = 4.0
+"""Standard deviations, beyond the radius at which the draws of a normal distribution lie, from which an end is another mode."""
+NEGLIGIBLE = 7.0
+"""Nats by which the ELBO of a mode may be lower: its share of the posterior is then below one in a thousand."""
+MOST = 2
+"""Most modes that are found beside the first."""
+
+
+class Ends(NamedTuple):
+    """Where ascents ended: positions ``(S, B, D)`` and log densities ``(S, B)``."""
+
+    u: Tensor
+    log_density: Tensor
+
+
+class Modes(NamedTuple):
+    """Proposals with a part for each mode that was found, and how many gradients each datum took, shape ``(B,)``."""
+
+    mixtures: NormalMixtures
+    evaluations: Tensor
+
+
+def fit_on(path: Path, start: Normals) -> Fit:
+    """Fit normal proposals to the end of a path."""
+    return fit_normals(lambda u: path.joint(u, start.loc.expand_as(u)), start)
+
+
+def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
+    """Add the other modes of each posterior to its fitted proposal.
+
+    Args:
+        path: the densities.
+        fit: the fitted proposals.
+        starts: where ascents begin, shape ``(S, B, D)``.
+    """
+    ends, parts, elbos = _ascended(path, fit.normals, starts), [fit.normals], [fit.elbo]
+    evaluations = torch.full_like(fit.elbo, fit.evaluations + len(starts) * (STEPS + 1), dtype=torch.int64)
+    for _ in range(MOST):
+        chosen, begin = _candidates(parts, ends)
+        index = chosen.nonzero()[:, 0]
+        if not len(index):
+            break
+        found = fit_on(path.with_batch(path.batch.rows(index)), begin.rows(index))
+        part = Normals(*(a.index_copy(0, index, b) for a, b in zip(begin, found.normals, strict=True)))
+        known = _distance(parts, part.loc[None])[0] < 1.0
+        elbos.append(torch.full_like(fit.elbo, -torch.inf).index_copy(0, index, found.elbo).masked_fill(known, -torch.inf))
+        parts.append(part)
+        evaluations = evaluations.index_add(0, index, torch.full_like(index, found.evaluations))
+    return Modes(_mixed(parts, torch.stack(elbos)), evaluations)
+
+
+def _ascended(path: Path, normals: Normals, starts: Tensor) -> Ends:
+    """Climb from every start, by steps as long as a quarter of the way to the fitted proposal, and shorter near a top."""
+    u, size = starts, torch.ones_like(starts[..., 0])
+    reach = _distance([normals], starts) / 4.0 + 1.0
+    log_density, gradient = path.joint(u, normals.loc.expand_as(u))
+    for _ in range(STEPS):
+        white = normals.whitened_gradient(gradient)
+        length = size * (reach / white.norm(dim=-1)).clamp(max=1.0)
+        new = u + normals.coloured(length[..., None] * white) - normals.loc
+        found, slope = path.joint(new, normals.loc.expand_as(u))
+        kept = found > log_density
+        u, gradient = (torch.where(kept[..., None], a, b) for a, b in ((new, u), (slope, gradient)))
+        log_density, size = torch.where(kept, found, log_density), torch.where(kept, (2.0 * size).clamp(max=1.0), size / 4.0)
+    return Ends(u, log_density)
+
+
+def _candidates(parts: list[Normals], ends: Ends) -> tuple[Tensor, Normals]:
+    """Choose the highest end of each datum that is no part's mode: whether there is one, ``(B,)``, and a proposal there."""
+    dimensions = ends.u.shape[-1]
+    far = _distance(parts, ends.u) > math.sqrt(dimensions) + FAR
+    heights = ends.log_density.masked_fill(~far | ~ends.log_density.isfinite(), -torch.inf)
+    height, place = heights.max(0)
+    loc = ends.u.gather(0, place[None, :, None].expand(1, *ends.u.shape[1:]))[0]
+    lowest = ends.log_density.nan_to_num(nan=-torch.inf).amax(0) - dimensions / 2.0 - NEGLIGIBLE
+    return height > lowest, parts[0]._replace(loc=loc)
+
+
+def _distance(parts: list[Normals], u: Tensor) -> Tensor:
+    """Compute the distance of positions to the nearest part, in its standard deviations, shape ``(S, B)``."""
+    return torch.stack([part.whitened(u).norm(dim=-1) for part in parts]).amin(0)
+
+
+def _mixed(parts: list[Normals], elbos: Tensor) -> NormalMixtures:
+    """Mix the parts by their ELBOs, each with a share of about a tenth at least, but for those that hold next to nothing."""
+    best = elbos.amax(0)
+    logits = elbos.maximum(best - math.log(10.0)).masked_fill(elbos < best - NEGLIGIBLE, -torch.inf)
+    held = [0, *(place for place in range(1, len(parts)) if bool(logits[place].isfinite().any()))]
+    return NormalMixtures([parts[place] for place in held], logits[held].log_softmax(0))
