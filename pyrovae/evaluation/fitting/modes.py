@@ -15,8 +15,8 @@ from pyrovae.evaluation.fitting.natural_gradient import Fit, fit_normals
 from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 from pyrovae.evaluation.fitting.normals import Normals
 
-ASCENTS = 4
-"""Ascents that begin at draws of the guide, and as many at draws of the prior."""
+FROM_GUIDE, FROM_PRIOR = 2, 10
+"""Ascents that begin at draws of the guide, and of the prior: all miss a mode of half their number once in a thousand."""
 STEPS = 15
 """Steps of an ascent."""
 FAR = 4.0
@@ -35,9 +35,16 @@ class Ends(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """Proposals with a part for each mode that was found, and how many gradients each datum took, shape ``(B,)``."""
+    """Proposals with a part for each mode that was found.
+
+    Attributes:
+        mixtures: the proposals.
+        complete: whether every ascent ended at one of their parts, or far below, shape ``(B,)``.
+        evaluations: how many gradients each datum took, shape ``(B,)``.
+    """
 
     mixtures: NormalMixtures
+    complete: Tensor
     evaluations: Tensor
 
 
@@ -55,7 +62,7 @@ def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
         starts: where ascents begin, shape ``(S, B, D)``.
     """
     ends, parts, elbos = _ascended(path, fit.normals, starts), [fit.normals], [fit.elbo]
-    evaluations = torch.full_like(fit.elbo, fit.evaluations + len(starts) * (STEPS + 1), dtype=torch.int64)
+    evaluations = torch.full_like(fit.elbo, fit.evaluations + cost_of_ascents(starts), dtype=torch.int64)
     for _ in range(MOST):
         chosen, begin = _candidates(parts, ends)
         index = chosen.nonzero()[:, 0]
@@ -67,7 +74,17 @@ def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
         elbos.append(torch.full_like(fit.elbo, -torch.inf).index_copy(0, index, found.elbo).masked_fill(known, -torch.inf))
         parts.append(part)
         evaluations = evaluations.index_add(0, index, torch.full_like(index, found.evaluations))
-    return Modes(_mixed(parts, torch.stack(elbos)), evaluations)
+    return Modes(_mixed(parts, torch.stack(elbos)), ~_candidates(parts, ends)[0], evaluations)
+
+
+def is_alone(path: Path, normals: Normals, starts: Tensor) -> Tensor:
+    """Return whether no ascent ends away from a proposal, at a place that is not far below, shape ``(B,)``."""
+    return ~_candidates([normals], _ascended(path, normals, starts))[0]
+
+
+def cost_of_ascents(starts: Tensor) -> int:
+    """Count the gradients of the ascents for each datum."""
+    return len(starts) * (STEPS + 1)
 
 
 def _ascended(path: Path, normals: Normals, starts: Tensor) -> Ends:

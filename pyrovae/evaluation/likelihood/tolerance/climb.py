@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pyrovae.evaluation.annealing.annealed_likelihood import COUNTING_CHAINS
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
-from pyrovae.evaluation.fitting.modes import ASCENTS, fit_on, with_other_modes
+from pyrovae.evaluation.fitting.modes import FROM_GUIDE, FROM_PRIOR, cost_of_ascents, fit_on, is_alone, with_other_modes
 from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 from pyrovae.evaluation.fitting.normals import Normals
 from pyrovae.evaluation.likelihood.tolerance import annealed_tries
@@ -28,6 +29,8 @@ WIDENINGS = (0.6, 0.6, 1.4)
 too large a k-hat: a normal distribution that is fitted by its ELBO is narrower than the posterior."""
 TEMPERATURES = 32
 """Temperatures of the first annealed chains."""
+FEWEST_FROM_PRIOR = 100
+"""Fewest temperatures at which chains from the prior are tried."""
 
 
 @dataclass
@@ -50,20 +53,35 @@ class Climb:
     max_rows: int
     whole: bool
     answers: Answers = field(init=False)
+    complete: NDArray[np.bool_] = field(init=False)
+
+    def look_for_modes(self) -> Answers:
+        """Return no answers, but trust in those of the guide where no ascent finds a mode that its draws have not."""
+        draws = self.path.sample("guide", START_DRAWS)
+        starts = self._starts(draws)
+        cost = annealed_tries.GRADIENT * cost_of_ascents(starts)
+        answers = Answers.none(np.full(len(self.spent), cost))
+        answers.trusted = is_alone(self.path, Normals.from_draws(draws), starts).cpu().numpy()
+        return answers
 
     def fit(self) -> NormalMixtures:
         """Fit normal proposals to each datum, the first from the moments of draws of the guide."""
         draws = self.path.sample("guide", START_DRAWS)
-        starts = [draws[:ASCENTS], *(self.path.sample("prior", ASCENTS) for part in self.parts if part == "prior")]
-        fitted, evaluations = with_other_modes(self.path, fit_on(self.path, Normals.from_draws(draws)), torch.cat(starts))
-        self.answers = Answers.none(annealed_tries.GRADIENT * evaluations.cpu().numpy())
-        return fitted
+        found = with_other_modes(self.path, fit_on(self.path, Normals.from_draws(draws)), self._starts(draws))
+        self.answers = Answers.none(annealed_tries.GRADIENT * found.evaluations.cpu().numpy())
+        self.complete = found.complete.cpu().numpy()
+        return found.mixtures
+
+    def _starts(self, draws: Tensor) -> Tensor:
+        """Choose where ascents begin: at some of the guide's draws, and at draws of the prior where it has some."""
+        prior = [self.path.sample("prior", FROM_PRIOR)] if "prior" in self.parts else []
+        return torch.cat([draws[:FROM_GUIDE], *prior])
 
     def sample(self) -> Answers:
         """Draw from the fitted mixtures, anew and more each time, while the k-hats allow it."""
         fitted = self.fit()
         number, failures = np.full(len(self.spent), FIRST_LOOK), np.zeros(len(self.spent), dtype=int)
-        while (left := (number <= MOST_DRAWS) & (failures < len(WIDENINGS)) & self._left(number)).any():
+        while (left := self.complete & (number <= MOST_DRAWS) & (failures < len(WIDENINGS)) & self._left(number)).any():
             self._look(fitted, np.where(left, number, 0), failures)
             known = self.answers
             failures += left & ~known.trusted
@@ -75,16 +93,26 @@ class Climb:
     def anneal(self) -> Answers:
         """Anneal from fitted proposals, anew and at more temperatures each time."""
         fitted, temperatures = self.fit(), TEMPERATURES
-        while (left := self._left(cost := annealed_tries.cost_from_fitted(temperatures))).any():
+        while (left := self.complete & self._left(cost := annealed_tries.cost_from_fitted(temperatures))).any():
             places = np.arange(len(left)) if self.whole else np.flatnonzero(left)
             index = torch.from_numpy(places).to(self.path.batch.x.device)
             path = self.path.with_batch(self.path.batch.rows(index))
             estimate = annealed_tries.from_fitted(path, fitted.rows(index), temperatures)
-            trusted = estimate.effective_sample_size >= COUNTING_CHAINS * estimate.num_samples
+            trusted = _chains_count(estimate) & self.complete[places]
             self._take(places, estimate, "annealed", cost, trusted)
             needed = self.goal.draws(estimate.standard_error, np.full(len(places), estimate.num_samples))
             factor = np.where(trusted, needed / estimate.num_samples, 4.0).max()
             temperatures = int(temperatures * min(max(factor, 1.5), 8.0))
+        return self.answers
+
+    def anneal_from_prior(self) -> Answers:
+        """Anneal from the prior, at as many temperatures as the budget allows."""
+        self.answers = Answers.none(np.zeros(len(self.spent), dtype=np.int64))
+        temperatures = annealed_tries.temperatures_from_prior(self.goal.budget - int(self.spent.max()))
+        if temperatures >= FEWEST_FROM_PRIOR:
+            estimate = annealed_tries.from_prior(self.path, temperatures)
+            cost = annealed_tries.cost_from_prior(temperatures)
+            self._take(np.arange(len(self.spent)), estimate, "annealed from prior", cost, _chains_count(estimate))
         return self.answers
 
     def _left(self, cost: Places | int) -> NDArray[np.bool_]:
@@ -101,8 +129,13 @@ class Climb:
         for count in np.unique(number[number > 0]):
             places = np.flatnonzero(number == count)
             estimate = LogLikelihood.from_log_weights(torch.stack([weights[place] for place in places], 1))
-            self._take(places, estimate, "fitted", count, estimate.trusted)
+            self._take(places, estimate, "fitted", count, estimate.trusted & self.complete[places])
 
     def _take(self, places: Places, estimate: LogLikelihood, proposal: str, cost: int, trusted: NDArray[np.bool_]) -> None:
         reached = self.goal.reached(estimate.log_p, estimate.standard_error, estimate.num_samples)
         self.answers.take(places, Answers.of(estimate, proposal, cost, trusted, reached))
+
+
+def _chains_count(estimate: LogLikelihood) -> NDArray[np.bool_]:
+    """Return for which data half of the chains count, by their effective sample size."""
+    return estimate.effective_sample_size >= COUNTING_CHAINS * estimate.num_samples
