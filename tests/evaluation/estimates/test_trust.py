@@ -85,8 +85,8 @@ def test_the_mixture_does_not_excuse_a_k_hat_that_is_too_large():
     ("above", "missing", "words"),
     [
         (10, 0, ("k-hat exceeds 0.63 for 10.0%",)),
-        (0, 10, ("no Pareto k-hat", "for 10.0%", 'proposal="auto"')),
-        (3, 4, ("k-hat exceeds 0.63 for 3.0%", "none", "for 4.0%", 'proposal="auto"')),
+        (0, 10, ("k-hat could not be fitted", "for 10.0%", 'proposal="auto"')),
+        (3, 4, ("k-hat exceeds 0.63 for 3.0%", "could not be fitted", "for 4.0%", 'proposal="auto"')),
         (3, 2, None),
     ],
 )
