@@ -37,8 +37,7 @@ class LogLikelihood:
         log_p: the estimates, shape ``(N,)``, in nats.
         standard_error: their Monte Carlo standard errors by the delta method, in nats.
         effective_sample_size: :math:`(\sum w)^2 / \sum w^2`, of ``num_samples``.
-        k_hat: Pareto k-hats of the weights; NaN where none could be fitted, which is not the same as a good one: see
-            :attr:`trusted` and :func:`~.pareto_k_hat.pareto_smoothed`.
+        k_hat: Pareto k-hats of the weights; NaN where none could be fitted: :func:`~.pareto_k_hat.pareto_smoothed`.
         smoothed: :math:`\log \hat p(x)` from Pareto smoothed weights, in nats: of less variance, and a little more bias.
         jackknife: :math:`\log \hat p(x)` corrected for its bias of order 1 / K (:func:`~.importance.jackknife`), in nats.
         jackknife_error: the standard error of that.
@@ -132,9 +131,8 @@ class LogLikelihood:
 
     @property
     def trusted(self) -> NDArray[np.bool_]:
-        """Whether each estimate can be trusted, shape ``(N,)``, by its k-hat or without one: :func:`~.trust.trusted`."""
-        kind = {"discrete_latents": self.discrete_latents, "defensive": self.defensive}
-        return trusted(self.k_hat, self.effective_sample_size, self.num_samples, threshold=self.threshold, **kind)
+        """Whether each estimate can be trusted, shape ``(N,)``, with or without a k-hat: :func:`~.trust.trusted`."""
+        return trusted(self.k_hat, self.effective_sample_size, self.num_samples, self.discrete_latents, self.defensive)
 
     @property
     def share_untrusted(self) -> float:

@@ -38,6 +38,6 @@ def k_hat_warning(k_hat: NDArray[np.float64], trusted: NDArray[np.bool_], thresh
     found += [f"could not be fitted (too few draws, or tied weights) for {missing:.1%}"] if missing else []
     mixture = ', or pass proposal="auto"' if missing else ""
     return (
-        f"Pareto k-hat {' and '.join(found)} of the data: {UNTRUSTED}; draw more samples{mixture}, or use a richer guide, or "
-        "annealed importance sampling"
+        f"Pareto k-hat {' and '.join(found)} of the data: {UNTRUSTED}; draw more samples{mixture}, or use a richer guide, "
+        "or annealed importance sampling"
     )

@@ -99,7 +99,7 @@ def test_the_warning_says_which_k_hats_are_too_large_and_which_there_are_none_of
 
 
 def test_the_least_trusted_come_first():
-    """Those without a k-hat before the largest k-hat, and last those without one that are trusted for their equal weights."""
+    """Those without a k-hat, then by k-hat, and last those without one that are trusted for their equal weights."""
     log_weights = torch.randn(100, 6, dtype=torch.float64)
     log_weights[:, 2] = -3.0
     found = replace(estimate(log_weights), k_hat=np.array([0.1, math.inf, math.nan, 0.9, math.nan, -math.inf]))

@@ -37,7 +37,7 @@ class Clusters:
 
 
 class Switch:
-    r"""A model :math:`z \sim \mathrm{Bernoulli}(0.4), x \sim N(12 z, 1)` with its posterior, or nothing at z = 1, as guide."""
+    r"""A model :math:`z \sim \mathrm{Bernoulli}(0.4), x \sim N(12 z, 1)`; its guide is exact, or leaves out z = 1."""
 
     def __init__(self, exact: bool) -> None:
         self.exact = exact
