@@ -70,13 +70,9 @@ class LogLikelihood:
     def from_log_weights(cls, log_weights: Tensor, num_particles: Sequence[int] = ()) -> Self:
         """Compute the estimates from log weights of shape ``(K, N)``, with the bounds of each of ``num_particles``."""
         log_weights = log_weights.detach().double()
-        bounds = {count: importance.importance_weighted_bound(log_weights, count) for count in num_particles}
+        bounds = {count: importance.importance_weighted_bound(log_weights, count).cpu().numpy() for count in num_particles}
         columns: dict[str, Any] = {name: column.cpu().numpy() for name, column in _columns(log_weights).items()}
-        return cls(
-            **columns,
-            num_samples=len(log_weights),
-            bounds={count: bound.cpu().numpy() for count, bound in bounds.items()},
-        )
+        return cls(**columns, num_samples=len(log_weights), bounds=bounds)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

@@ -1,7 +1,7 @@
 r"""The data whose estimates of :math:`\log p(x)` can be trusted, by their Pareto k-hats or by what takes the place of one.
 
 A k-hat is fitted to the tail of a datum's weights, and there is none where the largest are ties, or where there are too few.
-Weights that are all equal are seen in two cases: the guide is the exact posterior, or a discrete latent of it never leaves one
+Weights that are all equal are seen in two cases: the guide is the exact posterior, or its discrete latent never leaves one
 value, which may be the wrong one. Where all latents are continuous the second case has probability zero.
 """
 
@@ -19,7 +19,7 @@ EQUAL = 1e-6
 It is their squared coefficient of variation: log weights may differ by 1e-3, as those near -1,000 do in float32.
 """
 FEWEST_EFFECTIVE = 10.0
-"""Least effective sample size that makes a mean of bounded weights, with a standard error of a third, and makes it known."""
+"""Smallest effective sample size at which a mean of bounded weights is trusted: its standard error is then 0.3 nats."""
 
 
 def trusted(
@@ -31,12 +31,13 @@ def trusted(
 ) -> Booleans:
     r"""Decide which estimates can be trusted, shape ``(N,)``.
 
-    Those are trusted whose k-hat is at most :func:`~.k_hat_warning.k_hat_threshold`. Where no finite k-hat could be fitted, an estimate is trusted if
+    Those are trusted whose k-hat is at most :func:`~.k_hat_warning.k_hat_threshold`. Where no finite k-hat could be fitted,
+    an estimate is trusted if
 
     - its weights are equal but for rounding, :math:`\mathrm{ESS} \ge (1 - 10^{-6}) K` with :math:`K \ge 2`, and all latents
       are continuous; or
-    - its draws are of the defensive mixture, :math:`K \ge 30` and :math:`\mathrm{ESS} \ge 10`: no weight exceeds
-      :math:`p(x \mid z) / \alpha_3`, so that none is far above those that count unless the prior's own draws miss it too.
+    - its draws are of the defensive mixture, :math:`K \ge 30` and :math:`\mathrm{ESS} \ge 10`: its weights are bounded
+      by :math:`p(x \mid z) / \alpha_3`, so that a value of z that matters is missed only if the prior's draws miss it, too.
 
     What no draw of guide or prior hits is beyond any diagnostic.
 
