@@ -76,6 +76,11 @@ def test_ties_of_the_mixture_are_trusted_where_ten_count(number, draws, expected
     assert not estimate(hits(number, draws, below), discrete=True).trusted.any()
 
 
+def test_the_mixture_excuses_its_own_data_alone():
+    found = replace(estimate(hits(20).repeat(1, 3), discrete=True), defensive=np.array([True, False, True]))
+    assert found.trusted.tolist() == [True, False, True]
+
+
 def test_the_mixture_does_not_excuse_a_k_hat_that_is_too_large():
     found = replace(estimate(torch.randn(500, 2, dtype=torch.float64), mixed=True), k_hat=np.array([0.9, 0.1]))
     assert found.trusted.tolist() == [False, True]
