@@ -5,6 +5,7 @@ far below it, is where another proposal is fitted; it is kept where its ELBO say
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ FAR = 4.0
 """Standard deviations, beyond the radius at which the draws of a normal distribution lie, from which an end is another mode."""
 NEGLIGIBLE = 7.0
 """Nats by which the ELBO of a mode may be lower: its share of the posterior is then below one in a thousand."""
-MOST = 2
+MOST = 3
 """Most modes that are found beside the first."""
 
 
@@ -63,23 +64,28 @@ def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
     """
     ends, parts, elbos = _ascended(path, fit.normals, starts), [fit.normals], [fit.elbo]
     evaluations = torch.full_like(fit.elbo, fit.evaluations + cost_of_ascents(starts), dtype=torch.int64)
+    open_ends = torch.ones_like(ends.log_density, dtype=torch.bool)
     for _ in range(MOST):
-        chosen, begin = _candidates(parts, ends)
+        chosen, place = _highest(open_ends & _is_other(parts, ends), ends)
         index = chosen.nonzero()[:, 0]
         if not len(index):
             break
+        begin = fit.normals._replace(loc=_taken(ends.u, place))
         found = fit_on(path.with_batch(path.batch.rows(index)), begin.rows(index))
         part = Normals(*(a.index_copy(0, index, b) for a, b in zip(begin, found.normals, strict=True)))
         known = _distance(parts, part.loc[None])[0] < 1.0
         elbos.append(torch.full_like(fit.elbo, -torch.inf).index_copy(0, index, found.elbo).masked_fill(known, -torch.inf))
         parts.append(part)
+        open_ends = open_ends & ~(chosen & (torch.arange(len(starts), device=place.device)[:, None] == place))
         evaluations = evaluations.index_add(0, index, torch.full_like(index, found.evaluations))
-    return Modes(_mixed(parts, torch.stack(elbos)), ~_candidates(parts, ends)[0], evaluations)
+    left = (open_ends & _is_other(parts, ends)).any(0)
+    mixtures = _mixed(parts, torch.stack(elbos))
+    return Modes(mixtures, ~left & ~_met_once(mixtures, ends), evaluations)
 
 
 def is_alone(path: Path, normals: Normals, starts: Tensor) -> Tensor:
     """Return whether no ascent ends away from a proposal, at a place that is not far below, shape ``(B,)``."""
-    return ~_candidates([normals], _ascended(path, normals, starts))[0]
+    return ~_is_other([normals], _ascended(path, normals, starts)).any(0)
 
 
 def cost_of_ascents(starts: Tensor) -> int:
@@ -103,18 +109,36 @@ def _ascended(path: Path, normals: Normals, starts: Tensor) -> Ends:
     return Ends(u, log_density)
 
 
-def _candidates(parts: list[Normals], ends: Ends) -> tuple[Tensor, Normals]:
-    """Choose the highest end of each datum that is no part's mode: whether there is one, ``(B,)``, and a proposal there."""
+def _is_other(parts: Sequence[Normals], ends: Ends) -> Tensor:
+    """Return which ends are away from all parts, and not far below the highest, shape ``(S, B)``."""
     dimensions = ends.u.shape[-1]
-    far = _distance(parts, ends.u) > math.sqrt(dimensions) + FAR
-    heights = ends.log_density.masked_fill(~far | ~ends.log_density.isfinite(), -torch.inf)
-    height, place = heights.max(0)
-    loc = ends.u.gather(0, place[None, :, None].expand(1, *ends.u.shape[1:]))[0]
     lowest = ends.log_density.nan_to_num(nan=-torch.inf).amax(0) - dimensions / 2.0 - NEGLIGIBLE
-    return height > lowest, parts[0]._replace(loc=loc)
+    return (_distance(parts, ends.u) > math.sqrt(dimensions) + FAR) & (ends.log_density > lowest)
 
 
-def _distance(parts: list[Normals], u: Tensor) -> Tensor:
+def _highest(among: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
+    """Choose the highest of some ends of each datum: whether it has any, and which, both of shape ``(B,)``."""
+    height, place = ends.log_density.masked_fill(~among, -torch.inf).max(0)
+    return height > -torch.inf, place
+
+
+def _taken(u: Tensor, place: Tensor) -> Tensor:
+    """Take one of the positions ``(S, B, D)`` of each datum, shape ``(B, D)``."""
+    return u.gather(0, place[None, :, None].expand(1, *u.shape[1:]))[0]
+
+
+def _met_once(mixtures: NormalMixtures, ends: Ends) -> Tensor:
+    """Return for which data a part beside the first is where a single ascent ended, shape ``(B,)``.
+
+    The share of the modes that were met once estimates how likely it is that another ascent would end at an unknown one
+    (Good, The Population Frequencies of Species, 1953).
+    """
+    nearest = torch.stack([part.whitened(ends.u).norm(dim=-1) for part in mixtures.parts]).argmin(0)
+    hits = torch.stack([(nearest == place).sum(0) for place in range(len(mixtures.parts))])
+    return ((hits <= 1) & mixtures.log_shares.isfinite())[1:].any(0)
+
+
+def _distance(parts: Sequence[Normals], u: Tensor) -> Tensor:
     """Compute the distance of positions to the nearest part, in its standard deviations, shape ``(S, B)``."""
     return torch.stack([part.whitened(u).norm(dim=-1) for part in parts]).amin(0)
 
