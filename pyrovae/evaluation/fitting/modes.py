@@ -18,8 +18,10 @@ from pyrovae.evaluation.fitting.normals import Normals
 
 FROM_GUIDE, FROM_PRIOR = 2, 10
 """Ascents that begin at draws of the guide, and of the prior: all miss a mode of half their number once in a thousand."""
-STEPS = 15
-"""Steps of an ascent."""
+MAX_STEPS = 60
+"""Most steps of an ascent."""
+SHORTEST = 1e-3
+"""Length of a step, as a part of a full one, at which an ascent that finds no higher place is given up."""
 FAR = 4.0
 """Standard deviations, beyond the radius at which the draws of a normal distribution lie, from which an end is another mode."""
 NEGLIGIBLE = 7.0
@@ -29,10 +31,19 @@ MOST = 3
 
 
 class Ends(NamedTuple):
-    """Where ascents ended: positions ``(S, B, D)`` and log densities ``(S, B)``."""
+    """Where ascents ended.
+
+    Attributes:
+        u: the positions, shape ``(S, B, D)``.
+        log_density: the log densities there, shape ``(S, B)``.
+        settled: whether the gradient is small there, shape ``(S, B)``.
+        evaluations: how many gradients were taken for each datum.
+    """
 
     u: Tensor
     log_density: Tensor
+    settled: Tensor
+    evaluations: int
 
 
 class Modes(NamedTuple):
@@ -63,7 +74,7 @@ def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
         starts: where ascents begin, shape ``(S, B, D)``.
     """
     ends, parts, elbos = _ascended(path, fit.normals, starts), [fit.normals], [fit.elbo]
-    evaluations = torch.full_like(fit.elbo, fit.evaluations + cost_of_ascents(starts), dtype=torch.int64)
+    evaluations = torch.full_like(fit.elbo, fit.evaluations + ends.evaluations, dtype=torch.int64)
     open_ends = torch.ones_like(ends.log_density, dtype=torch.bool)
     for _ in range(MOST):
         chosen, place = _highest(open_ends & _is_other(parts, ends), ends)
@@ -83,37 +94,36 @@ def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
     return Modes(mixtures, ~left & ~_met_once(mixtures, ends), evaluations)
 
 
-def is_alone(path: Path, normals: Normals, starts: Tensor) -> Tensor:
-    """Return whether no ascent ends away from a proposal, at a place that is not far below, shape ``(B,)``."""
-    return ~_is_other([normals], _ascended(path, normals, starts)).any(0)
-
-
-def cost_of_ascents(starts: Tensor) -> int:
-    """Count the gradients of the ascents for each datum."""
-    return len(starts) * (STEPS + 1)
+def is_alone(path: Path, normals: Normals, starts: Tensor) -> tuple[Tensor, int]:
+    """Return whether no ascent ends away from a proposal and not far below, ``(B,)``, and how many gradients that took."""
+    ends = _ascended(path, normals, starts)
+    return ~_is_other([normals], ends).any(0), ends.evaluations
 
 
 def _ascended(path: Path, normals: Normals, starts: Tensor) -> Ends:
     """Climb from every start, by steps as long as a quarter of the way to the fitted proposal, and shorter near a top."""
-    u, size = starts, torch.ones_like(starts[..., 0])
+    u, size, steps = starts, torch.ones_like(starts[..., 0]), 0
     reach = _distance([normals], starts) / 4.0 + 1.0
     log_density, gradient = path.joint(u, normals.loc.expand_as(u))
-    for _ in range(STEPS):
+    while True:
         white = normals.whitened_gradient(gradient)
-        length = size * (reach / white.norm(dim=-1)).clamp(max=1.0)
+        slope = white.norm(dim=-1)
+        settled = slope < 0.5 * math.sqrt(u.shape[-1]) + 0.5
+        if steps == MAX_STEPS or bool((settled | (size < SHORTEST)).all()):
+            return Ends(u, log_density, settled, len(starts) * (steps + 1))
+        length = size * (reach / slope).clamp(max=1.0)
         new = u + normals.coloured(length[..., None] * white) - normals.loc
-        found, slope = path.joint(new, normals.loc.expand_as(u))
-        kept = found > log_density
-        u, gradient = (torch.where(kept[..., None], a, b) for a, b in ((new, u), (slope, gradient)))
+        found, there = path.joint(new, normals.loc.expand_as(u))
+        kept, steps = found > log_density, steps + 1
+        u, gradient = (torch.where(kept[..., None], a, b) for a, b in ((new, u), (there, gradient)))
         log_density, size = torch.where(kept, found, log_density), torch.where(kept, (2.0 * size).clamp(max=1.0), size / 4.0)
-    return Ends(u, log_density)
 
 
 def _is_other(parts: Sequence[Normals], ends: Ends) -> Tensor:
-    """Return which ends are away from all parts, and not far below the highest, shape ``(S, B)``."""
+    """Return which ends are away from all parts, and not known to be far below the highest, shape ``(S, B)``."""
     dimensions = ends.u.shape[-1]
     lowest = ends.log_density.nan_to_num(nan=-torch.inf).amax(0) - dimensions / 2.0 - NEGLIGIBLE
-    return (_distance(parts, ends.u) > math.sqrt(dimensions) + FAR) & (ends.log_density > lowest)
+    return (_distance(parts, ends.u) > math.sqrt(dimensions) + FAR) & ((ends.log_density > lowest) | ~ends.settled)
 
 
 def _highest(among: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:

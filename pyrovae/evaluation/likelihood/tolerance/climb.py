@@ -11,7 +11,7 @@ from pyrovae.evaluation.annealing.annealed_likelihood import COUNTING_CHAINS
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
-from pyrovae.evaluation.fitting.modes import FROM_GUIDE, FROM_PRIOR, cost_of_ascents, fit_on, is_alone, with_other_modes
+from pyrovae.evaluation.fitting.modes import FROM_GUIDE, FROM_PRIOR, fit_on, is_alone, with_other_modes
 from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 from pyrovae.evaluation.fitting.normals import Normals
 from pyrovae.evaluation.likelihood.tolerance import annealed_tries
@@ -58,10 +58,9 @@ class Climb:
     def look_for_modes(self) -> Answers:
         """Return no answers, but trust in those of the guide where no ascent finds a mode that its draws have not."""
         draws = self.path.sample("guide", START_DRAWS)
-        starts = self._starts(draws)
-        cost = annealed_tries.GRADIENT * cost_of_ascents(starts)
-        answers = Answers.none(np.full(len(self.spent), cost))
-        answers.trusted = is_alone(self.path, Normals.from_draws(draws), starts).cpu().numpy()
+        alone, gradients = is_alone(self.path, Normals.from_draws(draws), self._starts(draws))
+        answers = Answers.none(np.full(len(self.spent), annealed_tries.GRADIENT * gradients))
+        answers.trusted = alone.cpu().numpy()
         return answers
 
     def fit(self) -> NormalMixtures:
