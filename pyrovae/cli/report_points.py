@@ -58,7 +58,7 @@ def points_of(
 def _answers(effort: Effort, rows: np.ndarray) -> list[str]:
     """What each of these rows was estimated by, in words; a dash for those that were not evaluated."""
     words = [
-        f"{name}, {draws:,} {'chains' if name == 'annealed' else 'draws'}"
+        f"{name}, {draws:,} {'chains' if name.startswith('annealed') else 'draws'}"
         for name, draws in zip(effort.proposal, effort.draws, strict=True)
     ]
     return [words[row] if row < len(words) else number(None) for row in rows]

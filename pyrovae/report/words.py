@@ -57,6 +57,7 @@ PROPOSALS = {
     "mixture": "Draws from the guide mixed with a wider one and with the prior.",
     "fitted": "Draws from a normal distribution that was fitted to the datum, mixed with the guide and the prior.",
     "annealed": "Chains that begin with draws from such a distribution, and are annealed to the posterior.",
+    "annealed from prior": "Chains that begin with draws from the prior, and are annealed to the posterior.",
 }
 """Meaning of each proposal."""
 

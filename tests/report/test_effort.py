@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pyrovae.evaluation import LogLikelihood
+from pyrovae.evaluation.estimates import effort
 from pyrovae.evaluation.estimates.effort import Effort
-from pyrovae.report import Page, Points, render
+from pyrovae.report import Page, Points, render, words
 from pyrovae.report.words import rows, rungs, said, verdict
 
 PROPOSALS = np.array([*["guide"] * 21, *["fitted"] * 15, *["annealed"] * 4])
@@ -20,9 +21,9 @@ def estimate(bad: int) -> LogLikelihood:
     """Estimates of 40 data, so many of which, the last, are not to be trusted."""
     good = np.arange(40) < 40 - bad
     draws = np.select([PROPOSALS == "guide", PROPOSALS == "fitted"], [1000, 5000], 64)
-    effort = Effort(0.1, 0.95, PROPOSALS, draws, 3 * draws, trusted=good, met=good)
+    made = Effort(0.1, 0.95, PROPOSALS, draws, 3 * draws, trusted=good, met=good)
     torch.manual_seed(0)
-    return replace(LogLikelihood.from_log_weights(torch.randn(500, 40), (1, 5)), effort=effort)
+    return replace(LogLikelihood.from_log_weights(torch.randn(500, 40), (1, 5)), effort=made)
 
 
 def page(found: LogLikelihood, **summary: float) -> Page:
@@ -65,6 +66,10 @@ def test_each_proposal_has_a_row_with_its_data_and_its_cost():
     ]
     assert [*found[0].numbers] == ["data", "within ±0.1", "draws", "evaluations"]
     assert all(row.meaning for row in found)
+
+
+def test_each_proposal_has_a_meaning():
+    assert [*words.PROPOSALS] == [*effort.PROPOSALS]
 
 
 def test_the_page_has_them_as_a_table_and_without_a_tolerance_none():

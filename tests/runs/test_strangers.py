@@ -20,6 +20,7 @@ from strangers import Bomb, checkpoint, little_memory, payload, soon
 from pyrovae import InputError, load
 from pyrovae.cli import main, rate_distortion_file
 from pyrovae.evaluation import LogLikelihood
+from pyrovae.evaluation.estimates.effort import PROPOSALS
 from pyrovae.runs.checkpoint import load_training
 
 pytestmark = pytest.mark.usefixtures("sealed_by_a_stranger")
@@ -431,7 +432,7 @@ efforts = {
     "no column": replaced("evaluations", None),
     "two columns": replaced("proposal", np.zeros((6, 2), int)),
     "no axis": replaced("met", 1),
-    "a proposal that is none": replaced("proposal", np.full(6, 4)),
+    "a proposal that is none": replaced("proposal", np.full(6, len(PROPOSALS))),
     "a proposal from the end": replaced("proposal", np.full(6, -1)),
     "half a proposal": replaced("proposal", np.full(6, 0.5)),
     "no draws": replaced("draws", np.zeros(6, int)),

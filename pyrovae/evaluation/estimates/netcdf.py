@@ -54,7 +54,7 @@ def _effort_variables(effort: Effort) -> dict[str, Any]:
     places = np.array([PROPOSALS.index(name) for name in effort.proposal], dtype=np.int8)
     numbers = {name: getattr(effort, name) for name in EFFORT}
     variables = {name: ("datum", value.astype(np.int8) if value.dtype == bool else value) for name, value in numbers.items()}
-    return variables | {"proposal": ("datum", places, {"names": " ".join(PROPOSALS)})}
+    return variables | {"proposal": ("datum", places, {"names": ", ".join(PROPOSALS)})}
 
 
 def read_fields(path: str | Path) -> dict[str, Any]:

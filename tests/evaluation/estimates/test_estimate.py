@@ -102,7 +102,7 @@ def test_arviz_reads_and_writes_it(before, tmp_path):
 
 def test_the_proposals_of_a_file_are_named_in_it():
     places = to_dataset(to_a_tolerance())["proposal"]
-    assert places.attrs["names"].split() == [*PROPOSALS]
+    assert places.attrs["names"].split(", ") == [*PROPOSALS]
     assert places.values.tolist() == [0, 1, 2, 3, 2, 0]
 
 
