@@ -85,6 +85,6 @@ class Effort:
             return None
         return (
             f"the tolerance of {self.tolerance:g} nats is not met for {unmet:.1%} of the data, and the "
-            f"diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low; pass a larger budget or "
-            "tolerance"
+            f"diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low; pass a larger budget, or a "
+            "larger tolerance"
         )
