@@ -53,11 +53,11 @@ def _add_evaluation(parser: Parser) -> None:
     parser.add_argument("--evaluation.num_samples", type=PositiveInt, default=5000, help=about)
     about = "Evaluate the first so many test data; null: all."
     parser.add_argument("--evaluation.limit", type=Count, default=None, help=about)
-    about = "Estimate log p(x) of each datum to so many nats, by draws from the proposal that it needs; null: num_samples."
+    about = "How close log p(x) of each datum is to be, in nats, in the place of a number of samples; null: num_samples."
     parser.add_argument("--evaluation.tolerance", type=Tolerance, default=None, help=about)
-    about = "The level of the interval that the tolerance is for."
+    about = "The level of the interval for which there is a tolerance."
     parser.add_argument("--evaluation.level", type=Level, default=0.95, help=about)
-    about = "The most evaluations of the model for one datum to the tolerance; null: 500,000."
+    about = "The most evaluations of the model that a datum may take to be as close; null: 500,000."
     parser.add_argument("--evaluation.budget", type=Count, default=None, help=about)
 
 
