@@ -94,8 +94,8 @@ def _sampling(asked: Namespace, config: Namespace) -> dict[str, Any]:
     draws = _given(asked, "num_samples", "proposal")
     if asked.tolerance is not None and draws:
         raise InputError(
-            f"--tolerance is {asked.tolerance} and {_said(draws)}; expected either, as a tolerance chooses draws and proposal "
-            "datum by datum: leave one out"
+            f"--tolerance is {asked.tolerance} and {_said(draws)}; expected either, as a tolerance chooses draws and "
+            "proposal datum by datum: leave one out"
         )
     tolerance = None if draws else asked.tolerance or configured.tolerance
     goal = _given(asked, "level", "budget")
