@@ -85,7 +85,7 @@ def fit_normals(gradient: Gradient, start: Normals) -> Fit:
         new = _stepped(normals, look, size * sizes[ended.clamp(max=len(sizes) - 1)])
         found, steps = _look(gradient, new), steps + 1
         gain, noise = found.elbo - look.elbo, found.error + look.error
-        kept = (gain > -3.0 * noise) | ~look.elbo.isfinite()
+        kept = (gain > -noise) | ~look.elbo.isfinite()
         normals, look = new.where(kept, normals), found.where(kept, look)
         size = torch.where(kept, (2.0 * size).clamp(max=1.0), size / 3.0)
         ended = ended + (kept & ((ended > 0) | ((gain < SMALL_GAIN + noise) & (noise < LARGE_NOISE))))
@@ -109,9 +109,9 @@ def _look(gradient: Gradient, normals: Normals) -> _Look:
 def _stepped(normals: Normals, look: _Look, size: Tensor) -> Normals:
     """Take the step of the precision and that of the mean, each within its limits."""
     factors, axes = torch.linalg.eigh(look.curvature)
-    factors = torch.lerp(torch.ones_like(factors), factors, size[:, None]).clamp(*LIMITS)
+    factors = torch.lerp(torch.ones_like(factors), factors, size[:, None]).clamp(min=LIMITS[0])
     step = axes @ ((axes.mT @ look.gradient[..., None]) / factors[..., None])
     step = step * (FARTHEST / step.norm(dim=1, keepdim=True)).clamp(max=1.0)
-    root = normals.scale_tril @ (axes * factors[:, None].rsqrt())
+    root = normals.scale_tril @ (axes * factors[:, None].clamp(max=LIMITS[1]).rsqrt())
     loc = normals.loc + (normals.scale_tril @ step)[..., 0]
     return Normals(loc, torch.linalg.cholesky(root @ root.mT))
