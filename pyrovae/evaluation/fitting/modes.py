@@ -73,37 +73,57 @@ def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
         fit: the fitted proposals.
         starts: where ascents begin, shape ``(S, B, D)``.
     """
-    ends, parts, elbos = _ascended(path, fit.normals, starts), [fit.normals], [fit.elbo]
+    ends, parts, known = _ascended(path, fit.normals, starts), [fit.normals], _Known([fit.elbo], [fit.converged])
     evaluations = torch.full_like(fit.elbo, fit.evaluations + ends.evaluations, dtype=torch.int64)
     open_ends = torch.ones_like(ends.log_density, dtype=torch.bool)
     for _ in range(MOST):
-        chosen, place = _highest(open_ends & _is_other(parts, ends), ends)
+        chosen, place = _highest(open_ends & _is_other(parts, known.counts, ends), ends)
         index = chosen.nonzero()[:, 0]
         if not len(index):
             break
         begin = fit.normals._replace(loc=_taken(ends.u, place))
         found = fit_on(path.with_batch(path.batch.rows(index)), begin.rows(index))
         part = Normals(*(a.index_copy(0, index, b) for a, b in zip(begin, found.normals, strict=True)))
-        known = _distance(parts, part.loc[None])[0] < 1.0
-        elbos.append(torch.full_like(fit.elbo, -torch.inf).index_copy(0, index, found.elbo).masked_fill(known, -torch.inf))
+        twin = _distances(parts, part.loc[None])[:, 0].masked_fill(~known.counts, torch.inf).amin(0) < 1.0
+        known.add(index, found, twin)
         parts.append(part)
         open_ends = open_ends & ~(chosen & (torch.arange(len(starts), device=place.device)[:, None] == place))
         evaluations = evaluations.index_add(0, index, torch.full_like(index, found.evaluations))
-    left = (open_ends & _is_other(parts, ends)).any(0)
-    mixtures = _mixed(parts, torch.stack(elbos))
+    left = (open_ends & _is_other(parts, known.counts, ends)).any(0)
+    mixtures = _mixed(parts, torch.stack(known.elbos))
     return Modes(mixtures, ~left & ~_met_once(mixtures, ends), evaluations)
+
+
+class _Known(NamedTuple):
+    """The ELBOs of the parts that are known, and whether their fits converged, each of shape ``(B,)``."""
+
+    elbos: list[Tensor]
+    converged: list[Tensor]
+
+    @property
+    def counts(self) -> Tensor:
+        """Return which parts say what is around them, as they hold a share or their fits ended, shape ``(J, B)``."""
+        elbos = torch.stack(self.elbos)
+        return (elbos > elbos.amax(0) - NEGLIGIBLE) | torch.stack(self.converged)
+
+    def add(self, index: Tensor, found: Fit, twin: Tensor) -> None:
+        """Add a part that some of the data have; where it is the twin of another it holds no share."""
+        nothing = torch.full_like(self.elbos[0], -torch.inf)
+        self.elbos.append(nothing.index_copy(0, index, found.elbo).masked_fill(twin, -torch.inf))
+        self.converged.append(torch.zeros_like(self.converged[0]).index_copy(0, index, found.converged))
 
 
 def is_alone(path: Path, normals: Normals, starts: Tensor) -> tuple[Tensor, int]:
     """Return whether no ascent ends away from a proposal and not far below, ``(B,)``, and how many gradients that took."""
     ends = _ascended(path, normals, starts)
-    return ~_is_other([normals], ends).any(0), ends.evaluations
+    counts = torch.ones_like(ends.settled[:1])
+    return ~_is_other([normals], counts, ends).any(0), ends.evaluations
 
 
 def _ascended(path: Path, normals: Normals, starts: Tensor) -> Ends:
     """Climb from every start, by steps as long as a quarter of the way to the fitted proposal, and shorter near a top."""
     u, size, steps = starts, torch.ones_like(starts[..., 0]), 0
-    reach = _distance([normals], starts) / 4.0 + 1.0
+    reach = _distances([normals], starts)[0] / 4.0 + 1.0
     log_density, gradient = path.joint(u, normals.loc.expand_as(u))
     while True:
         white = normals.whitened_gradient(gradient)
@@ -119,11 +139,12 @@ def _ascended(path: Path, normals: Normals, starts: Tensor) -> Ends:
         log_density, size = torch.where(kept, found, log_density), torch.where(kept, (2.0 * size).clamp(max=1.0), size / 4.0)
 
 
-def _is_other(parts: Sequence[Normals], ends: Ends) -> Tensor:
-    """Return which ends are away from all parts, and not known to be far below the highest, shape ``(S, B)``."""
+def _is_other(parts: Sequence[Normals], counts: Tensor, ends: Ends) -> Tensor:
+    """Return which ends are away from all parts that count, and not known to be far below the highest, ``(S, B)``."""
     dimensions = ends.u.shape[-1]
     lowest = ends.log_density.nan_to_num(nan=-torch.inf).amax(0) - dimensions / 2.0 - NEGLIGIBLE
-    return (_distance(parts, ends.u) > math.sqrt(dimensions) + FAR) & ((ends.log_density > lowest) | ~ends.settled)
+    distance = _distances(parts, ends.u).masked_fill(~counts[:, None], torch.inf).amin(0)
+    return (distance > math.sqrt(dimensions) + FAR) & ((ends.log_density > lowest) | ~ends.settled)
 
 
 def _highest(among: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
@@ -143,14 +164,15 @@ def _met_once(mixtures: NormalMixtures, ends: Ends) -> Tensor:
     The share of the modes that were met once estimates how likely it is that another ascent would end at an unknown one
     (Good, The Population Frequencies of Species, 1953).
     """
-    nearest = torch.stack([part.whitened(ends.u).norm(dim=-1) for part in mixtures.parts]).argmin(0)
+    held = mixtures.log_shares.isfinite()
+    nearest = _distances(mixtures.parts, ends.u).masked_fill(~held[:, None], torch.inf).argmin(0)
     hits = torch.stack([(nearest == place).sum(0) for place in range(len(mixtures.parts))])
-    return ((hits <= 1) & mixtures.log_shares.isfinite())[1:].any(0)
+    return ((hits <= 1) & held)[1:].any(0)
 
 
-def _distance(parts: Sequence[Normals], u: Tensor) -> Tensor:
-    """Compute the distance of positions to the nearest part, in its standard deviations, shape ``(S, B)``."""
-    return torch.stack([part.whitened(u).norm(dim=-1) for part in parts]).amin(0)
+def _distances(parts: Sequence[Normals], u: Tensor) -> Tensor:
+    """Compute the distances of positions to the parts, in standard deviations of these, shape ``(J, S, B)``."""
+    return torch.stack([part.whitened(u).norm(dim=-1) for part in parts])
 
 
 def _mixed(parts: list[Normals], elbos: Tensor) -> NormalMixtures:

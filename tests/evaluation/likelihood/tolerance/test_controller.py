@@ -191,3 +191,23 @@ def test_data_at_which_the_density_is_never_a_number_are_named():
 
     with refused("datum 1"):
         to_tolerance((model, guide), torch.tensor([1.0, -1.0, 2.0]))
+
+
+def test_two_modes_between_which_the_guide_lies():
+    """The prior as guide: a normal proposal that is fitted from it lies between the modes, and holds neither."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(0.5 * z[..., 1] + z[..., 0] ** 2, 0.2), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+
+    x = torch.linspace(5.0, 9.0, 20)
+    joint = dist.Normal(0.0, 1.0).log_prob(LINE) + dist.Normal(LINE**2, math.sqrt(0.29)).log_prob(x[:, None])
+    found = to_tolerance((model, guide), x, budget=100_000)
+    error = np.abs(found.log_p - (joint.logsumexp(1) + math.log(LINE[1] - LINE[0])).numpy())
+    assert found.effort.share_met > 0.5
+    assert error[found.effort.met].max() < 0.3  # and not log 2
