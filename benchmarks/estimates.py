@@ -71,7 +71,9 @@ def _cells(estimates: list[pyrovae.LogLikelihood], base: np.ndarray) -> list[str
     difference, its_error = mean_and_error(log_p - base)
     draws = np.mean([estimate.monte_carlo_error for estimate in estimates]) / len(estimates) ** 0.5
     spread = np.std([estimate.mean for estimate in estimates], ddof=1) if len(estimates) > 1 else np.nan
-    elbo, above = (np.mean(values) for values in zip(*((e.bounds[1].mean(), e.share_untrusted) for e in estimates), strict=True))
+    elbo, above = (
+        np.mean(values) for values in zip(*((e.bounds[1].mean(), e.share_untrusted) for e in estimates), strict=True)
+    )
     return [
         f"{mean:.2f}",
         f"{error:.2f}",
