@@ -23,6 +23,7 @@ from benchmarks.programs.functions import functions
 from benchmarks.task import pixels
 from pyrovae import guides, likelihoods, priors
 from pyrovae.data import Binarize, Digits, FashionMNIST, Split
+from pyrovae.evaluation.annealing.path.initial_density import Start
 
 layer = partial(network, hidden=(100, 100))
 small = partial(network, hidden=(128, 128))
@@ -36,11 +37,13 @@ class Case:
         name: what it is called.
         pair: a ``VAE``, or two programs.
         x: the data, shape ``(N, *event_shape)``.
+        starts: where chains of annealing alone begin.
     """
 
     name: str
     pair: Any
     x: Tensor
+    starts: tuple[Start, ...] = ("guide", "prior")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +55,15 @@ class Recipe:
         make: builds the pair, and the module whose weights are trained and kept.
         epochs: how many epochs it is trained for.
         number: how many data are evaluated.
+        starts: where chains of annealing alone begin; not at a flow, whose density takes a pass a latent dimension, and its
+            gradient as many.
     """
 
     data: Callable[[Settings], tuple[Split, Tensor]]
     make: Callable[[], tuple[Any, nn.Module]]
     epochs: int = 5
     number: int = 200
+    starts: tuple[Start, ...] = ("guide", "prior")
 
 
 def mnist(settings: Settings) -> tuple[Split, Tensor]:
@@ -118,8 +124,8 @@ recipes: dict[str, Recipe] = {
     "Fashion-MNIST, binarised": Recipe(fashion, vae, epochs=20),
     "MNIST, Vamp prior of 100": Recipe(mnist, partial(vae, prior=partial(priors.Vamp, components=100))),
     "MNIST, 2 layers, 50 and 20": Recipe(mnist, two_layers),
-    "digits, Student-t pixels": Recipe(digits, student_t, epochs=80),
-    "MNIST, flow guide (maf)": Recipe(mnist, partial(vae, guide=partial(guides.Flow, kind="maf"))),
+    "digits, Student-t pixels": Recipe(digits, student_t, epochs=40),
+    "MNIST, flow guide (maf)": Recipe(mnist, partial(vae, guide=partial(guides.Flow, kind="maf")), starts=("prior",)),
     "MNIST, two functions": Recipe(flat_mnist, programs),
 }
 quick = from_run, "digits, Student-t pixels"
@@ -148,7 +154,7 @@ def case(settings: Settings, name: str) -> Case:
     if file:
         torch.save(weights.state_dict(), file)
     weights.to(settings.device)
-    return Case(name, pair, x)
+    return Case(name, pair, x, recipe.starts)
 
 
 def kept(settings: Settings, name: str) -> Path | None:

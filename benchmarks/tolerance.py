@@ -1,7 +1,7 @@
 """log p(x) to a stated accuracy: what a tolerance costs beside 5,000 draws of the guide, and beside annealing alone.
 
 For each pair two tables. The first has today's guide and two tolerances for all its data: the time, also as a multiple of
-the guide's in the same round, the share that met the tolerance, evaluations of the model (a gradient counts as three) a datum,
+the guide's in the same round, the share that met the tolerance, evaluations a datum (a gradient counts as three),
 the share with a k-hat above 0.7 among those that importance sampling answered, and by which proposals. The second has
 annealing alone, from the guide and from the prior, at the first power of two of temperatures at which its median standard
 error is that of the tolerance, on a few of the data, beside the tolerance on these, one right after the other. The last
@@ -10,6 +10,7 @@ table has the mean for the pair on MNIST beside annealing from the prior at 10,0
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,9 @@ def counts(proposals: np.ndarray) -> str:
 
 def annealed(settings: Settings, case: Case) -> None:
     """Print the table of annealing alone."""
-    few = Case(case.name, case.pair, case.x[: 2 if settings.quick else 10])
+    few = replace(case, x=case.x[: 2 if settings.quick else 10])
     lengths = (8, 16) if settings.quick else (64, 4096 if case.name == from_run else 1024)
-    rows = [row for start in ("guide", "prior") for row in annealed_rows(few, start, *lengths)]
+    rows = [row for start in case.starts for row in annealed_rows(few, start, *lengths)]
     title = f"{case.name}: annealing alone, first {len(few.x)} data, {CHAINS} chains of {STEPS} leapfrog steps"
     header = ["", "T", "median standard error", "asked", "s", "s to the tolerance", "ratio", "less the tolerance's"]
     table(settings, title, header, rows)
@@ -138,7 +139,7 @@ def beside(case: Case, tolerance: float, found: Any, seconds: float) -> list[str
 def referred(settings: Settings, case: Case, found: dict[str, pyrovae.LogLikelihood]) -> None:
     """Print the means over the first data beside annealing from the prior at many temperatures."""
     number, temperatures = (4, 32) if settings.quick else (100, 10_000)
-    log_p, errors = reference(settings, Case(case.name, case.pair, case.x[:number]), temperatures)
+    log_p, errors = reference(settings, replace(case, x=case.x[:number]), temperatures)
     rows = [["annealed from the prior", f"{log_p.mean():.3f}", f"{np.sqrt((errors**2).sum()) / len(errors):.4f}", ""]]
     for name in (guide, *map(named, TOLERANCES)):
         estimate = found[name]
