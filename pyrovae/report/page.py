@@ -22,7 +22,7 @@ class Annealed:
         error: its standard error, in nats.
         temperatures: the number of temperatures.
         chains: the number of chains a datum.
-        share_unmet: the share of the data of whose chains fewer than half count.
+        share_unmet: the share of the data of whose chains fewer than half count, or one alone.
     """
 
     mean: float
@@ -34,7 +34,7 @@ class Annealed:
     @property
     def warning(self) -> str | None:
         """Warning to read beside the line, if there is one."""
-        return unmet_warning(self.share_unmet)
+        return unmet_warning(self.share_unmet, self.chains)
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,8 +94,8 @@ def verdict(page: Page) -> str:
     """Word the verdict on the estimates, where there is no warning."""
     estimate = page.estimate
     said = (
-        f"{estimate.share_untrusted:.1%} of the data have a k-hat above {number(estimate.threshold)}, or none and nothing in "
-        "its place, which is few: the estimates and their errors can be believed."
+        f"{estimate.share_untrusted:.1%} of the data are not trusted (their k-hat is above {number(estimate.threshold)}, or "
+        "there is none), which is few: the estimates and their errors can be believed."
     )
     missing = int((np.isnan(estimate.k_hat) & estimate.trusted).sum())
     return said + (f" For {missing:,} data equal weights, or a safe proposal, take the place of a k-hat." if missing else "")

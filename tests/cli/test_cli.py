@@ -515,6 +515,7 @@ def test_summaries_are_json_whatever_k_hat_is(run, tmp_path):
     assert main(["evaluate", str(run), "--num_samples", "5", "--limit", "5"]) == 0
     summary = json.loads((run / "summary.json").read_text(), parse_constant=pytest.fail)
     assert summary["largest k-hat"] is None
+    assert summary["share untrusted"] == 1.0
 
 
 @pytest.fixture(scope="module")

@@ -200,9 +200,10 @@ def test_one_datum_one_dimension_few_draws(tmp_path):
     few = ["--data.test", "0.05", "--model.latent_dim", "1", "--evaluation.num_samples", "10"]
     found = parsed(train_array(tmp_path, np.random.default_rng(0).random((20, 3, 4, 4)), *few))
     assert "Left out, because latent space has one dimension." in found.words
-    assert found.words.count("Left out, because no k-hat could be fitted") == 2
+    assert found.words.count("Left out, because no k-hat could be fitted") == 1
     assert "active units unknown (of one datum) of 1" in found.words
-    assert "No k-hat could be fitted" in found.words
+    assert "Do not trust these numbers yet. Pareto k-hat could not be fitted" in found.words
+    assert "datum 0" in found.words.partition("The data least to be trusted")[2]
 
 
 def test_labels_as_context(tmp_path, undrawn):

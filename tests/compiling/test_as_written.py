@@ -205,6 +205,7 @@ class TestBeforeAnythingMoves:
         self.assert_untouched(Pair(Looked()), ["others.0.1.table.weight", "sparse=False"])
 
     @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+    @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
     @pytest.mark.parametrize("compile", [False, True], ids=["eager", "recorded"])
     def test_checkpoints_that_need_backward(self, compile):
         class Again(nn.Module):

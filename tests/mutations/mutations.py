@@ -56,6 +56,12 @@ MUTATIONS = (
     mutation("math.log(number / (number - 1))", "0.0", "estimates/test_importance.py"),
     mutation("int(3 * math.sqrt(draws))", "int(2 * math.sqrt(draws))", "estimates/test_k_hats.py"),
     mutation("(size * k + 5.0) / (size + 10.0)", "k", "estimates/test_k_hats.py"),
+    mutation("(~np.isfinite(k_hat) & excused)", "np.isnan(k_hat)", "estimates/test_trust.py"),
+    mutation("equal | (defensive & bounded)", "equal | bounded", "estimates/test_trust.py"),
+    mutation(
+        "(bad := ~estimate.trusted)", "(bad := estimate.k_hat > estimate.threshold)", "likelihood/test_discrete_latents.py"
+    ),
+    mutation("max(self.num_chains, FEWEST_CHAINS)", "self.num_chains", "annealing/test_annealed_likelihood.py"),
     mutation("factor**2 * distribution.cov_diag", "factor * distribution.cov_diag", "likelihood/test_defensive.py"),
     mutation("rows[torch.randperm(len(rows), device=rows.device)]", "rows.clone()", "likelihood/test_defensive.py"),
     mutation(

@@ -58,7 +58,13 @@ def page(text: str) -> Page:
     torch.manual_seed(0)
     log_p = np.zeros(6)
     points = Points(
-        np.arange(6), log_p, log_p, labels=np.arange(6) % 2, pictures=["data:,"] * 6, latent=latent_map(torch.randn(6, 2))
+        np.arange(6),
+        log_p,
+        log_p,
+        trusted=log_p > 0,
+        labels=np.arange(6) % 2,
+        pictures=["data:,"] * 6,
+        latent=latent_map(torch.randn(6, 2)),
     )
     return Page(
         name=text,

@@ -206,6 +206,7 @@ def test_json_of_any_kind_is_refused_or_read(slot, run, capsys):
 summaries = {
     "kNN accuracy": "<b>",
     "linear probe": [1],
+    "share untrusted": {"a": 1},
     "share of k-hat above threshold": {"a": 1},
     "active units": [[]],
     "log p(x)": 10**400,

@@ -20,6 +20,8 @@ COUNTING_CHAINS = 0.5
 In the trials of ``python -m benchmarks coverage`` 95% intervals cover at less than 92% only where fewer count for more than
 one datum in twenty.
 """
+FEWEST_CHAINS = 3
+"""Fewest chains of which half are more than one; of fewer, as many must count as if there were three."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +88,14 @@ class AnnealedLikelihood:
 
     @property
     def share_unmet(self) -> float:
-        """The share of the data for which fewer than half of the chains count."""
-        return float((self.effective_sample_size < COUNTING_CHAINS * self.num_chains).mean())
+        """The share of the data for which fewer than half of the chains count, or one alone, which has met no other."""
+        fewest = COUNTING_CHAINS * max(self.num_chains, FEWEST_CHAINS)
+        return float((~(self.effective_sample_size >= fewest)).mean())
 
     @property
     def warning(self) -> str | None:
         """The sentence to read before the numbers: :func:`unmet_warning`."""
-        return unmet_warning(self.share_unmet)
+        return unmet_warning(self.share_unmet, self.num_chains)
 
     def __str__(self) -> str:
         chains, data = self.log_weights.shape
@@ -117,11 +120,12 @@ def failure_rows(failed: int, moves: int) -> list[str]:
     return [f"  {'moves that failed':<22}{failed:>12,} of {moves:,}"] if failed else []
 
 
-def unmet_warning(share: float) -> str | None:
+def unmet_warning(share: float, num_chains: int) -> str | None:
     """The warning for the share of data for which fewer than half of the chains count; None up to one in twenty."""
     if share <= TOLERATED_SHARE:
         return None
-    return (
-        f"fewer than half of the chains count for {share:.1%} of the data: {UNTRUSTED}; take more temperatures, or start "
-        "from the guide"
-    )
+    if num_chains < FEWEST_CHAINS:
+        found, remedy = "a single chain counts", "take more chains"
+    else:
+        found, remedy = "fewer than half of the chains count", "take more temperatures, or start from the guide"
+    return f"{found} for {share:.1%} of the data: {UNTRUSTED}; {remedy}"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pyrovae.evaluation.estimates.k_hat_warning import TOLERATED_SHARE
 
-PROPOSALS = ("guide", "mixture", "fitted", "annealed")
+PROPOSALS = ("guide", "mixture", "fitted", "annealed", "annealed from prior")
 """What draws can come from, in the order in which a datum climbs."""
 
 
@@ -19,8 +19,8 @@ class Effort:
         tolerance: the distance from log p(x) to an end of its interval that was asked for, in nats.
         level: the level of the interval.
         proposal: what each estimate's draws come from, shape ``(N,)``: the ``guide``; the ``mixture`` of the guide, a wider
-            one and the prior; a ``fitted`` normal distribution mixed with the guide and the prior; or ``annealed`` chains
-            that begin with one.
+            one and the prior; a ``fitted`` normal distribution mixed with the guide and the prior; ``annealed`` chains
+            that begin with one; or chains that were ``annealed from prior``.
         draws: how many draws, or chains, each estimate is made of, shape ``(N,)``.
         evaluations: how often the model was evaluated for each datum in all, shape ``(N,)``; a gradient counts as three.
         trusted: whether the diagnostics of each estimate hold, shape ``(N,)``: the k-hat, or for chains that half of them

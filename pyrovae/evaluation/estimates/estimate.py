@@ -38,8 +38,7 @@ class LogLikelihood:
         log_p: the estimates, shape ``(N,)``, in nats.
         standard_error: their Monte Carlo standard errors by the delta method, in nats.
         effective_sample_size: :math:`(\sum w)^2 / \sum w^2`, of ``num_samples``.
-        k_hat: Pareto k-hats of the weights; NaN where none could be fitted, which is not the same as a good one: see
-            :attr:`trusted` and :func:`~.pareto_k_hat.pareto_smoothed`.
+        k_hat: Pareto k-hats of the weights; NaN where none could be fitted: :func:`~.pareto_k_hat.pareto_smoothed`.
         smoothed: :math:`\log \hat p(x)` from Pareto smoothed weights, in nats: of less variance, and a little more bias.
         jackknife: :math:`\log \hat p(x)` corrected for its bias of order 1 / K (:func:`~.importance.jackknife`), in nats.
         jackknife_error: the standard error of that.
@@ -74,13 +73,9 @@ class LogLikelihood:
     def from_log_weights(cls, log_weights: Tensor, num_particles: Sequence[int] = ()) -> Self:
         """Compute the estimates from log weights of shape ``(K, N)``, with the bounds of each of ``num_particles``."""
         log_weights = log_weights.detach().double()
-        bounds = {count: importance.importance_weighted_bound(log_weights, count) for count in num_particles}
+        bounds = {count: importance.importance_weighted_bound(log_weights, count).cpu().numpy() for count in num_particles}
         columns: dict[str, Any] = {name: column.cpu().numpy() for name, column in _columns(log_weights).items()}
-        return cls(
-            **columns,
-            num_samples=len(log_weights),
-            bounds={count: bound.cpu().numpy() for count, bound in bounds.items()},
-        )
+        return cls(**columns, num_samples=len(log_weights), bounds=bounds)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -138,11 +133,10 @@ class LogLikelihood:
 
     @property
     def trusted(self) -> NDArray[np.bool_]:
-        """Whether each estimate can be trusted, shape ``(N,)``, by its k-hat or without one: :func:`~.trust.trusted`."""
+        """Whether each estimate can be trusted, shape ``(N,)``, with or without a k-hat: :func:`~.trust.trusted`."""
         if self.effort is not None:
             return self.effort.trusted
-        kind = {"discrete_latents": self.discrete_latents, "defensive": self.defensive}
-        return trusted(self.k_hat, self.effective_sample_size, self.num_samples, threshold=self.threshold, **kind)
+        return trusted(self.k_hat, self.effective_sample_size, self.num_samples, self.discrete_latents, self.defensive)
 
     @property
     def share_untrusted(self) -> float:

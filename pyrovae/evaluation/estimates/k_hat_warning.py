@@ -34,9 +34,10 @@ def k_hat_warning(k_hat: NDArray[np.float64], trusted: NDArray[np.bool_], thresh
     if (~trusted).mean() <= TOLERATED_SHARE:
         return None
     above, missing = (float((kind & ~trusted).mean()) for kind in (k_hat > threshold, np.isnan(k_hat)))
-    found = f"Pareto k-hat exceeds {threshold:.2f} for {above:.1%} of the data"
-    none = f"{missing:.1%} of the data (too few draws, or tied weights)"
-    if missing:
-        found = f"{found}, and none could be fitted for {none}" if above else f"no Pareto k-hat could be fitted for {none}"
+    found = [f"exceeds {threshold:.2f} for {above:.1%}"] if above else []
+    found += [f"could not be fitted (too few draws, or tied weights) for {missing:.1%}"] if missing else []
     mixture = ', or pass proposal="auto"' if missing else ""
-    return f"{found}: {UNTRUSTED}; draw more samples{mixture}, or use a richer guide, or annealed importance sampling"
+    return (
+        f"Pareto k-hat {' and '.join(found)} of the data: {UNTRUSTED}; draw more samples{mixture}, or use a richer guide, "
+        "or annealed importance sampling"
+    )

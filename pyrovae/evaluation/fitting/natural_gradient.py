@@ -30,10 +30,12 @@ FARTHEST = 3.0
 """Largest step of a mean, in standard deviations."""
 STEP_SIZES = (0.7, 0.4, 0.3, 0.25, 0.2)
 """Step size on the way, and those at the end, which average the noise of the points."""
-MAX_STEPS = 40
+MAX_STEPS = 25
 """Most steps."""
 SMALL_GAIN = 0.1
 """Gain of an ELBO, in nats beyond its noise, below which a fit is at its end."""
+LARGE_NOISE = 2.0
+"""Noise of an ELBO, in nats, at which it is not known whether a fit is at its end."""
 
 Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 """The log density and its gradient at positions ``(K, B, D)``, of shapes ``(K, B)`` and ``(K, B, D)``."""
@@ -85,7 +87,7 @@ def fit_normals(gradient: Gradient, start: Normals) -> Fit:
         kept = (gain > -3.0 * noise) | ~look.elbo.isfinite()
         normals, look = new.where(kept, normals), found.where(kept, look)
         size = torch.where(kept, (2.0 * size).clamp(max=1.0), size / 3.0)
-        ended = ended + (kept & ((ended > 0) | (gain < SMALL_GAIN + noise)))
+        ended = ended + (kept & ((ended > 0) | ((gain < SMALL_GAIN + noise) & (noise < LARGE_NOISE))))
     return Fit(normals, look.elbo, ended >= len(sizes), (steps + 1) * number_of_points(start.loc.shape[-1]))
 
 

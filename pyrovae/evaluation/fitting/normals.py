@@ -47,13 +47,16 @@ class Normals(NamedTuple):
         r"""Map :math:`v` to :math:`m + L v`, shape ``(K, B, D)``."""
         return self.loc + (v.transpose(0, 1) @ self.scale_tril.mT).transpose(0, 1)
 
+    def whitened(self, u: Tensor) -> Tensor:
+        r"""Map :math:`u` to :math:`L^{-1} (u - m)`, shape ``(K, B, D)``."""
+        deviations = (u - self.loc).permute(1, 2, 0)
+        return torch.linalg.solve_triangular(self.scale_tril, deviations, upper=False).permute(2, 0, 1)
+
     def whitened_gradient(self, gradient: Tensor) -> Tensor:
         r"""Map a gradient with respect to :math:`m + L v` to that with respect to :math:`v`, shape ``(K, B, D)``."""
         return (gradient.transpose(0, 1) @ self.scale_tril).transpose(0, 1)
 
     def log_density(self, u: Tensor) -> Tensor:
         """Compute the log densities at positions of shape ``(K, B, D)``, shape ``(K, B)``, in nats."""
-        deviations = (u - self.loc).permute(1, 2, 0)
-        white = torch.linalg.solve_triangular(self.scale_tril, deviations, upper=False)
         constant = 0.5 * u.shape[-1] * math.log(2.0 * math.pi)
-        return -0.5 * white.square().sum(1).T - self.log_det - constant
+        return -0.5 * self.whitened(u).square().sum(-1) - self.log_det - constant

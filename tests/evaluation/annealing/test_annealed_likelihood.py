@@ -24,7 +24,28 @@ def test_chains_of_which_few_count_are_warned_of():
     found[7:, 5] = -np.inf
     assert annealed(found).share_unmet == 0.06
     assert "fewer than half of the chains count for 6.0% of the data" in str(annealed(found))
-    assert annealed(found[:1]).warning is None
+
+
+@pytest.mark.parametrize(
+    ("log_weights", "unmet", "words"),
+    [
+        ([0.0], True, "a single chain counts for 100.0%"),
+        ([0.0, 0.0], False, None),
+        ([0.0, -1.2], False, None),
+        ([0.0, -1.5], True, "a single chain counts for 100.0%"),
+        ([0.0, -np.inf], True, "a single chain counts for 100.0%"),
+        ([0.0, 0.0, -np.inf], False, None),
+        ([0.0, -np.inf, -np.inf], True, "fewer than half of the chains count for 100.0%"),
+        ([-np.inf] * 4, True, "fewer than half of the chains count for 100.0%"),
+        ([0.0, np.nan, 0.0, 0.0], True, "fewer than half of the chains count for 100.0%"),
+    ],
+)
+def test_chains_that_cannot_be_compared_do_not_pass_in_silence(log_weights, unmet, words):
+    """A chain alone, two of which one has no weight, no weight at all, and what is not a number."""
+    column = np.array(log_weights)[:, None]
+    found = AnnealedLikelihood(column, np.ones(1), temperatures=2, start="prior", schedule="sigmoid", steps=1)
+    assert found.share_unmet == unmet
+    assert found.warning is None if words is None else words in found.warning
 
 
 def test_the_interval_is_that_of_the_mean_weight():

@@ -76,6 +76,11 @@ def test_ties_of_the_mixture_are_trusted_where_ten_count(number, draws, expected
     assert not estimate(hits(number, draws, below), discrete=True).trusted.any()
 
 
+def test_the_mixture_excuses_its_own_data_alone():
+    found = replace(estimate(hits(20).repeat(1, 3), discrete=True), defensive=np.array([True, False, True]))
+    assert found.trusted.tolist() == [True, False, True]
+
+
 def test_the_mixture_does_not_excuse_a_k_hat_that_is_too_large():
     found = replace(estimate(torch.randn(500, 2, dtype=torch.float64), mixed=True), k_hat=np.array([0.9, 0.1]))
     assert found.trusted.tolist() == [False, True]
@@ -85,8 +90,8 @@ def test_the_mixture_does_not_excuse_a_k_hat_that_is_too_large():
     ("above", "missing", "words"),
     [
         (10, 0, ("k-hat exceeds 0.63 for 10.0%",)),
-        (0, 10, ("no Pareto k-hat", "for 10.0%", 'proposal="auto"')),
-        (3, 4, ("k-hat exceeds 0.63 for 3.0%", "none", "for 4.0%", 'proposal="auto"')),
+        (0, 10, ("k-hat could not be fitted", "for 10.0%", 'proposal="auto"')),
+        (3, 4, ("k-hat exceeds 0.63 for 3.0%", "could not be fitted", "for 4.0%", 'proposal="auto"')),
         (3, 2, None),
     ],
 )
@@ -99,7 +104,7 @@ def test_the_warning_says_which_k_hats_are_too_large_and_which_there_are_none_of
 
 
 def test_the_least_trusted_come_first():
-    """Those without a k-hat before the largest k-hat, and last those without one that are trusted for their equal weights."""
+    """Those without a k-hat, then by k-hat, and last those without one that are trusted for their equal weights."""
     log_weights = torch.randn(100, 6, dtype=torch.float64)
     log_weights[:, 2] = -3.0
     found = replace(estimate(log_weights), k_hat=np.array([0.1, math.inf, math.nan, 0.9, math.nan, -math.inf]))

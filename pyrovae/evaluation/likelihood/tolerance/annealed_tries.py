@@ -10,7 +10,7 @@ from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.annealing.pilot_chains import ACCEPTANCE, Plan, run_pilot_chains
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.fitting.fitted_path import FittedPath
-from pyrovae.evaluation.fitting.normals import Normals
+from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 
 CHAINS, STEPS = 64, 4
 """Chains from a fitted proposal, and the leapfrog steps of their transitions."""
@@ -24,15 +24,15 @@ TUNING_MOVES = 15
 """Transitions that find the step size."""
 
 
-def from_normals(path: Path, normals: Normals, temperatures: int) -> LogLikelihood:
+def from_fitted(path: Path, fitted: NormalMixtures, temperatures: int) -> LogLikelihood:
     """Anneal from fitted proposals, with one step size for all temperatures."""
-    fitted = FittedPath(path, normals.widened(WIDER), CHAINS)
-    plan = _plan(fitted, temperatures, Hamiltonian(STEPS))
-    return LogLikelihood.from_log_weights(anneal_forward(fitted, plan, _nothing).log_weights)
+    start = FittedPath(path, fitted.widened(WIDER), CHAINS)
+    plan = _plan(start, temperatures, Hamiltonian(STEPS))
+    return LogLikelihood.from_log_weights(anneal_forward(start, plan, _nothing).log_weights)
 
 
-def cost_from_normals(temperatures: int) -> int:
-    """Count the evaluations of :func:`from_normals` for a datum."""
+def cost_from_fitted(temperatures: int) -> int:
+    """Count the evaluations of :func:`from_fitted` for a datum."""
     return GRADIENT * CHAINS * (STEPS * (temperatures + TUNING_MOVES) + 2)
 
 
@@ -42,9 +42,15 @@ def from_prior(path: Path, temperatures: int) -> LogLikelihood:
     return LogLikelihood.from_log_weights(anneal_forward(path, plan, _nothing).log_weights)
 
 
+def cost_from_prior(temperatures: int) -> int:
+    """Count the evaluations of :func:`from_prior` for a datum; pilot chains take a fifth as many temperatures, or 50."""
+    return int(GRADIENT * PRIOR_CHAINS * PRIOR_STEPS * (temperatures + 20 + max(temperatures / 5, 50)))
+
+
 def temperatures_from_prior(evaluations: int) -> int:
-    """Compute how many temperatures so many evaluations of a datum allow :func:`from_prior`, with its pilot chains."""
-    return int(evaluations / (GRADIENT * PRIOR_CHAINS * PRIOR_STEPS) / 1.2) - 100
+    """Compute how many temperatures so many evaluations of a datum allow :func:`from_prior`, up to 2,500."""
+    moves = evaluations / (GRADIENT * PRIOR_CHAINS * PRIOR_STEPS) - 20
+    return int(min(moves - 50, max(moves / 1.2, 0)))
 
 
 def _plan(path: FittedPath, temperatures: int, kernel: Kernel) -> Plan:

@@ -7,13 +7,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.evaluation.estimates.effort import Effort
+from pyrovae.evaluation.estimates.effort import PROPOSALS, Effort
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.netcdf import COLUMNS
 from pyrovae.evaluation.likelihood.tolerance.goal import Goal
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]
+
+
+NAME = f"U{max(map(len, PROPOSALS))}"
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Answers:
         number = len(estimate.log_p)
         return cls(
             {name: getattr(estimate, name) for name in COLUMNS},
-            np.full(number, proposal, dtype="U8"),
+            np.full(number, proposal, dtype=NAME),
             np.full(number, estimate.num_samples),
             np.full(number, evaluations),
             trusted,
@@ -50,12 +53,12 @@ class Answers:
         )
 
     @classmethod
-    def none(cls, number: int, evaluations: int = 0) -> Self:
-        """Make the answers of data that have none."""
-        no, nothing = np.zeros(number, dtype=bool), np.full(number, np.nan)
-        columns = {name: nothing.copy() for name in COLUMNS}
-        counts = np.zeros(number, dtype=np.int64)
-        return cls(columns, np.full(number, "", dtype="U8"), counts, counts + evaluations, no, no.copy())
+    def none(cls, evaluations: NDArray[np.int64]) -> Self:
+        """Make the answers of data that have none yet, and have cost so much each, shape ``(N,)``."""
+        number = len(evaluations)
+        columns = {name: np.full(number, np.nan) for name in COLUMNS}
+        no = np.zeros(number, dtype=bool)
+        return cls(columns, np.full(number, "", dtype=NAME), np.zeros(number, dtype=np.int64), evaluations, no, no.copy())
 
     @classmethod
     def joined(cls, parts: Sequence["Answers"]) -> Self:
@@ -73,6 +76,12 @@ class Answers:
             column[chosen] = found.columns[name][better]
         for name in ("proposal", "draws", "trusted", "met"):
             getattr(self, name)[chosen] = getattr(found, name)[better]
+
+    def doubt(self, rows: NDArray[np.int64], found: "Answers") -> None:
+        """Doubt the answers for some data where ``found`` does not trust them, and count what that cost."""
+        self.evaluations[rows] += found.evaluations
+        for name in ("trusted", "met"):
+            getattr(self, name)[rows[~found.trusted]] = False
 
     def estimate(self, goal: Goal, bounds: dict[int, Array], number: int, discrete_dimensions: int | None) -> LogLikelihood:
         """Make the result of these answers, with the bounds of so many draws from the guide."""

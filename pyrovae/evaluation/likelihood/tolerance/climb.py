@@ -11,7 +11,8 @@ from pyrovae.evaluation.annealing.annealed_likelihood import COUNTING_CHAINS
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
-from pyrovae.evaluation.fitting.natural_gradient import Fit, fit_normals
+from pyrovae.evaluation.fitting.modes import FROM_GUIDE, FROM_PRIOR, fit_on, is_alone, with_other_modes
+from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 from pyrovae.evaluation.fitting.normals import Normals
 from pyrovae.evaluation.likelihood.tolerance import annealed_tries
 from pyrovae.evaluation.likelihood.tolerance.answers import Answers
@@ -28,6 +29,8 @@ WIDENINGS = (0.6, 0.6, 1.4)
 too large a k-hat: a normal distribution that is fitted by its ELBO is narrower than the posterior."""
 TEMPERATURES = 32
 """Temperatures of the first annealed chains."""
+FEWEST_FROM_PRIOR = 100
+"""Fewest temperatures at which chains from the prior are tried."""
 
 
 @dataclass
@@ -50,24 +53,35 @@ class Climb:
     max_rows: int
     whole: bool
     answers: Answers = field(init=False)
+    complete: NDArray[np.bool_] = field(init=False)
 
-    def fit(self) -> Normals:
-        """Fit a normal proposal to each datum, from the moments of draws of the guide."""
-        start = Normals.from_draws(self.path.sample("guide", START_DRAWS))
+    def look_for_modes(self) -> Answers:
+        """Return no answers, but trust in those of the guide where no ascent finds a mode that its draws have not."""
+        draws = self.path.sample("guide", START_DRAWS)
+        alone, gradients = is_alone(self.path, Normals.from_draws(draws), self._starts(draws))
+        answers = Answers.none(np.full(len(self.spent), annealed_tries.GRADIENT * gradients))
+        answers.trusted = alone.cpu().numpy()
+        return answers
 
-        def gradient(u: Tensor) -> tuple[Tensor, Tensor]:
-            return self.path.joint(u, start.loc.expand_as(u))
+    def fit(self) -> NormalMixtures:
+        """Fit normal proposals to each datum, the first from the moments of draws of the guide."""
+        draws = self.path.sample("guide", START_DRAWS)
+        found = with_other_modes(self.path, fit_on(self.path, Normals.from_draws(draws)), self._starts(draws))
+        self.answers = Answers.none(annealed_tries.GRADIENT * found.evaluations.cpu().numpy())
+        self.complete = found.complete.cpu().numpy()
+        return found.mixtures
 
-        fit: Fit = fit_normals(gradient, start)
-        self.answers = Answers.none(len(self.spent), annealed_tries.GRADIENT * fit.evaluations)
-        return fit.normals
+    def _starts(self, draws: Tensor) -> Tensor:
+        """Choose where ascents begin: at some of the guide's draws, and at draws of the prior where it has some."""
+        prior = [self.path.sample("prior", FROM_PRIOR)] if "prior" in self.parts else []
+        return torch.cat([draws[:FROM_GUIDE], *prior])
 
     def sample(self) -> Answers:
         """Draw from the fitted mixtures, anew and more each time, while the k-hats allow it."""
-        normals = self.fit()
+        fitted = self.fit()
         number, failures = np.full(len(self.spent), FIRST_LOOK), np.zeros(len(self.spent), dtype=int)
-        while (left := (number <= MOST_DRAWS) & (failures < len(WIDENINGS)) & self._left(number)).any():
-            self._look(normals, np.where(left, number, 0), failures)
+        while (left := self.complete & (number <= MOST_DRAWS) & (failures < len(WIDENINGS)) & self._left(number)).any():
+            self._look(fitted, np.where(left, number, 0), failures)
             known = self.answers
             failures += left & ~known.trusted
             needed = np.maximum(2 * number, self.goal.draws(known.columns["standard_error"], known.draws))
@@ -77,35 +91,50 @@ class Climb:
 
     def anneal(self) -> Answers:
         """Anneal from fitted proposals, anew and at more temperatures each time."""
-        normals, temperatures = self.fit(), TEMPERATURES
-        while (left := self._left(cost := annealed_tries.cost_from_normals(temperatures))).any():
+        fitted, temperatures = self.fit(), TEMPERATURES
+        while (left := self.complete & self._left(cost := annealed_tries.cost_from_fitted(temperatures))).any():
             places = np.arange(len(left)) if self.whole else np.flatnonzero(left)
-            index = torch.from_numpy(places).to(normals.loc.device)
+            index = torch.from_numpy(places).to(self.path.batch.x.device)
             path = self.path.with_batch(self.path.batch.rows(index))
-            estimate = annealed_tries.from_normals(path, normals.rows(index), temperatures)
-            trusted = estimate.effective_sample_size >= COUNTING_CHAINS * estimate.num_samples
+            estimate = annealed_tries.from_fitted(path, fitted.rows(index), temperatures)
+            trusted = _chains_count(estimate) & self.complete[places]
             self._take(places, estimate, "annealed", cost, trusted)
             needed = self.goal.draws(estimate.standard_error, np.full(len(places), estimate.num_samples))
             factor = np.where(trusted, needed / estimate.num_samples, 4.0).max()
             temperatures = int(temperatures * min(max(factor, 1.5), 8.0))
         return self.answers
 
+    def anneal_from_prior(self) -> Answers:
+        """Anneal from the prior, at as many temperatures as the budget allows."""
+        self.answers = Answers.none(np.zeros(len(self.spent), dtype=np.int64))
+        temperatures = annealed_tries.temperatures_from_prior(self.goal.budget - int(self.spent.max()))
+        if temperatures >= FEWEST_FROM_PRIOR:
+            estimate = annealed_tries.from_prior(self.path, temperatures)
+            cost = annealed_tries.cost_from_prior(temperatures)
+            self._take(np.arange(len(self.spent)), estimate, "annealed from prior", cost, _chains_count(estimate))
+        return self.answers
+
     def _left(self, cost: Places | int) -> NDArray[np.bool_]:
         """Return which data have not reached the goal, and can pay for another try."""
         return ~self.answers.met & (self.spent + self.answers.evaluations + cost <= self.goal.budget)
 
-    def _look(self, normals: Normals, number: Places, failures: Places) -> None:
+    def _look(self, fitted: NormalMixtures, number: Places, failures: Places) -> None:
         """Draw so many for each datum, and take the estimates of those with one number of draws together."""
-        device, dimensions = normals.loc.device, normals.loc.shape[-1]
+        device, dimensions = self.path.batch.x.device, self.path.latents.dimensions
         wider = 1.0 + np.array([*WIDENINGS, 0.0])[failures] / dimensions**0.5
-        normals = normals.widened(torch.from_numpy(wider))
+        fitted = fitted.widened(torch.from_numpy(wider))
         counts = torch.from_numpy(number).to(device)
-        weights = sampled_weights(self.path, normals, self.parts, counts, self.max_rows, self.whole)
+        weights = sampled_weights(self.path, fitted, self.parts, counts, self.max_rows, self.whole)
         for count in np.unique(number[number > 0]):
             places = np.flatnonzero(number == count)
             estimate = LogLikelihood.from_log_weights(torch.stack([weights[place] for place in places], 1))
-            self._take(places, estimate, "fitted", count, estimate.trusted)
+            self._take(places, estimate, "fitted", count, estimate.trusted & self.complete[places])
 
     def _take(self, places: Places, estimate: LogLikelihood, proposal: str, cost: int, trusted: NDArray[np.bool_]) -> None:
         reached = self.goal.reached(estimate.log_p, estimate.standard_error, estimate.num_samples)
         self.answers.take(places, Answers.of(estimate, proposal, cost, trusted, reached))
+
+
+def _chains_count(estimate: LogLikelihood) -> NDArray[np.bool_]:
+    """Return for which data half of the chains count, by their effective sample size."""
+    return estimate.effective_sample_size >= COUNTING_CHAINS * estimate.num_samples

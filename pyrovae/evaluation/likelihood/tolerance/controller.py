@@ -4,18 +4,20 @@ Every estimate is made of draws of its own: what was seen before chose the propo
 away, so that the mean weight stays without bias.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pyrovae.errors import InputError
+from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.fitting.orthogonal_points import number_of_points
 from pyrovae.evaluation.likelihood.importance_sampling import ImportanceSampling
-from pyrovae.evaluation.likelihood.tolerance.annealed_tries import CHAINS
+from pyrovae.evaluation.likelihood.tolerance.annealed_tries import CHAINS, PRIOR_CHAINS
 from pyrovae.evaluation.likelihood.tolerance.answers import Answers
 from pyrovae.evaluation.likelihood.tolerance.climb import Climb
 from pyrovae.evaluation.likelihood.tolerance.goal import Goal
@@ -28,6 +30,8 @@ from pyrovae.runtime.seeds import Seeds, set_seed
 from pyrovae.runtime.sharding import in_shards
 
 Chosen = NDArray[np.bool_]
+Rung = Callable[[Climb], Answers]
+Take = Callable[[NDArray[np.int64], Answers], None]
 FIRST_LOOK, MOST_DRAWS = 1_000, 16_000
 """Draws of the guide: at first, of which the bounds are made too; and at most, beyond which fitted proposals cost less."""
 FIRST_OF_MIXTURE = 5_000
@@ -57,7 +61,7 @@ class Controller:
         self._programs, self._data, self._goal, self._seeds = (model, guide), data, goal, seeds
         self._settings = replace(settings, number=FIRST_LOOK, progress=False)
         self._ladder = Ladder(model, guide, data, settings.device, settings.max_rows)
-        self._answers = Answers.none(len(data))
+        self._answers = Answers.none(np.zeros(len(data), dtype=np.int64))
         self._bar = progress_bar(total=len(data), progress=settings.progress)
 
     def __call__(self, particles: Sequence[int]) -> LogLikelihood:
@@ -68,13 +72,26 @@ class Controller:
         """
         with self._bar:
             bounds = self._first_look([count for count in particles if count <= FIRST_LOOK])
-            fitted = self._ladder.path is not None
-            rungs = [self._more_of_the_guide, self._fitted, self._annealed] if fitted else [self._mixture]
-            for time, rung in enumerate(rungs, 2):
-                if (left := ~self._answers.met).any():
+            for time, (rung, chosen) in enumerate(self._rungs(), 2):
+                if (left := chosen(self._answers)).any():
                     rung(left, self._seeds.others(left, time))
         self._require_numbers()
         return self._answers.estimate(self._goal, bounds, FIRST_LOOK, self._ladder.discrete_dimensions)
+
+    def _rungs(self) -> Iterator[tuple[Callable[[Chosen, Seeds], None], Callable[[Answers], Chosen]]]:
+        """Yield each rung with the data that take it."""
+        ladder = self._ladder
+        if ladder.path is None:
+            yield self._mixture, _unmet
+            return
+        yield self._more_of_the_guide, _unmet
+        climb, points = partial(self._climb, ladder.path), number_of_points(ladder.dimensions)
+        yield partial(climb, CHAINS, Climb.look_for_modes, self._answers.doubt), _met
+        yield partial(climb, points, Climb.sample, self._answers.take), _unmet
+        yield partial(climb, CHAINS, Climb.anneal, self._answers.take), _unmet
+        if ladder.prior_path is not None:
+            climb = partial(self._climb, ladder.prior_path)
+            yield partial(climb, PRIOR_CHAINS, Climb.anneal_from_prior, self._answers.take), _untrusted
 
     def _first_look(self, particles: Sequence[int]) -> dict[int, NDArray[np.float64]]:
         """Draw from the guide, and return its bounds."""
@@ -116,15 +133,8 @@ class Controller:
         reached = self._goal.reached(found.log_p, found.standard_error, found.num_samples)
         return Answers.of(found, proposal, found.num_samples, trusted, reached)
 
-    def _fitted(self, left: Chosen, seeds: Seeds) -> None:
-        dimensions = self._ladder.dimensions
-        self._climb(left, seeds, number_of_points(dimensions), Climb.sample)
-
-    def _annealed(self, left: Chosen, seeds: Seeds) -> None:
-        self._climb(left, seeds, CHAINS, Climb.anneal)
-
-    def _climb(self, left: Chosen, seeds: Seeds, draws: int, rung: Callable[[Climb], Answers]) -> None:
-        """Take a rung of fitted proposals with batches of the data that are left."""
+    def _climb(self, path: Path, draws: int, rung: Rung, take: Take, left: Chosen, seeds: Seeds) -> None:
+        """Take a rung along a path, with batches of the data that are left, so many draws of which go together."""
         ladder = self._ladder
         order = np.arange(len(left)) if ladder.whole else left.nonzero()[0]
         size = len(self._data) if ladder.whole else 1 if seeds.alone else ladder.data_at_once(draws)
@@ -133,12 +143,12 @@ class Controller:
             set_seed(seeds.batch_seed(index), self._settings.device)
             spent = self._answers.evaluations[order[index * size :][: len(batch)]]
             with computing_in(self._settings.precision):
-                found = rung(ladder.climb(batch, self._goal, spent))
+                found = rung(ladder.climb(path, batch, self._goal, spent))
             self._bar.update(int(found.met.sum()))
             return found
 
         batched = batches(self._data, size, order=torch.from_numpy(order), device=self._settings.device)
-        self._answers.take(order, Answers.joined(in_shards(batched, work)))
+        take(order, Answers.joined(in_shards(batched, work)))
 
     def _take(self, chosen: Chosen, found: Answers) -> None:
         self._answers.take(chosen.nonzero()[0], found)
@@ -152,3 +162,15 @@ class Controller:
                 f"(the first is datum {missing.argmax()}); look at these data, and at the parameters of the model's "
                 "distributions there"
             )
+
+
+def _met(answers: Answers) -> Chosen:
+    return answers.met
+
+
+def _unmet(answers: Answers) -> Chosen:
+    return ~answers.met
+
+
+def _untrusted(answers: Answers) -> Chosen:
+    return ~answers.trusted

@@ -9,6 +9,7 @@ from pyrovae.engine.proposal import require_proposal
 from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.likelihood.tolerance.annealed_tries import PRIOR_CHAINS
 from pyrovae.evaluation.likelihood.tolerance.climb import Climb
 from pyrovae.evaluation.likelihood.tolerance.goal import Goal
 from pyrovae.evaluation.likelihood.tolerance.sampled_weights import PIECE
@@ -22,6 +23,7 @@ class Ladder:
 
     Attributes:
         guide_error: why the guide's draws cannot be weighed; None where they can.
+        prior_path: the path from its prior to its posterior, where the prior can be drawn.
         path: the densities of its latents in unconstrained space; None where they have none, as those of discrete latents.
         parts: the guide and the prior, as far as they can be drawn and their densities are known.
         whole: whether all data must go together, as an automatic guide has parameters for each.
@@ -47,6 +49,7 @@ class Ladder:
         paths = _paths(pair, first)
         self.parts: tuple[Start, ...] = tuple(paths)
         self.path = next(iter(paths.values()), None)
+        self.prior_path = paths.get("prior")
         if self.guide_error is not None and self.path is None:
             raise self.guide_error
         self.max_rows = max_rows or rows_in_cache(device, first.x[0].numel())
@@ -58,11 +61,9 @@ class Ladder:
         """Count the unconstrained numbers of the latents of a datum."""
         return 0 if self.path is None else self.path.latents.dimensions
 
-    def climb(self, batch: Batch, goal: Goal, spent: NDArray[np.int64]) -> Climb:
-        """Make the climb of a batch whose data have each cost so many evaluations."""
-        if self.path is None:
-            raise RuntimeError("the pair has no density in unconstrained space")
-        return Climb(self.path.with_batch(batch), self.parts, goal, spent, self.max_rows, self.whole)
+    def climb(self, path: Path, batch: Batch, goal: Goal, spent: NDArray[np.int64]) -> Climb:
+        """Make the climb of a batch, along one of the paths, whose data have each cost so many evaluations."""
+        return Climb(path.with_batch(batch), self.parts, goal, spent, self.max_rows, self.whole)
 
     def data_at_once(self, draws: int) -> int:
         """Compute how many data, with so many draws each, one run of the programs takes."""
@@ -74,7 +75,7 @@ def _paths(pair: Pair, batch: Batch) -> dict[Start, Path]:
     found: dict[Start, Path] = {}
     for start in ("guide", "prior"):
         try:
-            found[start] = Path(pair, batch, 1, start)
+            found[start] = Path(pair, batch, PRIOR_CHAINS, start)
         except InputError:  # that part is left out; without any the guide's own draws remain
             continue
     return found

@@ -1,0 +1,161 @@
+"""Other modes of a posterior, beside the one to which a normal proposal was fitted.
+
+Ascents of the log density begin at draws of the guide and of the prior. One that ends away from the fitted proposal, and not
+far below it, is where another proposal is fitted; it is kept where its ELBO says that it holds a share of the posterior.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrovae.evaluation.annealing.path.path import Path
+from pyrovae.evaluation.fitting.natural_gradient import Fit, fit_normals
+from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
+from pyrovae.evaluation.fitting.normals import Normals
+
+FROM_GUIDE, FROM_PRIOR = 2, 10
+"""Ascents that begin at draws of the guide, and of the prior: all miss a mode of half their number once in a thousand."""
+MAX_STEPS = 60
+"""Most steps of an ascent."""
+SHORTEST = 1e-3
+"""Length of a step, as a part of a full one, at which an ascent that finds no higher place is given up."""
+FAR = 4.0
+"""Standard deviations, beyond the radius at which the draws of a normal distribution lie, from which an end is another mode."""
+NEGLIGIBLE = 7.0
+"""Nats by which the ELBO of a mode may be lower: its share of the posterior is then below one in a thousand."""
+MOST = 3
+"""Most modes that are found beside the first."""
+
+
+class Ends(NamedTuple):
+    """Where ascents ended.
+
+    Attributes:
+        u: the positions, shape ``(S, B, D)``.
+        log_density: the log densities there, shape ``(S, B)``.
+        settled: whether the gradient is small there, shape ``(S, B)``.
+        evaluations: how many gradients were taken for each datum.
+    """
+
+    u: Tensor
+    log_density: Tensor
+    settled: Tensor
+    evaluations: int
+
+
+class Modes(NamedTuple):
+    """Proposals with a part for each mode that was found.
+
+    Attributes:
+        mixtures: the proposals.
+        complete: whether every ascent ended at one of their parts, or far below, shape ``(B,)``.
+        evaluations: how many gradients each datum took, shape ``(B,)``.
+    """
+
+    mixtures: NormalMixtures
+    complete: Tensor
+    evaluations: Tensor
+
+
+def fit_on(path: Path, start: Normals) -> Fit:
+    """Fit normal proposals to the end of a path."""
+    return fit_normals(lambda u: path.joint(u, start.loc.expand_as(u)), start)
+
+
+def with_other_modes(path: Path, fit: Fit, starts: Tensor) -> Modes:
+    """Add the other modes of each posterior to its fitted proposal.
+
+    Args:
+        path: the densities.
+        fit: the fitted proposals.
+        starts: where ascents begin, shape ``(S, B, D)``.
+    """
+    ends, parts, elbos = _ascended(path, fit.normals, starts), [fit.normals], [fit.elbo]
+    evaluations = torch.full_like(fit.elbo, fit.evaluations + ends.evaluations, dtype=torch.int64)
+    open_ends = torch.ones_like(ends.log_density, dtype=torch.bool)
+    for _ in range(MOST):
+        chosen, place = _highest(open_ends & _is_other(parts, ends), ends)
+        index = chosen.nonzero()[:, 0]
+        if not len(index):
+            break
+        begin = fit.normals._replace(loc=_taken(ends.u, place))
+        found = fit_on(path.with_batch(path.batch.rows(index)), begin.rows(index))
+        part = Normals(*(a.index_copy(0, index, b) for a, b in zip(begin, found.normals, strict=True)))
+        known = _distance(parts, part.loc[None])[0] < 1.0
+        elbos.append(torch.full_like(fit.elbo, -torch.inf).index_copy(0, index, found.elbo).masked_fill(known, -torch.inf))
+        parts.append(part)
+        open_ends = open_ends & ~(chosen & (torch.arange(len(starts), device=place.device)[:, None] == place))
+        evaluations = evaluations.index_add(0, index, torch.full_like(index, found.evaluations))
+    left = (open_ends & _is_other(parts, ends)).any(0)
+    mixtures = _mixed(parts, torch.stack(elbos))
+    return Modes(mixtures, ~left & ~_met_once(mixtures, ends), evaluations)
+
+
+def is_alone(path: Path, normals: Normals, starts: Tensor) -> tuple[Tensor, int]:
+    """Return whether no ascent ends away from a proposal and not far below, ``(B,)``, and how many gradients that took."""
+    ends = _ascended(path, normals, starts)
+    return ~_is_other([normals], ends).any(0), ends.evaluations
+
+
+def _ascended(path: Path, normals: Normals, starts: Tensor) -> Ends:
+    """Climb from every start, by steps as long as a quarter of the way to the fitted proposal, and shorter near a top."""
+    u, size, steps = starts, torch.ones_like(starts[..., 0]), 0
+    reach = _distance([normals], starts) / 4.0 + 1.0
+    log_density, gradient = path.joint(u, normals.loc.expand_as(u))
+    while True:
+        white = normals.whitened_gradient(gradient)
+        slope = white.norm(dim=-1)
+        settled = slope < 0.5 * math.sqrt(u.shape[-1]) + 0.5
+        if steps == MAX_STEPS or bool((settled | (size < SHORTEST)).all()):
+            return Ends(u, log_density, settled, len(starts) * (steps + 1))
+        length = size * (reach / slope).clamp(max=1.0)
+        new = u + normals.coloured(length[..., None] * white) - normals.loc
+        found, there = path.joint(new, normals.loc.expand_as(u))
+        kept, steps = found > log_density, steps + 1
+        u, gradient = (torch.where(kept[..., None], a, b) for a, b in ((new, u), (there, gradient)))
+        log_density, size = torch.where(kept, found, log_density), torch.where(kept, (2.0 * size).clamp(max=1.0), size / 4.0)
+
+
+def _is_other(parts: Sequence[Normals], ends: Ends) -> Tensor:
+    """Return which ends are away from all parts, and not known to be far below the highest, shape ``(S, B)``."""
+    dimensions = ends.u.shape[-1]
+    lowest = ends.log_density.nan_to_num(nan=-torch.inf).amax(0) - dimensions / 2.0 - NEGLIGIBLE
+    return (_distance(parts, ends.u) > math.sqrt(dimensions) + FAR) & ((ends.log_density > lowest) | ~ends.settled)
+
+
+def _highest(among: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
+    """Choose the highest of some ends of each datum: whether it has any, and which, both of shape ``(B,)``."""
+    height, place = ends.log_density.masked_fill(~among, -torch.inf).max(0)
+    return height > -torch.inf, place
+
+
+def _taken(u: Tensor, place: Tensor) -> Tensor:
+    """Take one of the positions ``(S, B, D)`` of each datum, shape ``(B, D)``."""
+    return u.gather(0, place[None, :, None].expand(1, *u.shape[1:]))[0]
+
+
+def _met_once(mixtures: NormalMixtures, ends: Ends) -> Tensor:
+    """Return for which data a part beside the first is where a single ascent ended, shape ``(B,)``.
+
+    The share of the modes that were met once estimates how likely it is that another ascent would end at an unknown one
+    (Good, The Population Frequencies of Species, 1953).
+    """
+    nearest = torch.stack([part.whitened(ends.u).norm(dim=-1) for part in mixtures.parts]).argmin(0)
+    hits = torch.stack([(nearest == place).sum(0) for place in range(len(mixtures.parts))])
+    return ((hits <= 1) & mixtures.log_shares.isfinite())[1:].any(0)
+
+
+def _distance(parts: Sequence[Normals], u: Tensor) -> Tensor:
+    """Compute the distance of positions to the nearest part, in its standard deviations, shape ``(S, B)``."""
+    return torch.stack([part.whitened(u).norm(dim=-1) for part in parts]).amin(0)
+
+
+def _mixed(parts: list[Normals], elbos: Tensor) -> NormalMixtures:
+    """Mix the parts by their ELBOs, each with a share of about a tenth at least, but for those that hold next to nothing."""
+    best = elbos.amax(0)
+    logits = elbos.maximum(best - math.log(10.0)).masked_fill(elbos < best - NEGLIGIBLE, -torch.inf)
+    held = [0, *(place for place in range(1, len(parts)) if bool(logits[place].isfinite().any()))]
+    return NormalMixtures([parts[place] for place in held], logits[held].log_softmax(0))
