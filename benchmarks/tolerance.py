@@ -78,7 +78,7 @@ def cells(found: pyrovae.LogLikelihood) -> list[str]:
     effort, sampled = found.effort, np.ones(len(found.log_p), dtype=bool)
     taken, met, by = [f"{found.num_samples:,}"] * 2, "", ""
     if effort is not None:
-        sampled = effort.proposal != "annealed"
+        sampled = ~np.char.startswith(effort.proposal, "annealed")
         taken = [f"{middle(effort.evaluations):,.0f}" for middle in (np.mean, np.median)]
         met, by = f"{effort.share_met:.1%}", counts(effort.proposal)
     above = f"{(found.k_hat[sampled] > LARGEST_K_HAT).mean():.0%}" if sampled.any() else "none sampled"
