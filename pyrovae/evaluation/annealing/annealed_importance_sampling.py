@@ -9,6 +9,7 @@ from pyrovae.engine.programs import PairLike, takes_pair
 from pyrovae.evaluation.annealing.annealed_likelihood import AnnealedLikelihood
 from pyrovae.evaluation.annealing.batched_paths import Advance, over_batches
 from pyrovae.evaluation.annealing.chains import Chains
+from pyrovae.evaluation.annealing.path.densities import Densities
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
 from pyrovae.evaluation.annealing.pilot_chains import Plan, run_pilot_chains
@@ -120,17 +121,17 @@ class AnnealedChains(NamedTuple):
         return AnnealedChains(*(values[:, :data].cpu() for values in self))
 
 
-def anneal_forward(path: Path, plan: Plan, advance: Advance) -> AnnealedChains:
+def anneal_forward(path: Densities, plan: Plan, advance: Advance) -> AnnealedChains:
     r"""Anneal chains from draws of :math:`f_0` to the posterior."""
     return _anneal(path, path.sample_initial(), plan, range(1, len(plan.betas)), advance)
 
 
-def anneal_backward(path: Path, u: Tensor, plan: Plan, advance: Advance) -> AnnealedChains:
+def anneal_backward(path: Densities, u: Tensor, plan: Plan, advance: Advance) -> AnnealedChains:
     r"""Anneal chains from draws ``u`` of the posterior to :math:`f_0`, through the same kernels, last to first."""
     return _anneal(path, u, plan, range(len(plan.betas) - 1, 0, -1), advance)
 
 
-def _anneal(path: Path, u: Tensor, plan: Plan, times: range, advance: Advance) -> AnnealedChains:
+def _anneal(path: Densities, u: Tensor, plan: Plan, times: range, advance: Advance) -> AnnealedChains:
     chains = Chains(path, u, plan.kernel)
     state = chains.state
     log_weights, accepted = torch.zeros_like(state.log_f0, dtype=torch.float64), []

@@ -42,7 +42,7 @@ class Effort:
         return float(self.met.mean())
 
     def lines(self) -> list[str]:
-        """Format the rows of a table: each proposal with its data, the share that met the tolerance, and medians of the cost."""
+        """Format the rows of a table: each proposal with its data, their share that met, and medians of their cost."""
         rows = [f"  {'answered by':<22}{'data':>12}{'met':>12}{'draws':>12}{'evaluations':>14}"]
         for name in PROPOSALS:
             if (chosen := self.proposal == name).any():
@@ -58,5 +58,6 @@ class Effort:
         untrusted = float((~self.trusted).mean())
         return (
             f"the tolerance of {self.tolerance:g} nats is not met for {1.0 - self.share_met:.1%} of the data, and the "
-            f"diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low; pass a larger budget or tolerance"
+            f"diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low; pass a larger budget, or a "
+            "larger tolerance"
         )

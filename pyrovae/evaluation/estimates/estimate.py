@@ -17,7 +17,7 @@ from pyrovae.evaluation.estimates.k_hat_warning import k_hat_threshold, k_hat_wa
 from pyrovae.evaluation.estimates.netcdf import COLUMNS
 from pyrovae.evaluation.estimates.pareto_k_hat import pareto_smoothed
 from pyrovae.evaluation.estimates.standard_error import mean_and_error, monte_carlo_error
-from pyrovae.evaluation.estimates.table import table
+from pyrovae.evaluation.estimates.table import table, worst
 from pyrovae.evaluation.estimates.trust import least_trusted_first, trusted
 
 if TYPE_CHECKING:
@@ -93,13 +93,7 @@ class LogLikelihood:
 
     def worst(self, number: int = 10) -> "DataFrame":
         """Tabulate the data that are least to be trusted, a row each: :func:`~.trust.least_trusted_first`."""
-        from pandas import DataFrame
-
-        order = least_trusted_first(self.k_hat, self.trusted)[:number]
-        columns = {name: getattr(self, name)[order] for name in ("k_hat", *COLUMNS[:3])}
-        if self.effort is not None:
-            columns |= {name: getattr(self.effort, name)[order] for name in ("proposal", "draws", "met")}
-        return DataFrame(columns, index=order).rename_axis("datum")
+        return worst(self, least_trusted_first(self.k_hat, self.trusted)[:number])
 
     @property
     def mean(self) -> float:
@@ -123,7 +117,7 @@ class LogLikelihood:
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Interval of log p(x) of each datum, two arrays ``(N,)``, as good as its k-hat: :func:`~.importance.interval`."""
-        number = self.num_samples if self.effort is None else self.effort.draws
+        number = self.effort.draws if self.effort else self.num_samples
         return importance.interval(self.log_p, self.standard_error, number, level)
 
     @property
@@ -134,7 +128,7 @@ class LogLikelihood:
     @property
     def trusted(self) -> NDArray[np.bool_]:
         """Whether each estimate can be trusted, shape ``(N,)``, with or without a k-hat: :func:`~.trust.trusted`."""
-        if self.effort is not None:
+        if self.effort:
             return self.effort.trusted
         return trusted(self.k_hat, self.effective_sample_size, self.num_samples, self.discrete_latents, self.defensive)
 
@@ -146,9 +140,7 @@ class LogLikelihood:
     @property
     def warning(self) -> str | None:
         """Warning to read before the numbers, where more than one datum in twenty is not :attr:`trusted`; else None."""
-        if self.effort is not None:
-            return self.effort.warning
-        return k_hat_warning(self.k_hat, self.trusted, self.threshold)
+        return self.effort.warning if self.effort else k_hat_warning(self.k_hat, self.trusted, self.threshold)
 
     def gap(self, particles: int) -> Array:
         r"""Compute the gap :math:`\log \hat p(x) - \mathrm{IWAE}_K` of each datum, in nats.

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Mapping
 from textwrap import fill
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from pyrovae.evaluation.estimates.effort import Effort
+from pyrovae.evaluation.estimates.netcdf import COLUMNS
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -133,3 +137,13 @@ def quantiles(name: str, values: np.ndarray, form: str) -> str:
     """Format a row of quantiles."""
     levels = np.quantile(values, QUANTILES, method="nearest") if len(values) else [math.nan] * len(QUANTILES)
     return f"  {name:<22}" + "".join(f"{level:>12{form}}" for level in levels)
+
+
+def worst(estimate: Tabulated, order: np.ndarray) -> "DataFrame":
+    """Tabulate some of the data in an order, a row each."""
+    from pandas import DataFrame
+
+    columns = {name: getattr(estimate, name)[order] for name in ("k_hat", *COLUMNS[:3])}
+    if estimate.effort is not None:
+        columns |= {name: getattr(estimate.effort, name)[order] for name in ("proposal", "draws", "met")}
+    return DataFrame(columns, index=order).rename_axis("datum")

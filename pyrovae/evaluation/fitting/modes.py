@@ -23,7 +23,7 @@ MAX_STEPS = 60
 SHORTEST = 1e-3
 """Length of a step, as a part of a full one, at which an ascent that finds no higher place is given up."""
 FAR = 4.0
-"""Standard deviations, beyond the radius at which the draws of a normal distribution lie, from which an end is another mode."""
+"""Standard deviations, beyond the radius at which the draws of a normal distribution lie, where another mode begins."""
 NEGLIGIBLE = 7.0
 """Nats by which the ELBO of a mode may be lower: its share of the posterior is then below one in a thousand."""
 MOST = 3

@@ -1,15 +1,16 @@
 r"""Normal proposals by natural gradients of the ELBO, for many data at once, from gradients of the log density alone.
 
-For :math:`q = N(m, L L^\top)` and :math:`f(u) = \log p(x, u)`, in the coordinates :math:`u = m + L v`, :math:`v \sim N(0, I)`,
+For :math:`q = N(m, L L^\top)` and :math:`f(u) = \log p(x, u)`, in the coordinates :math:`v` of :math:`u = m + L v`,
+:math:`v \sim N(0, I)`,
 
 .. math::
     \mathrm{ELBO} = E f + \log \det L + \text{const}, \qquad
     g = E\, L^\top \nabla f(u), \qquad
     A = -E\, L^\top \nabla^2 f(u)\, L = -E\, (L^\top \nabla f(u))\, v^\top,
 
-and a step of size :math:`\rho` takes the precision to :math:`P = (1 - \rho) I + \rho A` and the mean to :math:`P^{-1} g`, both in
-these coordinates. :math:`A = I` and :math:`g = 0` where it ends. The expectations are averages over orthogonal points
-(:mod:`~.orthogonal_points`), which make a step exact where the posterior is normal.
+and a step of size :math:`\rho` takes the precision to :math:`P = (1 - \rho) I + \rho A` and the mean to :math:`P^{-1} g`,
+both in these coordinates. :math:`A = I` and :math:`g = 0` where it ends. The expectations are averages over orthogonal
+points (:mod:`~.orthogonal_points`), which make a step exact where the posterior is normal.
 
 Sources: Opper and Archambeau, The Variational Gaussian Approximation Revisited (2009), for the two conditions; Khan and Rue,
 The Bayesian Learning Rule (arXiv:2107.04562), section 4, for the step.

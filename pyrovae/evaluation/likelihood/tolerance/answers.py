@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,7 @@ class Answers:
         """Make the result of these answers, with the bounds of so many draws from the guide."""
         fields = self.proposal, self.draws, self.evaluations, self.trusted, self.met
         effort = Effort(goal.tolerance, goal.level, *fields)
+        columns: dict[str, Any] = self.columns
         return LogLikelihood(
-            **self.columns, num_samples=number, bounds=bounds, discrete_dimensions=discrete_dimensions, effort=effort
+            **columns, num_samples=number, bounds=bounds, discrete_dimensions=discrete_dimensions, effort=effort
         )

@@ -25,8 +25,8 @@ START_DRAWS = 64
 FIRST_LOOK, SECOND_LOOK, MOST_DRAWS = 500, 5_000, 50_000
 """Draws of a fitted proposal: at first; at least, where the k-hat was too large before; and at most."""
 WIDENINGS = (0.6, 0.6, 1.4)
-"""By how much the standard deviations are larger than fitted, as a multiple of :math:`1 / \\sqrt D`, after so many looks with
-too large a k-hat: a normal distribution that is fitted by its ELBO is narrower than the posterior."""
+"""By how much the standard deviations are larger than fitted, times the square root of the dimensions, after so many looks
+with too large a k-hat: a normal distribution that is fitted by its ELBO is narrower than the posterior."""
 TEMPERATURES = 32
 """Temperatures of the first annealed chains."""
 FEWEST_FROM_PRIOR = 100

@@ -1,4 +1,4 @@
-"""The controller of log p(x) to a tolerance: each datum climbs from proposal to proposal until its interval is narrow enough.
+"""The controller of log p(x) to a tolerance: each datum climbs through proposals until its interval is narrow enough.
 
 Every estimate is made of draws of its own: what was seen before chose the proposal and the number of draws, and is thrown
 away, so that the mean weight stays without bias.
@@ -74,24 +74,24 @@ class Controller:
             bounds = self._first_look([count for count in particles if count <= FIRST_LOOK])
             for time, (rung, chosen) in enumerate(self._rungs(), 2):
                 if (left := chosen(self._answers)).any():
-                    rung(left, self._seeds.others(left, time))
+                    rung(left, time)
         self._require_numbers()
         return self._answers.estimate(self._goal, bounds, FIRST_LOOK, self._ladder.discrete_dimensions)
 
-    def _rungs(self) -> Iterator[tuple[Callable[[Chosen, Seeds], None], Callable[[Answers], Chosen]]]:
+    def _rungs(self) -> Iterator[tuple[Callable[[Chosen, int], None], Callable[[Answers], Chosen]]]:
         """Yield each rung with the data that take it."""
-        ladder = self._ladder
-        if ladder.path is None:
+        ladder, take = self._ladder, self._answers.take
+        if self._ladder.guide_error is None:
+            yield self._more_of_the_guide, _unmet
+        if ladder.path is not None:
+            climb = partial(self._climb, ladder.path)
+            yield partial(climb, CHAINS, Climb.look_for_modes, self._answers.doubt), _met
+            yield partial(climb, number_of_points(ladder.dimensions), Climb.sample, take), _unmet
+            yield partial(climb, CHAINS, Climb.anneal, take), _unmet
+        elif self._ladder.guide_error is None:
             yield self._mixture, _unmet
-            return
-        yield self._more_of_the_guide, _unmet
-        climb, points = partial(self._climb, ladder.path), number_of_points(ladder.dimensions)
-        yield partial(climb, CHAINS, Climb.look_for_modes, self._answers.doubt), _met
-        yield partial(climb, points, Climb.sample, self._answers.take), _unmet
-        yield partial(climb, CHAINS, Climb.anneal, self._answers.take), _unmet
         if ladder.prior_path is not None:
-            climb = partial(self._climb, ladder.prior_path)
-            yield partial(climb, PRIOR_CHAINS, Climb.anneal_from_prior, self._answers.take), _untrusted
+            yield partial(self._climb, ladder.prior_path, PRIOR_CHAINS, Climb.anneal_from_prior, take), _untrusted
 
     def _first_look(self, particles: Sequence[int]) -> dict[int, NDArray[np.float64]]:
         """Draw from the guide, and return its bounds."""
@@ -102,27 +102,27 @@ class Controller:
         self._take(everything, self._judged(found, "guide"))
         return found.bounds
 
-    def _more_of_the_guide(self, left: Chosen, seeds: Seeds) -> None:
+    def _more_of_the_guide(self, left: Chosen, time: int) -> None:
         """Draw more from the guide where its weights have a variance, and that costs less than a fitted proposal."""
         promising = left & (self._answers.columns["k_hat"] <= LARGEST_K_HAT)
-        self._draw_needed(promising, MOST_DRAWS, seeds, "guide")
+        self._draw_needed(promising, MOST_DRAWS, time, "guide")
 
-    def _mixture(self, left: Chosen, seeds: Seeds) -> None:
+    def _mixture(self, left: Chosen, time: int) -> None:
         """Draw from the defensive mixture, and then as often as its first draws say."""
-        self._draw(left, min(FIRST_OF_MIXTURE, self._goal.budget), seeds, "mixture")
-        again = left & ~self._answers.met & self._answers.trusted
-        self._draw_needed(again, self._goal.budget // 2, self._seeds.others(again, 5), "mixture")
+        self._draw(left, FIRST_OF_MIXTURE, time, "mixture")
+        self._draw_needed(left & ~self._answers.met & self._answers.trusted, self._goal.budget // 2, time, "mixture")
 
-    def _draw_needed(self, chosen: Chosen, most: int, seeds: Seeds, proposal: str) -> None:
+    def _draw_needed(self, chosen: Chosen, most: int, time: int, proposal: str) -> None:
         """Draw for the chosen data as often as each needs, in steps of two; those that need more than ``most`` have none."""
         needed = self._goal.draws(self._answers.columns["standard_error"], self._answers.draws)
-        for number in (FIRST_LOOK * 2**power for power in range(1, 20) if FIRST_LOOK * 2**power <= most):
-            group = chosen & (needed <= number) & (needed > number / 2 if number > 2 * FIRST_LOOK else True)
-            if group.any():
-                self._draw(group, number, seeds.others(group[chosen], number), proposal)
+        steps = np.ceil(np.log2(needed.clip(min=2 * FIRST_LOOK) / FIRST_LOOK))
+        for step in np.unique(steps[chosen]):
+            if (number := FIRST_LOOK * 2**step) <= most:
+                self._draw(chosen & (steps == step), int(number), time, proposal)
 
-    def _draw(self, chosen: Chosen, number: int, seeds: Seeds, proposal: str) -> None:
+    def _draw(self, chosen: Chosen, number: int, time: int, proposal: str) -> None:
         settings, mixed = replace(self._settings, number=number), proposal == "mixture"
+        seeds = self._seeds.others(chosen, time * 2**32 + number)
         found = settings.estimate(*self._programs, self._data, (), seeds, defensive=mixed, chosen=chosen)
         if mixed:
             found = replace(found, defensive=np.ones(len(found.log_p), dtype=bool))
@@ -133,10 +133,11 @@ class Controller:
         reached = self._goal.reached(found.log_p, found.standard_error, found.num_samples)
         return Answers.of(found, proposal, found.num_samples, trusted, reached)
 
-    def _climb(self, path: Path, draws: int, rung: Rung, take: Take, left: Chosen, seeds: Seeds) -> None:
+    def _climb(self, path: Path, draws: int, rung: Rung, take: Take, left: Chosen, time: int) -> None:
         """Take a rung along a path, with batches of the data that are left, so many draws of which go together."""
         ladder = self._ladder
-        order = np.arange(len(left)) if ladder.whole else left.nonzero()[0]
+        left = left | ladder.whole
+        order, seeds = left.nonzero()[0], self._seeds.others(left, time)
         size = len(self._data) if ladder.whole else 1 if seeds.alone else ladder.data_at_once(draws)
 
         def work(index: int, batch: Batch) -> Answers:

@@ -48,4 +48,5 @@ class Goal:
     def draws(self, standard_error: Array, number: NDArray[np.int64]) -> Array:
         """Compute the number of draws a datum that is expected to reach the goal, from the errors at ``number`` draws."""
         widest = -math.expm1(-self.tolerance) / importance.student(10**6, self.level)
-        return np.nan_to_num(MARGIN * number * np.square(standard_error / widest), nan=math.inf)
+        needed = MARGIN * number * np.square(standard_error / widest)
+        return np.where(np.isnan(needed), math.inf, needed)

@@ -17,6 +17,9 @@ from pyrovae.runtime.batches import Batch, Columns, batches
 from pyrovae.runtime.memory import rows_in_cache, rows_that_fit
 from pyrovae.runtime.parameters import Program, keeps_places
 
+MOST_DIMENSIONS = 1000
+"""Most unconstrained numbers of a datum's latents to which normal proposals, of as many squared, are fitted."""
+
 
 class Ladder:
     """What of a pair can be a proposal, found on its first data.
@@ -24,7 +27,8 @@ class Ladder:
     Attributes:
         guide_error: why the guide's draws cannot be weighed; None where they can.
         prior_path: the path from its prior to its posterior, where the prior can be drawn.
-        path: the densities of its latents in unconstrained space; None where they have none, as those of discrete latents.
+        path: the densities of its latents in unconstrained space; None where they have none, as
+            those of discrete latents, or too many for a fit.
         parts: the guide and the prior, as far as they can be drawn and their densities are known.
         whole: whether all data must go together, as an automatic guide has parameters for each.
         max_rows: the most draws times data of one run of the programs.
@@ -48,9 +52,10 @@ class Ladder:
             self.guide_error = error
         paths = _paths(pair, first)
         self.parts: tuple[Start, ...] = tuple(paths)
-        self.path = next(iter(paths.values()), None)
+        path = next(iter(paths.values()), None)
+        self.path = path if path is not None and path.latents.dimensions <= MOST_DIMENSIONS else None
         self.prior_path = paths.get("prior")
-        if self.guide_error is not None and self.path is None:
+        if self.guide_error is not None and path is None:
             raise self.guide_error
         self.max_rows = max_rows or rows_in_cache(device, first.x[0].numel())
         if max_rows is None and device.type == "cuda":
