@@ -1,12 +1,12 @@
 """log p(x) to a stated accuracy: what a tolerance costs beside 5,000 draws of the guide, and beside annealing alone.
 
 For each pair two tables. The first has today's guide and two tolerances for all its data: the time, also as a multiple of
-the guide's in the same round and of its processor time, which knows less of what else runs; the share that met the tolerance,
-evaluations a datum (a gradient counts as three), the share with a k-hat above 0.7 among those that importance sampling
-answered, and by which proposals. The second has annealing alone, from the guide and from the prior, at the first power of two
-of temperatures at which its median standard error is that of the tolerance, on a few of the data, as a multiple of what the
-tolerance takes on these, one right after the other. The last table has the mean for the pair on MNIST beside annealing from
-the prior at 10,000 temperatures.
+the guide's in the same round and of its processor time, which knows less of what else runs; the share that met the
+tolerance, evaluations a datum (a gradient counts as three), the share with a k-hat above 0.7 among those that importance
+sampling answered, and by which proposals. The second has annealing alone, from the guide and from the prior, at the first
+power of two of temperatures at which its median standard error is that of the tolerance, on a few of the data, as a
+multiple of what the tolerance takes on these, one right after the other. The last table has the mean for the pair on MNIST
+beside annealing from the prior at 10,000 temperatures.
 """
 
 import warnings
@@ -116,8 +116,8 @@ def counts(proposals: np.ndarray) -> str:
 
 def annealed(settings: Settings, case: Case) -> None:
     """Print the table of annealing alone."""
-    few = replace(case, x=case.x[: 2 if settings.quick else 10])
-    lengths = (8, 16) if settings.quick else (64, 4096 if case.name == from_run else 1024)
+    few = replace(case, x=case.x[: 2 if settings.quick else 8])
+    lengths = (8, 16) if settings.quick else (64, 1024 if case.name == from_run else 256)
     rows = [row for start in case.starts for row in annealed_rows(few, start, *lengths)]
     title = f"{case.name}: annealing alone, first {len(few.x)} data, {CHAINS} chains of {STEPS} leapfrog steps"
     header = ["", "T", "median standard error", "asked", "s", "ratio", "of processor time", "less the tolerance's"]
