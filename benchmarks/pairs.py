@@ -65,7 +65,7 @@ class Recipe:
     make: Callable[[], tuple[Any, nn.Module]]
     objective: Callable[[], Objective] = pyrovae.ELBO
     epochs: int = 5
-    number: int = 200
+    number: int = 100
     starts: tuple[Start, ...] = ("guide", "prior")
 
 

@@ -29,6 +29,8 @@ TOLERANCES = (0.2, 0.1)
 NORMAL = 1.96
 """The tolerance over the standard error, at the level of 95%."""
 LARGEST_K_HAT = 0.7
+COMPILED = 2_000_000
+"""Draws from which ``pyrovae.log_likelihood`` compiles the programs."""
 CHAINS, STEPS = 16, 10
 Seconds = tuple[float, float]
 guide = "guide"
@@ -58,8 +60,8 @@ def measured(settings: Settings, case: Case) -> dict[str, pyrovae.LogLikelihood]
         processor[name] = process_time() - began
 
     contenders = {name: partial(contender, name) for name in estimates}
-    contenders[guide](1)  # compiles
-    times = interleaved(contenders, rounds=1 if settings.quick or len(case.x) > 500 else 2, steps=1)
+    warm_up(case, draws)
+    times = interleaved(contenders, rounds=1, steps=1)
     rows = [
         [
             name,
@@ -85,6 +87,12 @@ def measured(settings: Settings, case: Case) -> dict[str, pyrovae.LogLikelihood]
     ]
     table(settings, f"{case.name}: {len(case.x):,} data, the guide by {draws:,} draws", header, rows)
     return found
+
+
+def warm_up(case: Case, draws: int) -> None:
+    """Compile what is compiled later, and import what is imported where it is used."""
+    number = len(case.x) if draws * len(case.x) >= COMPILED else 2
+    pyrovae.log_likelihood(case.pair, case.x[:number], draws, progress=False)
 
 
 def named(tolerance: float) -> str:
