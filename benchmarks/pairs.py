@@ -6,7 +6,7 @@ run's; the weights of all others stay in the folder of ``--keep``, and are not t
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from benchmarks.measure import Settings
 from benchmarks.programs.functions import functions
 from benchmarks.task import pixels
 from pyrovae import guides, likelihoods, priors
-from pyrovae.data import Binarize, Digits, FashionMNIST, Split
+from pyrovae.data import MNIST, Binarize, Data, Digits, FashionMNIST, Split
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.objectives import Objective
 
@@ -70,23 +70,28 @@ class Recipe:
 
 
 def mnist(settings: Settings) -> tuple[Split, Tensor]:
-    """MNIST, binarised anew at each use, and one draw of its test images."""
+    """MNIST, binarised anew at each use, and one draw of its test images; without a folder of data, what stands for it."""
+    if settings.root:
+        return read(MNIST, settings.root)
     train, test = pixels(settings)
     return dynamic(train), dynamic(test).fixed_draw()
 
 
 def flat_mnist(settings: Settings) -> tuple[Split, Tensor]:
     """The same as vectors of 784 numbers."""
-    train, test = pixels(settings)
-    return dynamic(train.flatten(1)), dynamic(test.flatten(1)).fixed_draw()
+    train, test = mnist(settings)
+    return replace(train, x=train.x.flatten(1)), test.flatten(1)  # pyright: ignore
 
 
 def fashion(settings: Settings) -> tuple[Split, Tensor]:
     """Fashion-MNIST in the same way; without a folder of data, what stands for MNIST."""
-    if not settings.root:
-        return mnist(settings)
-    data = FashionMNIST(settings.root, download=False, binarize="dynamic")
-    return data.train, data.test.fixed_draw()  # pyright: ignore
+    return read(FashionMNIST, settings.root) if settings.root else mnist(settings)
+
+
+def read(data_set: Callable[..., Data], root: str) -> tuple[Split, Tensor]:
+    """Read a data set that is binarised anew at each use, and one draw of its test images."""
+    data = data_set(root, download=False, binarize="dynamic")
+    return data.train, data.test.fixed_draw()
 
 
 def digits(_: Settings) -> tuple[Split, Tensor]:
