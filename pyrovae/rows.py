@@ -18,6 +18,7 @@ from pyrovae.engine.pair import Pair
 from pyrovae.errors import InputError
 from pyrovae.evaluation import log_likelihood, posterior_means
 from pyrovae.evaluation.latent.means import mean
+from pyrovae.evaluation.likelihood.tolerance.goal import BUDGET, Goal
 from pyrovae.guides import Guide
 from pyrovae.likelihoods import Likelihood
 from pyrovae.networks import Build, Shape
@@ -31,6 +32,9 @@ from pyrovae.vae import VAE
 
 DTYPES = [np.float64, np.float32]
 """Precisions that are kept; numbers of any other type become the first."""
+
+LEVEL = 0.95
+"""Level of the interval that a tolerance is for."""
 
 
 class Fitted(Protocol):
@@ -67,6 +71,12 @@ def checked_latents(estimator: BaseEstimator, X: ArrayLike) -> tuple[Tensor, np.
             f"{latent_dim} columns: leave out what belongs to other latent sites"
         )
     return torch.tensor(checked), checked.dtype
+
+
+def require_tolerance(tolerance: float | None) -> None:
+    """Raise an InputError for a tolerance that no estimate can have; None stands for a number of draws instead."""
+    if tolerance is not None:
+        Goal(tolerance, LEVEL, BUDGET)
 
 
 def split_rows(x: Tensor, fraction: float | None, patience: int | None, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -159,8 +169,10 @@ def new_rows(vae: VAE, number: int, seed: int) -> Tensor:
         return keeping_its_own(vae.model)(size=number).cpu()
 
 
-def log_densities(vae: VAE, x: Tensor, num_samples: int, seed: int) -> np.ndarray:
+def log_densities(vae: VAE, x: Tensor, num_samples: int, tolerance: float | None, seed: int) -> np.ndarray:
     """Estimates of log p(x) by importance sampling, from a seed for each row, in nats.
+
+    They are of so many draws, or, where a tolerance is given, of as many as each row needs.
 
     Raises:
         InputError: where rows are outside the support of the likelihood.
@@ -172,6 +184,8 @@ def log_densities(vae: VAE, x: Tensor, num_samples: int, seed: int) -> np.ndarra
         x,
         num_samples,
         num_particles=(),
+        tolerance=tolerance,
+        level=LEVEL,
         seed=seeds_of_rows(x.numpy(), seed),
         device=parameter(vae).device,
         compile=False,

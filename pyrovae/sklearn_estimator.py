@@ -52,6 +52,9 @@ class VAEEstimator(LatentTransformer, RowDensity):
             was best; if null, all are trained on, and the last parameters are kept.
         patience: stop when the bound on held-out rows has not improved for this many epochs.
         num_samples: importance samples a row, of :meth:`score_samples` and :meth:`score`.
+        tolerance: the largest distance from log p(x) of a row to an end of its 95% interval, in nats; each row then has as
+            many draws as it needs, from the proposal that it needs (:func:`pyrovae.log_likelihood`). If null, all rows have
+            ``num_samples`` draws from the guide.
         device: where the pair is trained and stays: move it by ``vae_.to("cpu")`` to pickle it for a machine without one.
         random_state: fixes initial weights, the order of rows, held-out rows and all draws.
         verbose: whether to show a progress bar.
@@ -93,6 +96,7 @@ class VAEEstimator(LatentTransformer, RowDensity):
         validation_fraction: float | None = None,
         patience: int | None = None,
         num_samples: int = 1000,
+        tolerance: float | None = None,
         device: str | None = None,
         random_state: RandomState = None,
         verbose: bool = False,
@@ -110,6 +114,7 @@ class VAEEstimator(LatentTransformer, RowDensity):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.num_samples = num_samples
+        self.tolerance = tolerance
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -127,6 +132,7 @@ class VAEEstimator(LatentTransformer, RowDensity):
         """
         x = torch.tensor(rows.checked_matrix(self, X, reset=True))
         require_positive(num_samples=self.num_samples)
+        rows.require_tolerance(self.tolerance)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         train, held_out = rows.split_rows(x, self.validation_fraction, self.patience, seed)
         parts = rows.Parts(self.prior, self.likelihood, self.guide, self.encoder, self.decoder)

@@ -60,6 +60,7 @@ class RowDensity(DensityMixin, BaseEstimator):
 
     vae_: VAE
     num_samples: int
+    tolerance: float | None
     random_state: RandomState
     _seed: int
 
@@ -88,7 +89,8 @@ class RowDensity(DensityMixin, BaseEstimator):
         .. math::
             \log \hat p(x) = \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}, \qquad z_k \sim q(z \mid x)
 
-        ``pyrovae.log_likelihood(vae_, x)`` gives their standard errors and diagnostics, too.
+        Of ``num_samples`` draws a row; where the estimator has a ``tolerance``, of as many as each row needs, from the
+        proposal that it needs. ``pyrovae.log_likelihood(vae_, x)`` gives their standard errors and diagnostics, too.
 
         Args:
             X: rows, shape ``(N, D)``.
@@ -101,10 +103,11 @@ class RowDensity(DensityMixin, BaseEstimator):
             NotFittedError: before :meth:`fit`.
 
         Warns:
-            ImportanceSamplingWarning: where the estimates of more than one row in twenty are not to be trusted.
+            ImportanceSamplingWarning: where the estimates of more than one row in twenty are not to be trusted, or do not
+                meet the tolerance.
         """
         x, _ = rows.checked_rows(self, X)
-        return rows.log_densities(self.vae_, x, self.num_samples, self._seed)
+        return rows.log_densities(self.vae_, x, self.num_samples, self.tolerance, self._seed)
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         r"""The mean of :math:`\log \hat p(x)` over rows, in nats: the larger the better.

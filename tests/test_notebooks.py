@@ -35,6 +35,8 @@ SMALL = {
         "NUM_SAMPLES = 5_000": "NUM_SAMPLES = 100",
         "NUM_DATA = 20": "NUM_DATA = 3",
         "TEMPERATURES = (10, 50, 200)": "TEMPERATURES = (2, 4)",
+        "NUM_CLOSE = 100": "NUM_CLOSE = 3",
+        "TOLERANCES = (0.5, 0.2, 0.1, 0.05, 0.02)": "TOLERANCES = (2.0, 1.0)",
     },
     "06_latent_space": {
         "EPOCHS = 80": "EPOCHS = 2",

@@ -20,6 +20,7 @@ SMALL = {
     "[1, 2, 4]}, cv=3": "[1, 2]}, cv=2",
     "log_likelihood(vae, x, proposal": "log_likelihood(vae, x[:20], proposal",
     "temperatures=1000": "temperatures=5",
+    "few, tolerance=0.1": "few[:4], tolerance=0.5",
     '"two latents": other}, x)': '"two latents": other}, x[:20])',
     "fit(other, data.train, data.validation)": "fit(other, data.train, data.validation, epochs=1)",
 }

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -93,20 +94,33 @@ class TestAsTheLibraryHasIt:
     def fitted(self, linear_gaussian):
         return linear_gaussian
 
-    def test_score_samples_is_log_p_of_x(self, fitted, X):
+    @pytest.fixture
+    def exact(self, fitted, X):
+        """Log p(x) of the rows in closed form."""
         model = fitted.vae_.model
         with torch.no_grad():
             loc = model.likelihood.origin + model.likelihood.unit * model.decoder.bias
             slope = model.likelihood.unit * model.decoder.weight
             noise = model.likelihood.unit * model.likelihood.log_scale.exp()
             covariance = slope @ slope.T + noise**2 * torch.eye(4)
-            exact = dist.MultivariateNormal(loc, covariance).log_prob(torch.tensor(X)).numpy()
+            return dist.MultivariateNormal(loc, covariance).log_prob(torch.tensor(X)).numpy()
+
+    def test_score_samples_is_log_p_of_x(self, fitted, exact, X):
         estimate = pyrovae.log_likelihood(fitted.vae_, torch.tensor(X), 2000)
         sure = estimate.standard_error < 0.05
         assert sure.mean() > 0.9
         z = ((fitted.score_samples(X) - exact) / estimate.standard_error)[sure]
         assert abs(z).max() < 6.0
         assert abs(z.mean()) < QUANTILE / np.sqrt(len(z))
+
+    def test_score_samples_is_within_the_tolerance(self, fitted, exact, X):
+        close = copy(fitted).set_params(tolerance=0.05)
+        distance = abs(close.score_samples(X) - exact)
+        assert (distance <= 0.05).mean() > 0.9
+        assert distance.max() < 0.1
+        seeds = seeds_of_rows(X[:9], fitted._seed)
+        found = pyrovae.log_likelihood(fitted.vae_, torch.tensor(X[:9]), tolerance=0.05, num_particles=(), seed=seeds)
+        np.testing.assert_allclose(close.score_samples(X[:9]), found.log_p, rtol=1e-12)
 
     def test_score_is_its_mean(self, fitted, X):
         assert fitted.score(X[:7]) == pytest.approx(fitted.score_samples(X[:7]).mean())
@@ -161,6 +175,12 @@ class TestARowByItself:
         for rows in (np.arange(40)[::-1], [3, 7], [5], [2, 2, 2, 9]):
             again = getattr(fitted, method)(X[rows])
             np.testing.assert_allclose(again, found[rows], rtol=1e-13, atol=1e-13)
+
+    def test_nor_do_they_to_a_tolerance(self, fitted, X):
+        close = copy(fitted).set_params(tolerance=0.1)
+        found = close.score_samples(X[:12])
+        for rows in (np.arange(12)[::-1], [3, 7], [2, 2, 9]):
+            np.testing.assert_allclose(close.score_samples(X[rows]), found[rows], rtol=1e-13, atol=1e-13)
 
     def test_rows_that_nearly_agree_have_noise_of_their_own(self, fitted):
         rows = 0.3 + 1e-9 * np.random.default_rng(2).normal(size=(20, 3))
@@ -284,6 +304,8 @@ class TestRefused:
         [
             ({"latent_dim": 0}, ["latent_dim", 0, 1]),
             ({"num_samples": 0}, ["num_samples", 0, 1]),
+            ({"tolerance": 0.0}, ["tolerance", 0.0, 0.1]),
+            ({"tolerance": math.inf}, ["tolerance", math.inf, 0.1]),
             ({"epochs": 0}, ["epochs", 0, 1]),
             ({"learning_rate": -1.0}, ["optimiser", -1.0]),
             ({"validation_fraction": 1.5}, ["validation_fraction", 1.5, 0, 1, None]),

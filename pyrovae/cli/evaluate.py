@@ -6,20 +6,23 @@ An option ``--data.X VALUE`` overrides the configuration of the run, for data th
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pyrovae.cli.device import available_device, default_device
 from pyrovae.cli.evaluation import report
 from pyrovae.cli.reopened import divide, reopen
 from pyrovae.cli.torchrun import joined, own_device
+from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.likelihood.log_likelihood import Proposal
 from pyrovae.experiment.parser import (
     Count,
+    Level,
     Namespace,
     NonNegativeInt,
     Parser,
     PositiveInt,
+    Tolerance,
     add_trust,
     make_parser,
     parse,
@@ -40,11 +43,10 @@ def main(argv: Sequence[str]) -> int:
             vae,
             data,
             run,
-            num_samples=asked.num_samples or config.evaluation.num_samples,
+            **_sampling(asked, config),
             limit=_limit(asked, config),
             device=device,
             seed=asked.seed,
-            proposal=asked.proposal,
             num_chains=asked.num_chains,
             temperatures=asked.temperatures,
             start=asked.start,
@@ -57,11 +59,14 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = make_parser("pyrovae evaluate", __doc__)
     parser.add_argument("run", type=str, help="The run folder.")
-    parser.add_argument("--num_samples", type=Count, default=None, help="Importance samples a datum.")
+    parser.add_argument("--num_samples", type=Count, default=None, help="Importance samples a datum, without --tolerance.")
     parser.add_argument("--limit", type=Limit, default=None, help="Evaluate the first so many test data, or all.")
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="The seed of the importance samples.")
-    about = "What is drawn from: the guide, its mixture with a wider one and the prior, or that where k-hat is high."
-    parser.add_argument("--proposal", type=Proposal, default="guide", help=about)
+    about = (
+        "What is drawn from: the guide if not given, its mixture with a wider one and the prior, or that if k-hat is high."
+    )
+    parser.add_argument("--proposal", type=Proposal | None, default=None, help=about)
+    _add_tolerance(parser)
     about = "Anneal chains of so many temperatures too, as a second opinion: 1000, say."
     parser.add_argument("--temperatures", type=Count, default=None, help=about)
     parser.add_argument("--num_chains", type=PositiveInt, default=16, help="Annealed chains a datum.")
@@ -72,6 +77,40 @@ def _parser() -> Parser:
     parser.add_argument("--device", type=str | None, default=None, help="As trained if not given.")
     add_trust(parser)
     return parser
+
+
+def _add_tolerance(parser: Parser) -> None:
+    about = "Estimate log p(x) of each datum to so many nats, by draws from the proposal that it needs: 0.1, say."
+    parser.add_argument("--tolerance", type=Tolerance, default=None, help=about)
+    about = "The level of the interval that the tolerance is for; 0.95 if neither this nor the run says it."
+    parser.add_argument("--level", type=Level, default=None, help=about)
+    about = "The most evaluations of the model for one datum to the tolerance; 500,000 if neither this nor the run says it."
+    parser.add_argument("--budget", type=Count, default=None, help=about)
+
+
+def _sampling(asked: Namespace, config: Namespace) -> dict[str, Any]:
+    """Choose how log p(x) is estimated: what the command line says, and otherwise what the run was configured with."""
+    configured = config.evaluation
+    draws = _given(asked, "num_samples", "proposal")
+    if asked.tolerance is not None and draws:
+        raise InputError(
+            f"--tolerance is {asked.tolerance} and {_said(draws)}; expected either, as a tolerance chooses draws and "
+            "proposal datum by datum: leave one out"
+        )
+    tolerance = None if draws else asked.tolerance or configured.tolerance
+    goal = _given(asked, "level", "budget")
+    if tolerance is None and goal:
+        raise InputError(f"{_said(goal)}, and there is no tolerance that it is for; expected one: add --tolerance 0.1")
+    settings = {"num_samples": configured.num_samples, "level": configured.level, "budget": configured.budget}
+    return settings | draws | goal | {"tolerance": tolerance}
+
+
+def _given(asked: Namespace, *names: str) -> dict[str, Any]:
+    return {name: asked[name] for name in names if asked[name] is not None}
+
+
+def _said(options: dict[str, Any]) -> str:
+    return " and ".join(f"--{name} is {value}" for name, value in options.items())
 
 
 def _limit(asked: Namespace, config: Namespace) -> int | None:

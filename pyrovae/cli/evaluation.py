@@ -42,6 +42,9 @@ def report(
     device: str,
     seed: int = 0,
     proposal: Proposal = "guide",
+    tolerance: float | None = None,
+    level: float = 0.95,
+    budget: int | None = None,
     num_chains: int = 16,
     temperatures: int | None = None,
     start: Start = "prior",
@@ -50,12 +53,15 @@ def report(
 ) -> None:
     """Evaluate a pair on test data, write what was found into the run folder, and print it.
 
-    Several processes share the work on log p(x); those of which ``writes`` is false do no more.
+    Where there is a tolerance, log p(x) of each datum is estimated to it, and ``num_samples`` are the draws of ``refine``
+    alone. Several processes share the work on log p(x); those of which ``writes`` is false do no more.
     """
     vae.to(device).eval()
     tested = first(as_data(data.test.fixed_draw()), limit)
     common: dict[str, Any] = {"seed": seed, "device": device, "progress": writes}
-    gaps, estimate = _estimates(vae, tested, num_samples, refine, proposal, common)
+    gaps = None if refine is None else _gaps(vae, tested, num_samples, refine, common)
+    options = {"proposal": proposal, "tolerance": tolerance, "level": level, "budget": budget}
+    estimate = _estimate(vae, tested, num_samples, **options, **common)
     annealing = {"num_chains": num_chains, "temperatures": temperatures, "start": start, **common}
     if not writes:
         if temperatures is not None:
@@ -79,15 +85,16 @@ def report(
     _list_files(run, left_out(data.event_shape, means) | without_bounds(estimate) | space.left_out)
 
 
-def _estimates(
-    vae: VAE, tested: Columns, num_samples: int, refine: int | None, proposal: Proposal, common: dict[str, Any]
-) -> tuple[InferenceGaps | None, LogLikelihood]:
-    """The gaps of the guide, if asked for, and log p(x); a guide that cannot be refined is refused at once."""
-    work = vae, tested.plain(), num_samples
+def _gaps(vae: VAE, tested: Columns, num_samples: int, steps: int, common: dict[str, Any]) -> InferenceGaps:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
-        gaps = None if refine is None else inference_gaps(*work, steps=refine, **common)
-        return gaps, log_likelihood(*work, num_particles=PARTICLES, proposal=proposal, **common)
+        return inference_gaps(vae, tested.plain(), num_samples, steps=steps, **common)
+
+
+def _estimate(vae: VAE, tested: Columns, num_samples: int, **options: Any) -> LogLikelihood:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportanceSamplingWarning)  # the table says it
+        return log_likelihood(vae, tested.plain(), num_samples, num_particles=PARTICLES, **options)
 
 
 def _print_table(estimate: LogLikelihood, summary: dict[str, Any], gaps: InferenceGaps | None) -> None:

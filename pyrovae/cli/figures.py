@@ -51,7 +51,10 @@ def left_out(event_shape: tuple[int, ...], means: Tensor) -> dict[str, str]:
 
 def without_bounds(estimate: LogLikelihood) -> dict[str, str]:
     """The figure of bounds, where there are none, with the reason."""
-    return {} if estimate.bounds else {"bound_against_particles": "the mixture of proposals has no bounds of the guide"}
+    if estimate.bounds:
+        return {}
+    source = "the mixture of proposals" if estimate.effort is None else "the pair, whose guide is no proposal,"
+    return {"bound_against_particles": f"{source} has no bounds of the guide"}
 
 
 def are_pictures(event_shape: tuple[int, ...]) -> bool:

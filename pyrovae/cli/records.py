@@ -15,7 +15,10 @@ METRICS = 2**25
 """Largest number of bytes of ``metrics.jsonl``: 32 MiB are a hundred thousand epochs."""
 DRAWN = ("epoch", "train_bound", "train_reconstruction", "train_kl", "validation_bound")
 """Numbers of an epoch that are drawn."""
-SHARES = ("kNN accuracy", "linear probe", "share untrusted", "share of k-hat above threshold")
+SHARES = (
+    *("kNN accuracy", "linear probe", "level of the tolerance", "share within the tolerance"),
+    *("share untrusted", "share of k-hat above threshold"),
+)
 """Numbers of a summary that are shown as percentages; the last one is of earlier versions."""
 RENAMED = {"log p(x), less its bias": "log p(x), bias-corrected", "amortisation gap": "amortization gap"}
 """Names in the summaries of earlier versions, and what they are called now."""

@@ -8,8 +8,10 @@ from torch.utils.data import Dataset
 from pyrovae.cli.figures import are_pictures, decoded, left_out
 from pyrovae.cli.reopened import Reopened
 from pyrovae.evaluation import LogLikelihood, latent_map, posterior_means
+from pyrovae.evaluation.estimates.effort import Effort
 from pyrovae.evaluation.estimates.trust import least_trusted_first
 from pyrovae.report import Points, data_uris, shrunk
+from pyrovae.report.words import number
 from pyrovae.runtime.batches import Batch, Columns, batches
 
 SHOWN = 2000
@@ -48,8 +50,18 @@ def points_of(
         labels=labels,
         pictures=data_uris(np.concatenate(pictures)) if drawable else None,
         latent=latent_map(located) if mapped else None,
+        answers=None if estimate.effort is None else _answers(estimate.effort, rows),
     )
     return points, located
+
+
+def _answers(effort: Effort, rows: np.ndarray) -> list[str]:
+    """What each of these rows was estimated by, in words; a dash for those that were not evaluated."""
+    words = [
+        f"{name}, {draws:,} {'chains' if name.startswith('annealed') else 'draws'}"
+        for name, draws in zip(effort.proposal, effort.draws, strict=True)
+    ]
+    return [words[row] if row < len(words) else number(None) for row in rows]
 
 
 def _seen(batch: Batch) -> Tensor:

@@ -24,7 +24,7 @@ NEIGHBOURS = 5
 
 def estimate_summary(estimate: LogLikelihood) -> dict[str, Any]:
     """The numbers of an estimate by name, in nats where not said otherwise."""
-    summary: dict[str, Any] = {"test data": len(estimate.log_p), "importance samples": estimate.num_samples}
+    summary: dict[str, Any] = {"test data": len(estimate.log_p), **_cost(estimate)}
     summary |= {f"IWAE-{count}" if count > 1 else "ELBO": float(bound.mean()) for count, bound in estimate.bounds.items()}
     if estimate.bits_per_dimension is not None:
         summary["bits per dimension"] = estimate.bits_per_dimension
@@ -36,6 +36,19 @@ def estimate_summary(estimate: LogLikelihood) -> dict[str, Any]:
         "standard error of the draws": estimate.monte_carlo_error,
         "largest k-hat": _or_none(np.nanmax(estimate.k_hat, initial=-np.inf)),
         "share untrusted": estimate.share_untrusted,
+    }
+
+
+def _cost(estimate: LogLikelihood) -> dict[str, Any]:
+    """The draws of all data; or the tolerance, how many data met it, and what half of them cost at the most."""
+    if (effort := estimate.effort) is None:
+        return {"importance samples": estimate.num_samples}
+    return {
+        "tolerance": effort.tolerance,
+        "level of the tolerance": effort.level,
+        "share within the tolerance": effort.share_met,
+        "median draws": float(np.median(effort.draws)),
+        "median evaluations": float(np.median(effort.evaluations)),
     }
 
 

@@ -1,11 +1,12 @@
 """The parsers of all commands, and the types of their arguments: the one place where commands meet jsonargparse."""
 
+import math
 from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
 
 from pyrovae.errors import InputError
 from pyrovae.experiment.jsonargparse_internals import defaults_left_behind
@@ -14,16 +15,20 @@ from pyrovae.experiment.messages import explain
 __all__ = [
     "ActionYesNo",
     "Count",
+    "Level",
     "Namespace",
     "NonNegativeInt",
     "Parser",
     "PositiveInt",
+    "Tolerance",
     "add_trust",
     "make_parser",
     "parse",
 ]
 
 Count = PositiveInt | None  # pyright: ignore[reportOperatorIssue]
+Level = OpenUnitInterval
+Tolerance = restricted_number_type("Tolerance", float, [(">", 0.0), ("<", math.inf)]) | None  # pyright: ignore[reportOperatorIssue]
 
 
 class Parser(ArgumentParser):

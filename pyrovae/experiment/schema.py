@@ -6,7 +6,7 @@ the arguments of ``fit``. A part is chosen by the name of its class; its argumen
 """
 
 from pyrovae.data import Data
-from pyrovae.experiment.parser import ActionYesNo, Count, Parser, PositiveInt, make_parser
+from pyrovae.experiment.parser import ActionYesNo, Count, Level, Parser, PositiveInt, Tolerance, make_parser
 from pyrovae.objectives import Objective
 from pyrovae.training.fit import fit
 from pyrovae.vae import VAE
@@ -21,10 +21,7 @@ def experiment_parser(prog: str = "pyrovae train") -> Parser:
     _add_parts(parser)
     parser.add_function_arguments(fit, "training", skip=_given_elsewhere)
     parser.set_defaults({"training.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}})
-    parser.add_argument("--evaluation.num_samples", type=PositiveInt, default=5000, help="Importance samples a datum.")
-    parser.add_argument(
-        "--evaluation.limit", type=Count, default=None, help="Evaluate the first so many test data; null: all."
-    )
+    _add_evaluation(parser)
     parser.link_arguments("data", "model.event_shape", compute_fn=_event_shape, apply_on="instantiate")
     return parser
 
@@ -49,6 +46,19 @@ def _add_parts(parser: Parser) -> None:
         "--start_prior_at_data", type=bool, default=False, help="Start the pseudo-inputs of a Vamp prior at training data."
     )
     parser.add_argument("--objective", type=Objective, default={"class_path": "pyrovae.objectives.ELBO"}, help="The bound.")
+
+
+def _add_evaluation(parser: Parser) -> None:
+    about = "Importance samples a datum, where there is no tolerance."
+    parser.add_argument("--evaluation.num_samples", type=PositiveInt, default=5000, help=about)
+    about = "Evaluate the first so many test data; null: all."
+    parser.add_argument("--evaluation.limit", type=Count, default=None, help=about)
+    about = "How close log p(x) of each datum is to be, in nats, in the place of a number of samples; null: num_samples."
+    parser.add_argument("--evaluation.tolerance", type=Tolerance, default=None, help=about)
+    about = "The level of the interval for which there is a tolerance."
+    parser.add_argument("--evaluation.level", type=Level, default=0.95, help=about)
+    about = "The most evaluations of the model that a datum may take to be as close; null: 500,000."
+    parser.add_argument("--evaluation.budget", type=Count, default=None, help=about)
 
 
 def _event_shape(data: Data) -> tuple[int, ...]:

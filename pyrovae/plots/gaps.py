@@ -14,6 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from pyrovae.errors import InputError
 from pyrovae.evaluation import LogLikelihood
+from pyrovae.evaluation.estimates.table import method
 
 NOTE = "bars: 95% intervals for the gap to the line"
 
@@ -35,7 +36,7 @@ def count_particles(ax: Axes, particles: Sequence[int]) -> None:
 def described(estimate: LogLikelihood) -> str:
     r"""Describe the estimate of :math:`\log p(x)` with its two errors, in two lines."""
     return (
-        f"log p(x) by {estimate.num_samples:,} draws: {_number(estimate.mean, 2)} nats,\n"
+        f"log p(x) {method(estimate)}: {_number(estimate.mean, 2)} nats,\n"
         f"± {_number(estimate.data_error, 2)} from the data, ± {_number(estimate.monte_carlo_error, 3)} from the draws"
     )
 

@@ -8,6 +8,7 @@ from bokeh.plotting import figure
 
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.evaluation.estimates.standard_error import mean_and_error
+from pyrovae.evaluation.estimates.table import method
 from pyrovae.plots.palette import CLASSES, FIRST, SECOND
 from pyrovae.report.canvas import canvas
 from pyrovae.report.page import Annealed, Page
@@ -23,7 +24,7 @@ def bounds(page: Page) -> figure:
     made.xaxis.ticker = FixedTicker(ticks=particles)
     made.xaxis.formatter = NumeralTickFormatter(format="0,0")
     made.xgrid.grid_line_color = None
-    _level(made, ends, estimate.mean, estimate.monte_carlo_error, SECOND, f"log p(x) by {estimate.num_samples:,} draws")
+    _level(made, ends, estimate.mean, estimate.monte_carlo_error, SECOND, f"log p(x) {method(estimate)}")
     if page.annealed is not None:
         _level(made, ends, page.annealed.mean, page.annealed.error, CLASSES[4], annealing(page.annealed))
     _draw_bounds(made, _columns(estimate, particles))

@@ -49,6 +49,7 @@ class Points:
         labels: its label, shape ``(N,)``, if the data have labels.
         pictures: the datum as the address of a picture, if it can be drawn.
         latent: its place in the map of latent space, if that can be drawn.
+        answers: what its log p(x) was estimated by, in words, if each datum had draws of its own.
     """
 
     index: np.ndarray
@@ -58,6 +59,7 @@ class Points:
     labels: np.ndarray | None = None
     pictures: Sequence[str] | None = None
     latent: LatentMap | None = None
+    answers: Sequence[str] | None = None
 
     def worst(self, number: int) -> list[int]:
         """Select the rows that are least to be trusted, of those that were evaluated."""

@@ -16,7 +16,7 @@ from pyrovae.report.k_hats import k_hats
 from pyrovae.report.latent import latent
 from pyrovae.report.page import Page
 from pyrovae.report.training import training
-from pyrovae.report.words import number, rows, said, verdict
+from pyrovae.report.words import number, rows, rungs, said, verdict
 
 WORST = 10
 """Number of data in the strip of those least to be trusted."""
@@ -35,6 +35,7 @@ def render(page: Page) -> str:
         page=page,
         rows=list(rows(page)),
         verdict=verdict(page),
+        rungs=rungs(page),
         worst=[(row, said(page.points, row)) for row in page.points.worst(WORST)],
         places={name: Markup(place) for name, place in places.items()},
         scripts=[Markup(text) for text in scripts],

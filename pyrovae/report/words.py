@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyrovae.evaluation.estimates.effort import Rung
 from pyrovae.report.page import Page, Points
 
 MEANINGS = {
@@ -27,6 +28,9 @@ MEANINGS = {
     "none.",
     "share of k-hat above threshold": "The part of the data whose k-hat is too large; an earlier version left out those "
     "without one.",
+    "tolerance": "What was asked for: the largest distance in nats from a datum's log p(x) to an end of its interval.",
+    "level of the tolerance": "How often such an interval is meant to hold log p(x).",
+    "share within the tolerance": "The part of the data that reached it, with diagnostics that hold.",
     "active units": "Latent dimensions that move with the data; the others hold only noise.",
     "rate": "The KL of the guide from the prior: nats of latent a datum. Rate and distortion make up the ELBO.",
     "distortion": "What the decoder misses of a datum, given its latent: the negative reconstruction term.",
@@ -37,10 +41,25 @@ MEANINGS = {
     "kNN accuracy": "How often a datum's label is that of most of its 5 nearest latent means in the training data.",
     "test data": "Data that training did not see; the numbers above are of these.",
     "importance samples": "Latents drawn from the guide for each datum.",
+    "median draws": "Latents drawn for the estimate of a datum, in the median.",
+    "median evaluations": "Evaluations of the model that a datum took in all, in the median; a gradient counts as three.",
 }
 """Meaning of each number of ``summary.json``, in the order in which they are shown."""
 UNNAMED = {"latent dimensions", "data of the KL", "fingerprint of the test data"}
 """Names of numbers that stand elsewhere on the page."""
+SHARES = {
+    *("kNN accuracy", "linear probe", "level of the tolerance", "share within the tolerance"),
+    *("share untrusted", "share of k-hat above threshold"),
+}
+"""Names of numbers that are shown as percentages."""
+PROPOSALS = {
+    "guide": "Draws from the guide, as it was trained.",
+    "mixture": "Draws from the guide mixed with a wider one and with the prior.",
+    "fitted": "Draws from a normal distribution that was fitted to the datum, mixed with the guide and the prior.",
+    "annealed": "Chains that begin with draws from such a distribution, and are annealed to the posterior.",
+    "annealed from prior": "Chains that begin with draws from the prior, and are annealed to the posterior.",
+}
+"""Meaning of each proposal."""
 
 
 class Row(NamedTuple):
@@ -48,6 +67,14 @@ class Row(NamedTuple):
 
     name: str
     value: str
+    meaning: str
+
+
+class RungRow(NamedTuple):
+    """A row of the table of proposals."""
+
+    proposal: str
+    numbers: dict[str, str]
     meaning: str
 
 
@@ -78,10 +105,12 @@ def _value(name: str, page: Page) -> str:
     value = page.summary[name]
     if name == "active units":
         return f"{'unknown (of one datum)' if value is None else value} of {page.summary.get('latent dimensions', '?')}"
-    if name in ("kNN accuracy", "linear probe", "share untrusted", "share of k-hat above threshold") and value is not None:
+    if name in SHARES and value is not None:
         return f"{value:.1%}"
-    if isinstance(value, int):
-        return f"{value:,}"
+    if name == "tolerance" and isinstance(value, float):
+        return f"±{value:g}"
+    if isinstance(value, int) or (name in ("median draws", "median evaluations") and isinstance(value, float)):
+        return f"{value:,.0f}"
     return number(value, _digits(name)) if isinstance(value, float | None) else str(value)
 
 
@@ -90,9 +119,30 @@ def _digits(name: str) -> int:
     return 4 if name == "standard error of the draws" else 2
 
 
+def rungs(page: Page) -> list[RungRow]:
+    """Arrange what each proposal answered; nothing where all draws are of one kind."""
+    effort = page.estimate.effort
+    return [] if effort is None else [_rung(rung, effort.tolerance) for rung in effort.rungs()]
+
+
+def _rung(rung: Rung, tolerance: float) -> RungRow:
+    numbers = {
+        "data": f"{rung.data:,}",
+        f"within ±{tolerance:g}": f"{rung.share_met:.1%}",
+        "draws": f"{rung.draws:,.0f}",
+        "evaluations": f"{rung.evaluations:,.0f}",
+    }
+    return RungRow(rung.proposal, numbers, PROPOSALS[rung.proposal])
+
+
 def verdict(page: Page) -> str:
     """Word the verdict on the estimates, where there is no warning."""
     estimate = page.estimate
+    if (effort := estimate.effort) is not None:
+        return (
+            f"{effort.share_met:.1%} of the data have an interval within ±{effort.tolerance:g} nats at "
+            f"{100 * effort.level:g}% and diagnostics that hold: the estimates and their errors can be believed."
+        )
     said = (
         f"{estimate.share_untrusted:.1%} of the data are not trusted (their k-hat is above {number(estimate.threshold)}, or "
         "there is none), which is few: the estimates and their errors can be believed."
@@ -106,4 +156,5 @@ def said(points: Points, row: int) -> dict[str, Any]:
     known = {"datum": f"{points.index[row]}"}
     if points.labels is not None:
         known["label"] = f"{points.labels[row]}"
-    return {**known, "log p(x)": number(points.log_p[row]), "k-hat": number(points.k_hat[row])}
+    numbers = {"log p(x)": number(points.log_p[row]), "k-hat": number(points.k_hat[row])}
+    return known | numbers | ({} if points.answers is None else {"answered by": points.answers[row]})

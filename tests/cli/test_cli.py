@@ -119,6 +119,58 @@ def test_evaluate_again(run, capsys, undrawn):
     assert json.loads((run / "summary.json").read_text())["test data"] == 20
 
 
+class TestEvaluateToATolerance:
+    def evaluate(self, run: Path, *argv: str) -> tuple[LogLikelihood, dict]:
+        assert main(["evaluate", str(run), "--limit", "12", *argv]) == 0
+        return LogLikelihood.from_netcdf(run / "log_likelihood.nc"), json.loads((run / "summary.json").read_text())
+
+    def test_the_table_the_estimates_and_the_summary_say_what_was_reached(self, run, capsys, undrawn):
+        found, summary = self.evaluate(run, "--tolerance", "0.2", "--level", "0.9", "--budget", "90000", "--refine", "2")
+        effort = found.effort
+        assert (effort.tolerance, effort.level) == (0.2, 0.9)
+        assert (effort.evaluations <= 90_000).all()
+        assert "log p(x) of 12 data to ±0.2 at 90%, in nats" in capsys.readouterr().out
+        assert summary["tolerance"] == 0.2
+        assert summary["level of the tolerance"] == 0.9
+        assert summary["share within the tolerance"] == effort.share_met
+        assert summary["median draws"] == np.median(effort.draws)
+        assert summary["median evaluations"] == np.median(effort.evaluations)
+        assert "importance samples" not in summary
+        assert "amortization gap" in summary
+        assert main(["report", str(run)]) == 0
+
+    def test_a_run_is_configured_with_one_that_the_command_line_overrides(self, tmp_path, undrawn):
+        run = tmp_path / "run"
+        configured = ["--evaluation.tolerance", "0.3", "--evaluation.level", "0.8", "--evaluation.limit", "12"]
+        assert main(["train", *small, *configured, "--run", str(run)]) == 0
+        assert yaml.safe_load((run / "config.yaml").read_text())["evaluation"]["tolerance"] == 0.3
+        first = LogLikelihood.from_netcdf(run / "log_likelihood.nc")
+        assert (first.effort.tolerance, first.effort.level) == (0.3, 0.8)
+        again, _ = self.evaluate(run)
+        assert np.array_equal(again.log_p, first.log_p)
+        closer, _ = self.evaluate(run, "--tolerance", "0.2")
+        assert (closer.effort.tolerance, closer.effort.level) == (0.2, 0.8)
+        drawn, summary = self.evaluate(run, "--num_samples", "60")
+        assert drawn.effort is None
+        assert summary["importance samples"] == drawn.num_samples == 60
+        assert self.evaluate(run, "--proposal", "mixture")[0].defensive.all()
+
+    @pytest.mark.parametrize(
+        ("argv", "words"),
+        [
+            (["--tolerance", "0.1", "--num_samples", "60"], ["--tolerance", 0.1, "--num_samples", 60]),
+            (["--tolerance", "0.1", "--proposal", "auto"], ["--tolerance", 0.1, "--proposal", "auto"]),
+            (["--level", "0.9"], ["--level", 0.9, "--tolerance 0.1"]),
+            (["--budget", "3", "--num_samples", "60"], ["--budget", 3, "--tolerance 0.1"]),
+            (["--tolerance", "0"], ["'tolerance'", "v>0.0"]),
+            (["--tolerance", "inf"], ["'tolerance'", "v<inf"]),
+            (["--tolerance", "0.1", "--level", "1"], ["'level'", "v<1"]),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, run, argv, words, capsys):
+        assert_says(refusal(capsys, "evaluate", str(run), *argv), *words)
+
+
 def test_sample(run, tmp_path, capsys):
     output = tmp_path / "new.npz"
     assert main(["sample", str(run), "--number", "5", "--output", str(output)]) == 0
@@ -294,6 +346,8 @@ def test_pseudo_inputs_start_at_training_data(context, tmp_path, undrawn):
         (["--model.likelihood.scale", "-1"], ["scale", -1.0]),
         (["--model.encoder", "torch.nn.Linear"], ["TypeError", "--print_config"]),
         (["--evaluation.num_samples", "0"], [0, "v>0"]),
+        (["--evaluation.tolerance", "-0.1"], [-0.1, "v>0.0"]),
+        (["--evaluation.level", "95"], [95, "v<1"]),
         (["--config", "absent.yaml"], ["absent.yaml"]),
         (["--data", "Array", "--data.path", "absent.npy"], ["absent.npy", "missing"]),
     ],

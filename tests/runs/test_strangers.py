@@ -20,6 +20,7 @@ from strangers import Bomb, checkpoint, little_memory, payload, soon
 from pyrovae import InputError, load
 from pyrovae.cli import main, rate_distortion_file
 from pyrovae.evaluation import LogLikelihood
+from pyrovae.evaluation.estimates.effort import PROPOSALS
 from pyrovae.runs.checkpoint import load_training
 
 pytestmark = pytest.mark.usefixtures("sealed_by_a_stranger")
@@ -412,6 +413,53 @@ def test_estimates_of_other_things_are_refused(name, tmp_path):
     assert len(LogLikelihood.from_netcdf(tmp_path / "plain.nc").log_p) == 6
     estimates(tmp_path / "e.nc", files[name])
     with little_memory(600), refused("e.nc", "to_netcdf"):
+        LogLikelihood.from_netcdf(tmp_path / "e.nc")
+
+
+def effort(group) -> None:
+    """Add what estimates to a tolerance took."""
+    group.attrs["tolerance"], group.attrs["level"] = 0.1, 0.95
+    for name, value in {"proposal": 2, "draws": 500, "evaluations": 3000, "trusted": 1, "met": 1}.items():
+        group[name] = np.full(6, value)
+
+
+def said(name: str, value: object):
+    return lambda group: group.attrs.__setitem__(name, value)
+
+
+efforts = {
+    "other lengths": replaced("draws", np.full(7, 500)),
+    "no column": replaced("evaluations", None),
+    "two columns": replaced("proposal", np.zeros((6, 2), int)),
+    "no axis": replaced("met", 1),
+    "a proposal that is none": replaced("proposal", np.full(6, len(PROPOSALS))),
+    "a proposal from the end": replaced("proposal", np.full(6, -1)),
+    "half a proposal": replaced("proposal", np.full(6, 0.5)),
+    "no draws": replaced("draws", np.zeros(6, int)),
+    "draws that are no number": replaced("draws", np.full(6, np.nan)),
+    "too many draws": replaced("draws", np.full(6, 2**62)),
+    "no evaluations": replaced("evaluations", np.full(6, -5)),
+    "trust that is no number": replaced("trusted", np.full(6, np.nan)),
+    "half met": replaced("met", np.full(6, 0.5)),
+    "met twice": replaced("met", np.full(6, 2)),
+    "met by what is not trusted": replaced("trusted", np.zeros(6, int)),
+    "a tolerance that is no number": said("tolerance", np.nan),
+    "a tolerance of nothing": said("tolerance", 0.0),
+    "a tolerance of everything": said("tolerance", np.inf),
+    "two tolerances": said("tolerance", np.array([0.1, 0.2])),
+    "a tolerance that is a text": said("tolerance", "small"),
+    "no level": lambda group: group.attrs.__delitem__("level"),
+    "a level that is certain": said("level", 1.0),
+    "a level that is no number": said("level", np.nan),
+}
+
+
+@pytest.mark.parametrize("name", efforts)
+def test_efforts_of_other_things_are_refused(name, tmp_path):
+    estimates(tmp_path / "plain.nc", effort)
+    assert LogLikelihood.from_netcdf(tmp_path / "plain.nc").effort.share_met == 1.0
+    estimates(tmp_path / "e.nc", lambda group: (effort(group), efforts[name](group)))
+    with refused("e.nc", "to_netcdf"):
         LogLikelihood.from_netcdf(tmp_path / "e.nc")
 
 

@@ -1,6 +1,7 @@
 """What estimates to a tolerance took, a number a datum."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,24 @@ from pyrovae.evaluation.estimates.k_hat_warning import TOLERATED_SHARE
 
 PROPOSALS = ("guide", "mixture", "fitted", "annealed", "annealed from prior")
 """What draws can come from, in the order in which a datum climbs."""
+
+
+class Rung(NamedTuple):
+    """What one proposal answered.
+
+    Attributes:
+        proposal: its name, of :data:`PROPOSALS`.
+        data: how many data it answered.
+        share_met: the share of these that met the tolerance.
+        draws: the median of their draws, or chains.
+        evaluations: the median of the evaluations that they took in all.
+    """
+
+    proposal: str
+    data: int
+    share_met: float
+    draws: float
+    evaluations: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +60,31 @@ class Effort:
         """The share of the data that met the tolerance."""
         return float(self.met.mean())
 
+    def rungs(self) -> list[Rung]:
+        """List what each proposal answered, in the order in which data climb."""
+        chosen = {name: self.proposal == name for name in PROPOSALS}
+        return [self._rung(name, rows) for name, rows in chosen.items() if rows.any()]
+
+    def _rung(self, name: str, rows: NDArray[np.bool_]) -> Rung:
+        cost = (float(np.median(values[rows])) for values in (self.draws, self.evaluations))
+        return Rung(name, int(rows.sum()), float(self.met[rows].mean()), *cost)
+
     def lines(self) -> list[str]:
-        """Format the rows of a table: each proposal with its data, their share that met, and medians of their cost."""
-        rows = [f"  {'answered by':<22}{'data':>12}{'met':>12}{'draws':>12}{'evaluations':>14}"]
-        for name in PROPOSALS:
-            if (chosen := self.proposal == name).any():
-                draws, evaluations = (f"{np.median(values[chosen]):,.0f}" for values in (self.draws, self.evaluations))
-                rows.append(f"  {name:<22}{chosen.sum():>12,}{self.met[chosen].mean():>12.1%}{draws:>12}{evaluations:>14}")
-        return rows
+        """Format the rows of a table: each proposal with its data, the share that met the tolerance, and its median cost."""
+        header = f"  {'answered by':<22}{'data':>12}{'met':>12}{'draws':>12}{'evaluations':>14}"
+        return [header] + [
+            f"  {rung.proposal:<22}{rung.data:>12,}{rung.share_met:>12.1%}{rung.draws:>12,.0f}{rung.evaluations:>14,.0f}"
+            for rung in self.rungs()
+        ]
 
     @property
     def warning(self) -> str | None:
         """Warning to read before the numbers, where more than one datum in twenty did not meet the tolerance; else None."""
-        if 1.0 - self.share_met <= TOLERATED_SHARE:
+        unmet, untrusted = (float((~rows).mean()) for rows in (self.met, self.trusted))
+        if unmet <= TOLERATED_SHARE:
             return None
-        untrusted = float((~self.trusted).mean())
         return (
-            f"the tolerance of {self.tolerance:g} nats is not met for {1.0 - self.share_met:.1%} of the data, and the "
+            f"the tolerance of {self.tolerance:g} nats is not met for {unmet:.1%} of the data, and the "
             f"diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low; pass a larger budget, or a "
             "larger tolerance"
         )

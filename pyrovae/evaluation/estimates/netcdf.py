@@ -54,7 +54,7 @@ def _effort_variables(effort: Effort) -> dict[str, Any]:
     places = np.array([PROPOSALS.index(name) for name in effort.proposal], dtype=np.int8)
     numbers = {name: getattr(effort, name) for name in EFFORT}
     variables = {name: ("datum", value.astype(np.int8) if value.dtype == bool else value) for name, value in numbers.items()}
-    return variables | {"proposal": ("datum", places, {"names": " ".join(PROPOSALS)})}
+    return variables | {"proposal": ("datum", places, {"names": ", ".join(PROPOSALS)})}
 
 
 def read_fields(path: str | Path) -> dict[str, Any]:
@@ -97,10 +97,27 @@ def _as_fields(found: "Numbers") -> dict[str, Any]:
 
 
 def _as_effort(found: "Numbers") -> Effort:
+    """Read what estimates to a tolerance took; raise a ValueError where it cannot be that."""
     arrays, attributes = found
+    _require_effort(arrays)
     columns = {name: arrays[name].astype(kind) for name, kind in EFFORT.items()}
     proposal = np.array(PROPOSALS)[arrays["proposal"]]
     return Effort(float(attributes["tolerance"].item()), float(attributes["level"].item()), proposal, **columns)
+
+
+def _require_effort(arrays: dict[str, Any]) -> None:
+    """Raise a ValueError for a datum that no proposal answered, or without a draw, or that is met and not trusted."""
+    shape = arrays["log_p"].shape
+    columns = {name: arrays[name] for name in ("proposal", *EFFORT)}
+    if any(column.shape != shape or column.dtype.kind not in "iu" for column in columns.values()):
+        raise ValueError("what is said of the effort is not a whole number of each datum")
+    ends = {"proposal": (0, len(PROPOSALS) - 1), "trusted": (0, 1), "met": (0, 1)}
+    for name, column in columns.items():
+        low, high = ends.get(name, (1, 2**53))
+        if ((column < low) | (column > high)).any():
+            raise ValueError(f"the effort's {name!r} is outside {low} to {high}")
+    if (arrays["met"] > arrays["trusted"]).any():
+        raise ValueError("the tolerance is met by what is not trusted")
 
 
 def _require_whole(fields: dict[str, Any]) -> None:
@@ -112,10 +129,8 @@ def _require_whole(fields: dict[str, Any]) -> None:
     if not len(log_p) or (defensive is not None and defensive.shape != log_p.shape):
         raise ValueError("there are no data, or what is said of them is not of each")
     effort: Effort | None = fields["effort"]
-    if effort is not None and any(getattr(effort, name).shape != log_p.shape for name in ("proposal", *EFFORT)):
-        raise ValueError("what is said of the effort is not of each datum")
-    if effort is not None and (effort.draws.min() < 1 or not effort.tolerance > 0.0 or not 0.0 < effort.level < 1.0):
-        raise ValueError("what is said of the effort cannot be")
+    if effort is not None and not (0.0 < effort.tolerance < math.inf and 0.0 < effort.level < 1.0):
+        raise ValueError("the tolerance, or its level, cannot be")
     if any(type(count) is not int or not 0 < count < 2**53 for count in (fields["num_samples"], *bounds)):
         raise ValueError("a number of draws or particles is no positive whole number")
     if (fields["discrete_dimensions"] or 0) < 0 or (rounding is not None and len(rounding) != 2):

@@ -72,8 +72,9 @@ def warned(sentence: str) -> str:
 
 
 def _mean(estimate: Tabulated) -> list[str]:
+    each = " each" if estimate.effort is None else ""
     return [
-        f"log p(x) of {len(estimate.log_p):,} data {_how(estimate)}, in nats",
+        f"log p(x) of {len(estimate.log_p):,} data {method(estimate)}{each}, in nats",
         "",
         f"  {'mean':<22}{estimate.mean:>12.4f}",
         f"  {'± from the data':<22}{estimate.data_error:>12.4f}",
@@ -85,10 +86,11 @@ def _mean(estimate: Tabulated) -> list[str]:
     ]
 
 
-def _how(estimate: Tabulated) -> str:
+def method(estimate: Tabulated) -> str:
+    """Say of how many draws a datum an estimate is, or to which tolerance."""
     if estimate.effort is None:
-        return f"by {estimate.num_samples:,} draws each"
-    return f"to ±{estimate.effort.tolerance:g} at {estimate.effort.level:.0%}"
+        return f"by {estimate.num_samples:,} draws"
+    return f"to ±{estimate.effort.tolerance:g} at {100 * estimate.effort.level:g}%"
 
 
 def _bits(estimate: Tabulated) -> list[str]:

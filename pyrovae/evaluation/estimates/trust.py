@@ -55,7 +55,8 @@ def trusted(
 
 
 def least_trusted_first(k_hat: Array, trusted: Booleans) -> NDArray[np.intp]:
-    """Order data: the untrusted without a k-hat, the others by their k-hats, the largest first, the trusted without one."""
+    """Order data: the untrusted, those without a k-hat before the largest; then the trusted, those without one last."""
     finite = np.finfo(float)
     without = np.where(trusted, -np.inf, np.inf)
-    return np.argsort(-np.where(np.isnan(k_hat), without, k_hat.clip(finite.min, finite.max)), kind="stable")
+    heaviness = np.where(np.isnan(k_hat), without, k_hat.clip(finite.min, finite.max))
+    return np.lexsort((-heaviness, trusted))

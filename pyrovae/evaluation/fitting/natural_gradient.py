@@ -29,13 +29,13 @@ LIMITS = 0.25, 4.0
 """Smallest and largest factor of a precision in one step."""
 FARTHEST = 3.0
 """Largest step of a mean, in standard deviations."""
-STEP_SIZES = (0.7, 0.4, 0.3, 0.25, 0.2)
-"""Step size on the way, and those at the end, which average the noise of the points."""
+STEP_SIZES = (0.7, 0.5, 1.0 / 3.0, 0.25, 0.2)
+"""Step size on the way, and those at the end, which average the noise of the last curvatures."""
 MAX_STEPS = 25
 """Most steps."""
 SMALL_GAIN = 0.1
 """Gain of an ELBO, in nats beyond its noise, below which a fit is at its end."""
-LARGE_NOISE = 2.0
+LARGE_NOISE = 0.3
 """Noise of an ELBO, in nats, at which it is not known whether a fit is at its end."""
 
 Gradient = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -85,7 +85,7 @@ def fit_normals(gradient: Gradient, start: Normals) -> Fit:
         new = _stepped(normals, look, size * sizes[ended.clamp(max=len(sizes) - 1)])
         found, steps = _look(gradient, new), steps + 1
         gain, noise = found.elbo - look.elbo, found.error + look.error
-        kept = (gain > -3.0 * noise) | ~look.elbo.isfinite()
+        kept = (gain > -noise) | ~look.elbo.isfinite()
         normals, look = new.where(kept, normals), found.where(kept, look)
         size = torch.where(kept, (2.0 * size).clamp(max=1.0), size / 3.0)
         ended = ended + (kept & ((ended > 0) | ((gain < SMALL_GAIN + noise) & (noise < LARGE_NOISE))))
@@ -98,8 +98,10 @@ def _look(gradient: Gradient, normals: Normals) -> _Look:
     defined = log_density.isfinite() & slope.isfinite().all(-1)
     white = torch.where(defined[..., None], normals.whitened_gradient(slope), -LIMITS[1] * v)
     curvature = -torch.einsum("kbi,kbj->bij", white, v) / len(v)
-    pairs = torch.stack(log_density.where(defined, torch.nan).chunk(2)).nanmean(0)
-    elbo = torch.where(defined.double().mean(0) > 0.5, pairs.nanmean(0) + normals.log_det, -torch.inf)
+    level = log_density + 0.5 * v.square().sum(-1)  # constant where the fit is exact; the mean of what is added is known
+    pairs = torch.stack(level.where(defined, torch.nan).chunk(2)).nanmean(0)
+    mean = pairs.nanmean(0) - 0.5 * v.shape[-1] + normals.log_det
+    elbo = torch.where(defined.double().mean(0) > 0.5, mean, -torch.inf)
     error = (pairs - pairs.nanmean(0)).square().nanmean(0).sqrt() / len(pairs) ** 0.5
     return _Look(elbo, error.nan_to_num(), white.mean(0), 0.5 * (curvature + curvature.mT))
 
@@ -107,9 +109,9 @@ def _look(gradient: Gradient, normals: Normals) -> _Look:
 def _stepped(normals: Normals, look: _Look, size: Tensor) -> Normals:
     """Take the step of the precision and that of the mean, each within its limits."""
     factors, axes = torch.linalg.eigh(look.curvature)
-    factors = torch.lerp(torch.ones_like(factors), factors, size[:, None]).clamp(*LIMITS)
+    factors = torch.lerp(torch.ones_like(factors), factors, size[:, None]).clamp(min=LIMITS[0])
     step = axes @ ((axes.mT @ look.gradient[..., None]) / factors[..., None])
     step = step * (FARTHEST / step.norm(dim=1, keepdim=True)).clamp(max=1.0)
-    root = normals.scale_tril @ (axes * factors[:, None].rsqrt())
+    root = normals.scale_tril @ (axes * factors[:, None].clamp(max=LIMITS[1]).rsqrt())
     loc = normals.loc + (normals.scale_tril @ step)[..., 0]
     return Normals(loc, torch.linalg.cholesky(root @ root.mT))

@@ -26,6 +26,7 @@ from pyrovae.evaluation.likelihood.grouped_bounds import (
     require_draws,
 )
 from pyrovae.evaluation.likelihood.importance_sampling import WORTHWHILE
+from pyrovae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyrovae.runtime.batches import DataLike, as_data
 from pyrovae.runtime.device import home
 from pyrovae.runtime.eval_mode import evaluating
@@ -50,7 +51,7 @@ class BoundCurve:
             group.
         num_groups: the number of groups that each value is the mean of, shape ``(bounds, K)``.
         is_upper: whether a bound is meant to be above :math:`\log p(x)`, one a bound.
-        log_likelihood: the estimate of :math:`\log p(x)` from all draws, with its errors and diagnostics.
+        log_likelihood: the estimate of :math:`\log p(x)` from all draws, or to a tolerance, with its errors and diagnostics.
     """
 
     names: tuple[str, ...]
@@ -121,6 +122,9 @@ def bound_curve(
     bounds: Mapping[str, MakesBound] = BOUNDS,
     *,
     num_samples: int | None = None,
+    tolerance: float | None = None,
+    level: float = 0.95,
+    budget: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     compile: bool | None = None,
@@ -151,6 +155,11 @@ def bound_curve(
             (-1 for an upper bound) and ``value`` (log weights of shape ``(num_particles, B)`` to values ``(B,)``).
         num_samples: the number S of draws a datum; by default twice as many as the largest bound needs, so that each has
             a Monte Carlo error.
+        tolerance: if not null, log p(x) of each datum is estimated to this many nats by draws of its own, as by
+            :func:`log_likelihood`, and holds where the guide's draws are too few or too far off. The gaps are then less
+            certain, as it and the bounds no longer share their draws.
+        level: the level of the interval that the tolerance is for.
+        budget: the most evaluations of the model for one datum's log p(x) to the tolerance; if null, 500,000.
         seed: where the noise starts; the caller's random generators stay as they were.
         device: where to put each batch; by default it stays where it is.
         compile: record the programs and fuse their operations; if null, where there are two million draws or more.
@@ -179,6 +188,11 @@ def bound_curve(
     made = make_bounds(num_particles, bounds)
     num_samples = require_draws(made, num_samples)
     require_positive(max_rows=max_rows, max_weights=max_weights)
+    close = None
+    if tolerance is not None:
+        options = {"compile": compile, "precision": precision, "progress": progress, "max_rows": max_rows}
+        asked = {"tolerance": tolerance, "level": level, "budget": budget, "seed": seed, "device": device}
+        close = _close((model, guide), data, num_samples, **asked, **options, max_weights=max_weights)
     columns = as_data(data)
     device = home(columns, device)
     compile = len(columns) * num_samples >= WORTHWHILE if compile is None else compile
@@ -190,10 +204,17 @@ def bound_curve(
             parts.append(grouped_bounds(draws.log_weights(batch), made))
     estimate = LogLikelihood.concatenate([part.estimate for part in parts])
     estimate = replace(estimate, discrete_latents=draws.discrete_latents)
-    curve = _joined(parts, tuple(num_particles), made, estimate)
+    curve = _joined(parts, tuple(num_particles), made, close or estimate)
     if curve.log_likelihood.warning:
         warnings.warn(curve.log_likelihood.warning, ImportanceSamplingWarning, stacklevel=3)
     return curve
+
+
+def _close(pair: PairLike, data: DataLike, num_samples: int, **options: Any) -> LogLikelihood:
+    """Estimate log p(x) to a tolerance, beside bounds of so many draws; the curve warns where it is not met."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportanceSamplingWarning)
+        return replace(log_likelihood(pair, data, num_particles=(), **options), num_samples=num_samples)
 
 
 def _joined(

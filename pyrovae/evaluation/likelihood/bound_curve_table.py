@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrovae.evaluation.estimates.table import warned
+from pyrovae.evaluation.estimates.table import method, warned
 
 if TYPE_CHECKING:
     from pyrovae.evaluation.likelihood.bound_curve import BoundCurve
@@ -23,7 +23,7 @@ def _parts(curve: "BoundCurve") -> list[list[str]]:
     head = [
         f"bounds on log p(x) of {len(estimate.log_p):,} data by {estimate.num_samples:,} draws each, in nats",
         f"log p(x) is {estimate.mean:.4f} ± {estimate.data_error:.4f} from the data ± {estimate.monte_carlo_error:.4f} "
-        "from the draws",
+        f"from the draws{'' if estimate.effort is None else f', {method(estimate)}'}",
     ]
     means = _table(curve, "mean ± from the data", curve.mean, curve.data_error, 2)
     gaps = _table(curve, "log p(x) - bound", curve.gap_mean, curve.gap_error, 4)

@@ -124,7 +124,7 @@ def compare(models: Mapping[str, Any], data: DataLike | None = None, num_samples
         models: by name, each a pair ``(model, guide)``, a ``VAE``, or an estimate of :func:`pyrovae.log_likelihood` on the
             same data.
         data: the data, as :func:`pyrovae.log_likelihood` takes them; not needed where all are estimates.
-        num_samples: draws a datum.
+        num_samples: draws a datum, where ``options`` hold no ``tolerance``.
         options: more that :func:`pyrovae.log_likelihood` takes.
 
     Returns:

@@ -72,8 +72,8 @@ def log_likelihood(
             and the mixture has none.
         tolerance: the largest distance from log p(x) to an end of its interval, in nats. Each datum then climbs from the
             guide to a normal proposal that is fitted to it, and to annealed chains, until its interval is narrow enough and
-            its diagnostics hold (:mod:`pyrovae.evaluation.likelihood.tolerance`); ``num_samples`` and ``proposal`` are left
-            at their defaults. ``effort`` of the result says what was reached and what it took.
+            its diagnostics hold (:mod:`pyrovae.evaluation.likelihood.tolerance`), whatever ``num_samples`` is; ``proposal``
+            is left at its default. ``effort`` of the result says what was reached and what it took.
         level: the level of that interval.
         budget: the most evaluations of the model for one datum, at which the tolerance is given up; if null, 500,000.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
@@ -93,8 +93,9 @@ def log_likelihood(
         :class:`LogLikelihood`: arrays of shape ``(N,)``, in nats; print it for a table.
 
     Raises:
-        InputError: for numbers below one, and, naming the site, for a pair or data that cannot be weighed and for a
-            weight that is not a number (see :func:`pyrovae.engine.log_weights.log_weights`).
+        InputError: for numbers below one, for a proposal that is chosen beside a tolerance, and, naming the site, for a pair
+            or data that cannot be weighed and for a weight that is not a number (see
+            :func:`pyrovae.engine.log_weights.log_weights`).
 
     Warns:
         ImportanceSamplingWarning: where more than one datum in twenty is not trusted: its Pareto k-hat is above the
@@ -106,14 +107,11 @@ def log_likelihood(
     model, guide = programs(pair)
     require_positive(num_samples=num_samples, max_rows=max_rows, max_weights=max_weights)
     require_positive(num_particles=min(num_particles, default=1))
-    if proposal not in get_args(Proposal):
-        raise InputError(f"proposal is {proposal!r}; expected one of {', '.join(map(repr, get_args(Proposal)))}")
-    if proposal != "guide" and num_samples < FEWEST:
-        raise InputError(f"num_samples is {num_samples}; expected at least {FEWEST} with proposal={proposal!r}")
+    _require_one_way(proposal, num_samples, tolerance)
     columns = as_data(data)
     device = home(columns, device)
     seeds = Seeds.parse(seed, len(columns))
-    max_weights = num_samples if seeds.alone else max_weights
+    max_weights = 1 if seeds.alone else max_weights  # fewer than the draws of a datum: one datum at a time
     options = ImportanceSampling(num_samples, device, compile, precision, progress, max_rows, max_weights)
     counts = [count for count in num_particles if count <= num_samples]
     with torch.no_grad(), evaluating(model, guide), seeded(seeds.first, device):
@@ -131,3 +129,16 @@ def log_likelihood(
     if estimate.warning:
         warnings.warn(estimate.warning, ImportanceSamplingWarning, stacklevel=3)
     return estimate
+
+
+def _require_one_way(proposal: Proposal, num_samples: int, tolerance: float | None) -> None:
+    """Raise an InputError for a proposal that is none, has too few draws, or is chosen beside a tolerance."""
+    if proposal not in get_args(Proposal):
+        raise InputError(f"proposal is {proposal!r}; expected one of {', '.join(map(repr, get_args(Proposal)))}")
+    if proposal != "guide" and tolerance is not None:
+        raise InputError(
+            f"proposal is {proposal!r} and tolerance is {tolerance}; expected one of the two, as to a tolerance each datum "
+            'has the proposal that it needs: leave proposal at "guide", or tolerance out'
+        )
+    if proposal != "guide" and num_samples < FEWEST:
+        raise InputError(f"num_samples is {num_samples}; expected at least {FEWEST} with proposal={proposal!r}")

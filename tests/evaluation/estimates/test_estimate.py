@@ -10,12 +10,27 @@ import torch
 from checks import refused
 
 from pyrovae.evaluation import LogLikelihood
-from pyrovae.evaluation.estimates.netcdf import COLUMNS, GROUP, to_dataset
+from pyrovae.evaluation.estimates.effort import PROPOSALS, Effort
+from pyrovae.evaluation.estimates.netcdf import COLUMNS, EFFORT, GROUP, to_dataset
 
 
 def estimate(count: int = 6, num_samples: int = 400, particles: tuple[int, ...] = (1, 5, 50)) -> LogLikelihood:
     log_weights = torch.randn(num_samples, count, dtype=torch.float64) - 90
     return LogLikelihood.from_log_weights(log_weights, particles)
+
+
+def to_a_tolerance(particles: tuple[int, ...] = (1, 5)) -> LogLikelihood:
+    """Estimates of six data, each by draws of its own number."""
+    effort = Effort(
+        tolerance=0.1,
+        level=0.9,
+        proposal=np.array(["guide", "mixture", "fitted", "annealed", "fitted", "guide"]),
+        draws=np.array([1000, 5000, 500, 64, 5000, 16_000]),
+        evaluations=np.array([1000, 6000, 2844, 70_000, 12_000, 17_000]),
+        trusted=np.array([True, True, True, True, False, True]),
+        met=np.array([True, False, True, True, False, True]),
+    )
+    return replace(estimate(particles=particles), effort=effort)
 
 
 def assert_same(one: LogLikelihood, other: LogLikelihood) -> None:
@@ -26,6 +41,12 @@ def assert_same(one: LogLikelihood, other: LogLikelihood) -> None:
     assert list(one.bounds) == list(other.bounds)
     for count, bound in one.bounds.items():
         np.testing.assert_array_equal(bound, other.bounds[count])
+    assert (one.effort is None) == (other.effort is None)
+    if one.effort is not None:
+        assert (one.effort.tolerance, one.effort.level) == (other.effort.tolerance, other.effort.level)
+        for name in ("proposal", *EFFORT):
+            np.testing.assert_array_equal(getattr(one.effort, name), getattr(other.effort, name))
+            assert getattr(one.effort, name).dtype.kind == getattr(other.effort, name).dtype.kind
 
 
 @pytest.mark.parametrize("particles", [(1, 5, 50), (7,), ()])
@@ -60,19 +81,42 @@ def test_netcdf_is_overwritten(tmp_path):
     assert_same(second, LogLikelihood.from_netcdf(tmp_path / "it.nc"))
 
 
-def test_arviz_reads_and_writes_it(tmp_path):
+@pytest.mark.parametrize(
+    "before", [estimate(), to_a_tolerance(), to_a_tolerance(())], ids=["draws", "tolerance", "no bound"]
+)
+def test_arviz_reads_and_writes_it(before, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "\nArviZ is undergoing", FutureWarning)
         import arviz
-    before = estimate()
     tree = before.to_arviz()
     np.testing.assert_array_equal(tree[GROUP]["log_p"].values, before.log_p)
-    np.testing.assert_array_equal(tree[GROUP]["bound"].sel(particles=5).values, before.bounds[5])
+    for particles, bound in before.bounds.items():
+        np.testing.assert_array_equal(tree[GROUP]["bound"].sel(particles=particles).values, bound)
     tree.to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf")
     assert_same(before, LogLikelihood.from_netcdf(tmp_path / "theirs.nc"))
     before.to_netcdf(tmp_path / "ours.nc")
     read = arviz.from_netcdf(tmp_path / "ours.nc", engine="h5netcdf")
     np.testing.assert_array_equal(read[GROUP]["k_hat"].values, before.k_hat)
+    assert_same(before, LogLikelihood.from_netcdf(tmp_path / "ours.nc"))
+
+
+def test_the_proposals_of_a_file_are_named_in_it():
+    places = to_dataset(to_a_tolerance())["proposal"]
+    assert places.attrs["names"].split(", ") == [*PROPOSALS]
+    assert places.values.tolist() == [0, 1, 2, 3, 2, 0]
+
+
+def test_to_a_tolerance_each_datum_has_the_interval_and_the_trust_of_its_own_draws():
+    found = to_a_tolerance()
+    alone = replace(found, effort=None, num_samples=64)
+    for mine, of_chains in zip(found.interval(0.9), alone.interval(0.9), strict=True):
+        assert mine[3] == of_chains[3]
+        assert (mine[[0, 2]] != of_chains[[0, 2]]).all()
+    assert found.trusted.tolist() == [True, True, True, True, False, True]
+    assert found.share_untrusted == pytest.approx(1 / 6)
+    assert found.effort.share_met == pytest.approx(4 / 6)
+    assert "33.3% of the data" in found.warning
+    assert not found.worst(1)["met"].item()
 
 
 def test_concatenation_keeps_every_datum():

@@ -103,6 +103,21 @@ class TestValues:
             np.testing.assert_allclose(of(curve, "IWAE", count), bound, rtol=1e-13)
             np.testing.assert_allclose(of(curve, "ELBO", count), estimate.bounds[1], rtol=1e-13)
 
+    def test_to_a_tolerance_the_line_is_that_of_log_likelihood_and_the_bounds_are_as_ever(self):
+        model, guide = off()
+        x = model.data(7)
+        run = partial(bound_curve, (model, guide), x, (1, 5), num_samples=40, seed=2)
+        close = run(tolerance=0.05, level=0.9, budget=400_000)
+        expected = log_likelihood((model, guide), x, tolerance=0.05, level=0.9, budget=400_000, num_particles=(), seed=2)
+        np.testing.assert_array_equal(close.log_likelihood.log_p, expected.log_p)
+        np.testing.assert_array_equal(close.log_likelihood.interval(), expected.interval())
+        assert close.log_likelihood.effort.share_met == 1.0
+        assert close.log_likelihood.num_samples == 40
+        np.testing.assert_array_equal(close.values, run().values)
+        np.testing.assert_array_equal(close.gap, expected.log_p - close.values)
+        assert "by 40 draws each" in str(close).splitlines()[0]
+        assert str(close).splitlines()[1].endswith("from the draws, to ±0.05 at 90%")
+
     def test_by_default_each_bound_has_two_groups(self):
         model, guide = off()
         curve = bound_curve((model, guide), model.data(3), (1, 6), {"IWAE": IWAE, "MIWAE": every["MIWAE"]})
@@ -250,6 +265,13 @@ class TestCall:
         assert caught[0].filename == __file__
         assert "Warning: Pareto k-hat" in str(curve)
 
+    def test_one_warning_where_the_tolerance_is_not_met(self):
+        model, guide = off()
+        with warned("tolerance", "0.001", "100.0%", category=ImportanceSamplingWarning) as caught:
+            curve = bound_curve((model, guide), model.data(3), (1,), {"IWAE": IWAE}, tolerance=1e-3, budget=2000)
+        assert [each.filename for each in caught] == [__file__]
+        assert "Warning: the tolerance" in str(curve)
+
     def test_no_warning_where_it_is_good(self):
         model, guide = off()
         with warnings.catch_warnings():
@@ -325,6 +347,10 @@ class TestErrors:
     def test_limits_below_one(self, limits):
         with refused(*limits, *limits.values(), 1):
             bound_curve(exact(), torch.randn(2, 3), (1,), **limits)
+
+    def test_a_tolerance_that_is_none(self):
+        with refused("tolerance", -0.1):
+            bound_curve(exact(), torch.randn(2, 3), (1,), tolerance=-0.1)
 
     def test_a_bound_that_is_not_a_number(self):
         class Wrong(Weights):

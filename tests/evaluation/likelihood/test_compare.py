@@ -1,5 +1,7 @@
 """Several models on the same data: what is the same for all does not hide what is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from programs import GaussianGuide, LinearGaussian
 
 import pyrovae
 from pyrovae.evaluation import LogLikelihood, compare
+from pyrovae.evaluation.estimates.effort import Effort
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -68,6 +71,38 @@ def test_a_vae_a_pair_and_an_estimate_are_models():
     found = compare({"vae": vae, "pair": (vae.model, vae.guide), "estimate": known}, x, 40)
     for name in found.names:
         np.testing.assert_array_equal(found.estimates[name].log_p, known.log_p)
+
+
+def test_estimates_to_a_tolerance_are_compared_like_others():
+    true, exact = pair()
+    x = true.data(40)
+    models = {"true": (true, GaussianGuide(true, shift=0.1, widen=1.2)), "other": pair(noise=1.1)}
+    found = compare(models, x, tolerance=0.05)
+    assert [estimate.effort.share_met for estimate in found.estimates.values()] == [1.0, 1.0]
+    assert abs(found.estimates["true"].log_p - true.log_p(x).numpy()).max() < 0.1
+    difference, error = found.difference("other")
+    gap = (true.log_p(x) - models["other"][0].log_p(x)).numpy()
+    assert difference == pytest.approx(gap.mean(), abs=0.02)
+    assert error == pytest.approx(gap.std(ddof=1) / 40**0.5, rel=0.1)
+    low, high = found.interval()
+    assert low[1] < difference < high[1]
+    assert [*found.to_frame()["share_untrusted"]] == [0.0, 0.0]
+    with_draws = compare({"true": found.estimates["true"], "drawn": pyrovae.log_likelihood((true, exact), x, 100)})
+    assert with_draws.difference(with_draws.names[1])[0] < 0.02
+
+
+def test_shares_and_doubts_are_those_of_the_tolerance():
+    nothing = np.zeros(30, dtype=bool)
+    cost = np.full(30, 1000)
+    failed = Effort(0.1, 0.95, np.full(30, "guide"), cost, cost, nothing, nothing)
+    found = compare({"met": estimate(np.ones(30)), "failed": replace(estimate(np.zeros(30)), effort=failed)})
+    assert found.to_frame().loc["failed", "share_untrusted"] == 1.0
+    assert "failed may be better than it seems" in str(found)
+
+
+def test_a_proposal_and_a_tolerance_are_refused_as_log_likelihood_does():
+    with refused("proposal", "'auto'", "tolerance", 0.1):
+        compare({"one": pair(), "other": pair(1.1)}, torch.randn(3, 3), tolerance=0.1, proposal="auto")
 
 
 def test_the_table_and_the_frame():

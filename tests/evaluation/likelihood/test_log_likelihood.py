@@ -318,6 +318,16 @@ class TestASeedADatum:
             single = log_likelihood((model, guide), x[row : row + 1], 200, seed=seeds[row], proposal=proposal)
             np.testing.assert_array_equal(single.log_p, estimate.log_p[row : row + 1])
 
+    @pytest.mark.parametrize("pair", [off, narrow])
+    def test_it_alone_decides_what_reaches_a_tolerance(self, pair):
+        model, guide = pair()
+        x, seeds = model.data(20), [5, 2**63 - 1, 7, 5, 0, *range(1, 16)]
+        estimate = log_likelihood((model, guide), x, tolerance=0.02, seed=seeds)
+        for rows in (np.arange(20)[::-1].copy(), [2], [1, 1, 3, 12]):
+            again = log_likelihood((model, guide), x[rows], tolerance=0.02, seed=np.array(seeds)[rows])
+            np.testing.assert_array_equal(again.log_p, estimate.log_p[rows])
+            np.testing.assert_array_equal(again.effort.evaluations, estimate.effort.evaluations[rows])
+
     def test_equal_seeds_are_equal_noise_and_others_other(self):
         model, guide = off()
         x = model.data(1).expand(3, -1)
@@ -469,6 +479,13 @@ def test_numbers_below_one_are_refused(arguments):
     model, guide = exact()
     with refused(*arguments, 1):
         log_likelihood((model, guide), model.data(2), **arguments)
+
+
+@pytest.mark.parametrize("proposal", ["mixture", "auto"])
+def test_a_proposal_beside_a_tolerance_is_refused(proposal):
+    model, guide = exact()
+    with refused("proposal", repr(proposal), "tolerance", 0.1, '"guide"'):
+        log_likelihood((model, guide), model.data(2), proposal=proposal, tolerance=0.1)
 
 
 def test_a_warning_where_the_proposal_is_too_narrow():

@@ -42,8 +42,8 @@ class Goal:
 
     def reached(self, log_p: Array, standard_error: Array, number: int) -> NDArray[np.bool_]:
         """Return which estimates of ``number`` draws each have an interval that is narrow enough."""
-        low, high = importance.interval(log_p, standard_error, number, self.level)
-        return np.isfinite(log_p) & (high - log_p <= self.tolerance) & (log_p - low <= self.tolerance)
+        down, up = importance.interval(np.zeros_like(log_p), standard_error, number, self.level)
+        return np.isfinite(log_p) & (up <= self.tolerance) & (-down <= self.tolerance)
 
     def draws(self, standard_error: Array, number: NDArray[np.int64]) -> Array:
         """Compute the number of draws a datum that is expected to reach the goal, from the errors at ``number`` draws."""
