@@ -34,7 +34,7 @@ FIGURE = Path(__file__).parents[1] / "docs" / "evaluations.png"
 CHAINS, STEPS = 16, 10
 ERROR = 0.1
 """The error that is asked for, in nats."""
-reference = "reference"
+reference = "fitted to the reference"
 
 
 @dataclass(frozen=True, eq=False)
