@@ -32,6 +32,9 @@ measurements = (
     "products",
     "annealing",
     "coverage",
+    "tolerance",
+    "evaluations",
+    "memory",
     "scaling",
     "precision",
     "stream",
@@ -44,7 +47,7 @@ measurements = (
 def main() -> None:
     """Run what the command line names, everything if it names nothing."""
     asked = _parser().parse_args()
-    settings = Settings(torch.device(asked.device), asked.quick, asked.root, asked.markdown, asked.keep)
+    settings = Settings(torch.device(asked.device), asked.quick, asked.root, asked.markdown, asked.keep, asked.run)
     warnings.filterwarnings("ignore", category=FutureWarning)
     print(machine(settings), flush=True)
     for name in measurements if "all" in asked.measurement else asked.measurement:
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default=os.environ.get("PYROVAE_DATA"), help="the folder that holds MNIST/raw")
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
     parser.add_argument("--keep", help="a folder in which results of hours are kept, to go on from")
+    parser.add_argument("--run", help="the folder of a trained run of configs/mnist_iwae.yaml, to measure")
     return parser
 
 

@@ -64,12 +64,13 @@ def proposals(dimensions: int) -> dict[str, tuple[float, float]]:
 
 
 def run(settings: Settings) -> None:
-    """Two tables."""
+    """Three tables."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         sampled(settings)
         annealed(settings)
+        to_tolerance(settings)
     finally:
         torch.set_default_dtype(before)
 
@@ -110,6 +111,23 @@ def annealed(settings: Settings) -> None:
     table(settings, f"annealing, {chains} chains, {repeats:,} repeats", header, rows)
 
 
+def to_tolerance(settings: Settings, tolerance: float = 0.1) -> None:
+    """Estimates to a tolerance, by dimension and proposal."""
+    rows = []
+    for dimensions in (2, 10, 50, 200):
+        number = 20 if settings.quick else 500 if dimensions > 100 else 1000
+        for name, moved in proposals(dimensions).items():
+            torch.manual_seed(0)
+            pair = LinearGaussian(dimensions, *moved)
+            x = pair.draw(number)
+            with warnings.catch_warnings(category=ImportanceSamplingWarning, action="ignore"):  # a column of the table
+                found = pyrovae.log_likelihood(pair, x, tolerance=tolerance, progress=False)
+            rows.append([f"{dimensions}, {name}", *_met_cells(found, pair.log_p(x))])
+    header = ["", "met", "error, nats", "± draws", "95% cover", "of those met", "evaluations, mean", "by"]
+    repeats = "20 repeats" if settings.quick else "1,000 repeats, in 200 dimensions 500"
+    table(settings, f"to a tolerance of {tolerance} nats, {repeats}", header, rows)
+
+
 def bracketing(pair: LinearGaussian, repeats: int, temperatures: int, options: dict[str, Any]) -> list[str]:
     """The gap, and how many of the repeats are bracketed, of data that the model draws."""
     found = pyrovae.bidirectional(pair, pair.draw(repeats), chains, temperatures, seed=1, **options)
@@ -122,6 +140,16 @@ def _cells(found: Any, exact: np.ndarray) -> list[str]:
     error, (low, high) = found.log_p - exact, found.interval()
     cover = ((low <= exact) & (exact <= high)).mean()
     return [f"{error.mean():+.4f}", f"{found.monte_carlo_error:.4f}", f"{cover:.1%}"]
+
+
+def _met_cells(found: pyrovae.LogLikelihood, exact: np.ndarray) -> list[str]:
+    effort, (low, high) = found.effort, found.interval()
+    if effort is None:
+        raise ValueError("the estimate has no effort; pass a tolerance")
+    covered = ((low <= exact) & (exact <= high))[effort.met]
+    of_met = f"{covered.mean():.1%}" if len(covered) else "none met"
+    by = ", ".join(f"{name} {number}" for name, number in zip(*np.unique(effort.proposal, return_counts=True), strict=True))
+    return [f"{effort.share_met:.1%}", *_cells(found, exact), of_met, f"{effort.evaluations.mean():,.0f}", by]
 
 
 def _k_hats(found: pyrovae.LogLikelihood) -> list[str]:

@@ -47,6 +47,7 @@ class Settings:
         root: the folder that holds MNIST; random pixels if None.
         markdown: print tables as Markdown.
         keep: a folder for what takes hours, to go on from; nothing is kept if None.
+        run: the folder of a trained run that is measured; one is trained if None.
     """
 
     device: torch.device
@@ -54,6 +55,7 @@ class Settings:
     root: str | None = None
     markdown: bool = False
     keep: str | None = None
+    run: str | None = None
 
     @property
     def rounds(self) -> int:

@@ -28,3 +28,6 @@ class Trained(NamedTuple):
 
 Trainer = Callable[[Task, int], Trained]
 """Trains for so many epochs, with everything that it needs for that; raises AbsentError where it cannot run here."""
+
+Estimator = Callable[[Tensor, int, int], Tensor]
+"""Estimates log p(x) of each datum of ``x``, shape ``(B, *event_shape)``, from so many draws at a seed; shape ``(B,)``."""

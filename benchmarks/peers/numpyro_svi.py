@@ -6,13 +6,16 @@ graphics card too, as torch has them.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from benchmarks.measure import AbsentError
-from benchmarks.peers import Stepper
+from benchmarks.peers import Estimator, Stepper
 from benchmarks.task import Task, latent_dim
 
 
@@ -37,6 +40,27 @@ def svi(task: Task) -> Stepper:
             return total.item() / (steps * task.batch_size)
 
     return run
+
+
+def log_likelihood(task: Task) -> Estimator:
+    """Minus the loss of ``RenyiELBO(alpha=0)`` of one datum at a time, as it sums over a batch: its particles are draws."""
+    require()
+    import jax
+    import jax.numpy as jnp
+    from numpyro.infer import RenyiELBO
+
+    model, guide = programs(task)
+
+    @partial(jax.jit, static_argnums=2)
+    def log_p(x: Any, keys: Any, draws: int) -> Any:
+        loss = RenyiELBO(alpha=0, num_particles=draws).loss
+        return jax.lax.map(lambda each: -loss(each[1], {}, model, guide, each[0][None]), (x, keys))
+
+    def estimate(x: Tensor, draws: int, seed: int) -> Tensor:
+        keys = jax.random.split(jax.random.key(seed), len(x))
+        return torch.tensor(np.asarray(log_p(jnp.asarray(x.numpy()), keys, draws)))
+
+    return estimate
 
 
 def _step(inference: Any) -> Callable[..., Any]:

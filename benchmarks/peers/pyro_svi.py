@@ -3,16 +3,18 @@
 Validation is off, which its example recommends for speed.
 """
 
+import math
 from itertools import count
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO
+from pyro.infer.importance import vectorized_importance_weights
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from benchmarks.peers import Stepper
+from benchmarks.peers import Estimator, Stepper
 from benchmarks.peers.by_hand import binarize
 from benchmarks.task import Task, latent_dim
 
@@ -30,6 +32,23 @@ def svi(task: Task) -> Stepper:
             return sum(inference.step(binarize(task.data[some])) for some in rows) / (steps * task.batch_size)
 
     return run
+
+
+def log_likelihood(task: Task) -> Estimator:
+    """``vectorized_importance_weights``, of one datum at a time, as its weights are joint over a batch."""
+    model, guide = _programs(task)
+
+    def of_one(x: Tensor, draws: int) -> Tensor:
+        weights, *_ = vectorized_importance_weights(model, guide, x[None], num_samples=draws, max_plate_nesting=1)
+        return weights.logsumexp(0) - math.log(draws)
+
+    @torch.no_grad()
+    def estimate(x: Tensor, draws: int, seed: int) -> Tensor:
+        pyro.set_rng_seed(seed)
+        with pyro.validation_enabled(False):
+            return torch.stack([of_one(one, draws) for one in x])
+
+    return estimate
 
 
 def _elbo(particles: int) -> Trace_ELBO | RenyiELBO:

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from benchmarks.measure import AbsentError
-from benchmarks.peers import Trained
+from benchmarks.peers import Estimator, Trained
 from benchmarks.peers.by_hand import binarize
 from benchmarks.task import Task, latent_dim
 
 
 def trained(task: Task, epochs: int) -> Trained:
     """Its trainer, for so many epochs, without evaluation."""
-    if find_spec("pythae") is None:
-        raise AbsentError("not installed")
+    require()
     from pythae.trainers import BaseTrainer
 
     model = _model(task)
@@ -32,6 +32,29 @@ def trained(task: Task, epochs: int) -> Trained:
         trainer = BaseTrainer(model, _dataset(task.data), training_config=_configuration(task, epochs, folder))
         trainer.train()
     return Trained(_proposal(model.encoder.network), model.decoder.network)
+
+
+def log_likelihood(task: Task) -> Estimator:
+    """``get_nll`` of its VAE, of one datum at a time, as it returns their mean: not negative, for all its name."""
+    require()
+    model = _model(task, scales_before_softplus)
+
+    @torch.no_grad()
+    def estimate(x: Tensor, draws: int, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return torch.tensor([model.get_nll(one[None], draws, min(draws, 100)) for one in x])
+
+    return estimate
+
+
+def require() -> None:
+    if find_spec("pythae") is None:
+        raise AbsentError("not installed")
+
+
+def scales_before_softplus(raw: Tensor) -> Tensor:
+    """The log variance of an encoder that gives what all others take."""
+    return 2 * (softplus(raw) + 1e-6).log()
 
 
 def _configuration(task: Task, epochs: int, folder: str) -> Any:
@@ -47,16 +70,16 @@ def _configuration(task: Task, epochs: int, folder: str) -> Any:
     )
 
 
-def _model(task: Task) -> Any:
+def _model(task: Task, log_variance_of: Callable[[Tensor], Tensor] = lambda raw: raw) -> Any:
     from pythae.models import IWAE, VAE, IWAEConfig, VAEConfig
 
     shapes = {"input_dim": tuple(task.data.shape[1:]), "latent_dim": latent_dim, "reconstruction_loss": "bce"}
     if task.particles == 1:
-        return VAE(VAEConfig(**shapes), *_networks(task))
-    return IWAE(IWAEConfig(number_samples=task.particles, **shapes), *_networks(task))
+        return VAE(VAEConfig(**shapes), *_networks(task, log_variance_of))
+    return IWAE(IWAEConfig(number_samples=task.particles, **shapes), *_networks(task, log_variance_of))
 
 
-def _networks(task: Task) -> tuple[Any, Any]:
+def _networks(task: Task, log_variance_of: Callable[[Tensor], Tensor]) -> tuple[Any, Any]:
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
 
@@ -66,8 +89,8 @@ def _networks(task: Task) -> tuple[Any, Any]:
             self.network = network
 
         def forward(self, x: Tensor) -> ModelOutput:
-            loc, log_variance = self.network(x).chunk(2, -1)
-            return ModelOutput(embedding=loc, log_covariance=log_variance)
+            loc, raw = self.network(x).chunk(2, -1)
+            return ModelOutput(embedding=loc, log_covariance=log_variance_of(raw))
 
     class Decoder(BaseDecoder):
         def __init__(self, network: nn.Module) -> None:

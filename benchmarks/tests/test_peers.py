@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.measure import AbsentError
-from benchmarks.peers import by_hand, ours
+from benchmarks.peers import by_hand, numpyro_svi, ours, pyro_svi, pythae_trainer
 from benchmarks.step import agreed, peers
 from benchmarks.task import Task, conv_task, made_up, mlp_task
 
@@ -45,6 +45,19 @@ def test_the_same_loss_with_convolutions(data, name):
     task = trained(conv_task(20, 1, data), 20)
     expected = by_hand.eager(task)(50)
     assert loss_of(name, task, 50) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("peer", [numpyro_svi, pyro_svi, pythae_trainer])
+def test_the_same_log_likelihood(data, peer):
+    task = trained(mlp_task(20, 5, data))
+    torch.manual_seed(1)
+    x = by_hand.binarize(data[:10].flatten(1))
+    expected = by_hand.log_likelihood(task.encoder, task.decoder, x, 2000)
+    try:
+        estimate = peer.log_likelihood(task)(x, 2000, 0)
+    except AbsentError as reason:
+        pytest.skip(str(reason))
+    torch.testing.assert_close(estimate.double(), expected.double(), rtol=0.005, atol=0.0)
 
 
 def test_particles_make_more_of_a_difference_than_the_tolerance(data):
