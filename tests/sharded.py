@@ -1,4 +1,4 @@
-"""Two processes that evaluate together; run as ``python sharded.py FOLDER RANK``, or, for what one process finds, imported."""
+"""Two processes that evaluate together; run as ``python sharded.py FOLDER RANK``, or imported, for what one finds."""
 
 import sys
 

@@ -175,7 +175,7 @@ def test_a_process_that_does_not_come_is_waited_for_no_longer_than_the_timeout()
 def test_a_process_that_does_not_write_shows_nothing(tmp_path, capsys):
     data = Digits(binarize="dynamic")
     vae = VAE(data.event_shape, latent_dim=2)
-    annealing = {"num_chains": 2, "temperatures": 4}
+    annealing = {"num_chains": 2, "temperatures": 2}
     report(vae, data, tmp_path, num_samples=20, limit=3, device="cpu", **annealing, refine=2, writes=False)
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())

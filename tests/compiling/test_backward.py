@@ -328,8 +328,8 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 
         torch.testing.assert_close(value, other[name], rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
-twins = {"GRU", "weight_norm, old", "spectral_norm, old", "pruned", "Turned"}
-"""Cases that are near to another: LSTM, weight_norm, spectral_norm, Flattened."""
+twins = {"GRU", "weight_norm, old", "spectral_norm, old", "pruned", "Turned", "Rounding", "NoGrad", "compiled"}
+"""Cases that are near to another: LSTM, weight_norm, spectral_norm, Flattened, Reversing, Backbone, and one of test_others."""
 
 
 @pytest.mark.parametrize("name", slow_but(lambda name: name not in twins, cases))

@@ -184,7 +184,9 @@ EVALUATIONS = {
     "a mixture": lambda *pair: pyrovae.log_likelihood(pair, X, 200, proposal="mixture").log_p,
     "bound_curve": lambda *pair: bound_curve(pair, X, num_particles=(1, 5), num_samples=50).values,
     "annealing": lambda *pair: annealed_importance_sampling(pair, X, 3, 4, steps=2).log_weights,
-    "annealing from the guide": lambda *pair: annealed_importance_sampling(pair, X, 3, 4, start="guide", steps=2).log_weights,
+    "annealing from the guide": lambda *pair: (
+        annealed_importance_sampling(pair, X, 3, 4, start="guide", steps=2).log_weights
+    ),
     "bidirectional": lambda *pair: bidirectional(pair, X, 3, 4, steps=2).reverse,
     "reconstructions": lambda *pair: reconstructions(pair, X),
     "posterior_means": lambda *pair: posterior_means(pair, X),
@@ -196,7 +198,6 @@ EVALUATIONS = {
 def met(kind, name):
     """Whether the two are met in each run: each evaluation by one kind of function, the plainest by both."""
     return name in ("log_likelihood", "posterior_means") or (kind is named) == (name not in ("annealing", "bidirectional"))
-
 
 
 def networks_of(seed=0):

@@ -70,7 +70,7 @@ def test_the_same_estimates(name, unfused):
     assert_the_same_estimates(*programs[name]())
 
 
-@pytest.mark.parametrize("name", slow_but(lambda name: name in ("prior Mixture", "functions"), fused))
+@pytest.mark.parametrize("name", slow_but(lambda name: name == "prior Mixture", fused))
 def test_the_same_estimates_fused(name):
     assert_the_same_estimates(*programs[name]())
 
