@@ -329,7 +329,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 
 
 
 twins = {"GRU", "weight_norm, old", "spectral_norm, old", "pruned", "Turned", "Rounding", "NoGrad", "compiled"}
-"""Cases that are near to another: LSTM, weight_norm, spectral_norm, Flattened, Reversing, Backbone, and one of test_others."""
+"""Cases that are near to LSTM, weight_norm, spectral_norm, Flattened, Reversing and Backbone, or in test_others too."""
 
 
 @pytest.mark.parametrize("name", slow_but(lambda name: name not in twins, cases))

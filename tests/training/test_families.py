@@ -147,7 +147,6 @@ def assert_recorded(distribution: Built) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.filterwarnings("ignore:Singular sample detected:UserWarning")
 TWINS = {
     *("Chi2", "HalfCauchy", "InverseGamma", "SoftAsymmetricLaplace", "IndependentHMM", "LinearHMM"),
     *("MixtureOfDiagNormalsSharedCovariance", "HalfNormal", "Weibull", "ContinuousBernoulli", "OMTMultivariateNormal"),
@@ -155,6 +154,7 @@ TWINS = {
 """Families whose draws and densities are those of another here but for a transformation or fewer parameters."""
 
 
+@pytest.mark.filterwarnings("ignore:Singular sample detected:UserWarning")
 @pytest.mark.parametrize(("name", "cls"), slow_but(lambda name, _: name not in TWINS, families().items()), ids=families())
 def test_of_torch_and_pyro(name, cls):
     error = pytest.raises(NotRecordedError, match="get value out of") if name in LOOKING else nullcontext()
