@@ -172,7 +172,7 @@ class Pair:
 networks = st.lists(st.sampled_from(sorted(layers)), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("examples", slow_but(lambda number: number < EXAMPLES, [8, EXAMPLES]))
+@pytest.mark.parametrize("examples", slow_but(lambda number: number < EXAMPLES, [6, EXAMPLES]))
 def test_recorded_training_is_eager_training(examples, float64, unfused):
     count = Counter()
 
