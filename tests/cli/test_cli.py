@@ -395,6 +395,7 @@ def test_a_misspelt_command(capsys):
 
 def test_any_module_serves_as_network(tmp_path, undrawn):
     argv = ["--model.decoder", "user_network.Decoder", "--model.decoder.width", "5", "--start_at_mean", "false"]
+    argv += ["--evaluation.limit", "5"]
     assert main(["train", *small[:6], *argv, "--run", str(tmp_path / "run")]) == 0
     assert load(tmp_path / "run", trust=["user_network"]).model.decoder.layers[0].out_features == 5
     resumed = ["train", "--resume", str(tmp_path / "run"), "--training.epochs"]
@@ -407,6 +408,7 @@ def test_any_module_serves_as_network(tmp_path, undrawn):
 
 def test_a_network_that_keeps_something_beside_its_buffers_is_refused_before_it_trains(tmp_path, capsys, undrawn):
     argv = [*small[:6], "--model.encoder", "user_network.RandomFeatures", "--run", str(tmp_path / "run")]
+    argv += ["--evaluation.limit", "20"]
     assert_says(
         refusal(capsys, "train", *argv), "guide.encoder.frequencies", "RandomFeatures", "register_buffer(name, tensor)"
     )

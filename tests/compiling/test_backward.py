@@ -328,7 +328,10 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 
         torch.testing.assert_close(value, other[name], rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
-twins = {"GRU", "weight_norm, old", "spectral_norm, old", "pruned", "Turned", "Rounding", "NoGrad", "compiled"}
+twins = {
+    *("GRU", "LSTM with dropout", "weight_norm, old", "spectral_norm, old", "pruned"),
+    *("Turned", "Rounding", "NoGrad", "compiled"),
+}
 """Cases that are near to LSTM, weight_norm, spectral_norm, Flattened, Reversing and Backbone, or in test_others too."""
 
 
