@@ -98,7 +98,7 @@ class TestParametersByPlace:
     @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
     def test_all_data_are_weighed_together(self, make):
         guide = make()
-        fit((model, guide), x, epochs=300, batch_size=4, optimizer=partial(torch.optim.Adam, lr=0.05), compile=False)
+        fit((model, guide), x, epochs=100, batch_size=4, optimizer=partial(torch.optim.Adam, lr=0.1), compile=False)
         estimate = log_likelihood((model, guide), x, 2000, max_rows=8, max_weights=4000, compile=False)
         exact = dist.Normal(0.0, 2.0**0.5).log_prob(x).numpy()
         assert (abs(estimate.log_p - exact) < 4 * estimate.standard_error).all()

@@ -95,7 +95,7 @@ class TestEveryLikelihood:
 
 def test_log_p_is_that_of_the_marginal_normal(pair):
     """With a proposal whose weights are bounded, z-tests at 1e-5 of each datum."""
-    x, mask = pair.model(size=60).detach(), masks(60, 4)
+    x, mask = pair.model(size=30).detach(), masks(30, 4)
     data = {"x": torch.where(mask, x, torch.nan), "mask": mask}
     estimate = pyrovae.log_likelihood((pair.model, broad_guide), data, 100_000)
     mean, covariance = joint()

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyro
 import torch
@@ -208,13 +209,11 @@ def by_steps() -> dict[str, Tensor]:
     return {name: value.grad for name, value in steps.module.named_parameters()}
 
 
-def run_two(script: str, folder: Path, on: str, *words: str) -> list[tuple[str, int]]:
+def run_two(script: str, folder: Path, on: str) -> list[tuple[str, int]]:
     """What each of two processes of a script said, and its exit status."""
     command = [sys.executable, "-W", "ignore", script, str(folder)]
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "TOGETHER_ON": on}
-    both = [
-        subprocess.Popen([*command, rank, *words], env=environment, stderr=subprocess.PIPE, text=True) for rank in ("0", "1")
-    ]
+    both = [subprocess.Popen([*command, rank], env=environment, stderr=subprocess.PIPE, text=True) for rank in ("0", "1")]
     return [(process.communicate(timeout=500)[1], process.returncode) for process in both]
 
 
@@ -237,7 +236,9 @@ def joined(folder: str, rank: int) -> Iterator[None]:
 
 
 def main(folder: str, rank: int) -> None:
-    with joined(folder, rank):
+    """What is recorded is not fused on a CPU, which takes a compiler's run, and is tested by itself."""
+    fused = nullcontext() if device.type == "cuda" else patch("torch._inductor.compile", lambda graph, *_, **__: graph)
+    with joined(folder, rank), fused:
         torch.save(findings(rank), f"{folder}/{rank}.pt")
 
 

@@ -79,7 +79,7 @@ def browser():
     driver.quit()
 
 
-@pytest.fixture(params=sizes)
+@pytest.fixture(scope="module", params=sizes)
 def opened(request, browser, page):
     """The browser with the page, at one size, when all is drawn; console messages of other pages are gone."""
     from selenium.webdriver.support.wait import WebDriverWait

@@ -188,7 +188,7 @@ def test_a_warning_comes_first_and_annealing_is_drawn(run, tmp_path, undrawn):
     assert "the annealed line. For it, fewer than half of the chains count for 20.0% of the data" in parsed(copy).words
 
 
-@pytest.mark.parametrize("event_shape", [(5,), (2, 3, 4, 4)])
+@pytest.mark.parametrize("event_shape", [(5,), pytest.param((2, 3, 4, 4), marks=pytest.mark.slow)])
 def test_data_that_are_no_pictures(event_shape, tmp_path, undrawn):
     found = parsed(train_array(tmp_path, np.random.default_rng(0).random((60, *event_shape))))
     assert found.words.count(f"Left out, because data of shape {event_shape} are no pictures.") == 2

@@ -328,14 +328,20 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], atol: float = 
         torch.testing.assert_close(value, other[name], rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
-def test_a_recorded_step_is_an_eager_step(case, unfused):
-    assert_same(Pair(case).trained(False), Pair(case).trained(True))
+twins = {
+    *("GRU", "LSTM with dropout", "weight_norm, old", "spectral_norm, old", "pruned"),
+    *("Turned", "Rounding", "NoGrad", "compiled"),
+}
+"""Cases that are near to LSTM, weight_norm, spectral_norm, Flattened, Reversing and Backbone, or in test_others too."""
 
 
-@pytest.mark.parametrize(
-    "name", slow_but(lambda name: name == "Counting", ["Reversing", "Frozen", "Counting", "Attending", "Turned"])
-)
+@pytest.mark.parametrize("name", slow_but(lambda name: name not in twins, cases))
+def test_a_recorded_step_is_an_eager_step(name, unfused):
+    assert_same(Pair(cases[name]).trained(False), Pair(cases[name]).trained(True))
+
+
+@pytest.mark.slow  # as training/test_steps.py has fused ones
+@pytest.mark.parametrize("name", ["Reversing", "Frozen", "Counting", "Attending", "Turned"])
 def test_a_fused_step_is_an_eager_step(name):
     assert_same(Pair(cases[name]).trained(False), Pair(cases[name]).trained(True))
 
@@ -350,15 +356,15 @@ def test_a_buffer_that_an_evaluation_replaces_is_taken_over(unfused):
     assert states[1]["layer.count"] > 6  # of training; and of evaluation
 
 
-single = pytest.mark.parametrize("name", ["LSTM", "GRU", "Held"])
+single = ["LSTM", "GRU", "Held"]
 
 
-@single
+@pytest.mark.parametrize("name", slow_but(lambda name: name not in twins, single))
 def test_in_single_precision(name, unfused):
     assert_same_in_single_precision(name)
 
 
-@single
+@pytest.mark.parametrize("name", single)
 @pytest.mark.slow
 def test_in_single_precision_fused(name):
     assert_same_in_single_precision(name)

@@ -6,6 +6,7 @@ import platform
 import pyro.distributions as dist
 import pytest
 import torch
+from checks import slow_but
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
@@ -132,7 +133,7 @@ def test_bfloat16_stays_as_it_is():
     assert logarithms(density, logits.bfloat16(), x.bfloat16()) == (1, 0)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (50,)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), pytest.param((50,), marks=pytest.mark.slow)])
 def test_loss_and_gradient_are_those_of_the_programs(shape):
     torch.manual_seed(0)
     vae = pyrovae.VAE(shape, latent_dim=2).double()
@@ -180,7 +181,9 @@ def test_other_precisions_have_their_own_operators():
     assert biased(torch.ones(2), torch.ones(2, 2), torch.ones(2, 2), beta=2.0) is NotImplemented
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", slow_but(lambda dtype: dtype == torch.float32, [torch.float32, torch.float64, torch.bfloat16])
+)
 def test_a_layer_fused(dtype):
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(20, 30).to(dtype), torch.randn(7, 20, dtype=dtype)
@@ -226,7 +229,7 @@ def test_products_of_many_rows_are_onednns_where_it_is_faster(monkeypatch):
 
 
 @needs_onednn
-@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("transposed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_products_of_onednn_fused(transposed, monkeypatch):
     """With weights that change from call to call, as inputs of the graph; and inductor is left as it was found."""
     from torch._inductor.lowering import lowerings

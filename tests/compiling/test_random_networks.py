@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
+from checks import slow_but
 from compiling.test_backward import Counting, Reversed, Rounded
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -22,8 +24,8 @@ from pyrovae.runtime.batches import Columns
 from pyrovae.training.steps import Steps
 from pyrovae.training.unmoved_parameters import UnmovedParameterWarning
 
-EXAMPLES = int(os.environ.get("PYROVAE_EXAMPLES", "25"))
-"""How many networks are drawn."""
+EXAMPLES = int(os.environ.get("PYROVAE_EXAMPLES", "100"))
+"""How many networks are drawn where there is time."""
 WIDTH = 4
 
 
@@ -170,10 +172,11 @@ class Pair:
 networks = st.lists(st.sampled_from(sorted(layers)), min_size=1, max_size=4)
 
 
-def test_recorded_training_is_eager_training(float64, unfused):
+@pytest.mark.parametrize("examples", slow_but(lambda number: number < EXAMPLES, [6, EXAMPLES]))
+def test_recorded_training_is_eager_training(examples, float64, unfused):
     count = Counter()
 
-    @settings(derandomize=True, deadline=None, max_examples=EXAMPLES, phases=[Phase.generate])
+    @settings(derandomize=True, deadline=None, max_examples=examples, phases=[Phase.generate])
     @given(networks, networks, st.sampled_from(sorted(guides)), st.sampled_from([ELBO, IWAE]), st.integers(1, 2))
     def check(encoder, decoder, guide, objective, particles):
         with warnings.catch_warnings():
@@ -191,4 +194,4 @@ def test_recorded_training_is_eager_training(float64, unfused):
 
     check()
     print(dict(count))
-    assert count["recorded"] > EXAMPLES // 2
+    assert count["recorded"] > examples // 2

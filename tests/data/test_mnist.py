@@ -140,7 +140,7 @@ def test_label_count_that_differs_is_refused(root):
 
 @pytest.mark.mnist
 @pytest.mark.skipif("PYROVAE_DATA" not in os.environ, reason="PYROVAE_DATA is not set")
-@pytest.mark.parametrize(("kind", "mean"), [(MNIST, 0.1307), (FashionMNIST, 0.2860)])
+@pytest.mark.parametrize(("kind", "mean"), [(MNIST, 0.1307), pytest.param(FashionMNIST, 0.2860, marks=pytest.mark.slow)])
 def test_the_sets_themselves(kind, mean, no_network):
     from torchvision import datasets
 

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
-from checks import default, flat, members, warned
+from checks import default, flat, members, slow_but, warned
 from programs import LinearGaussian
 from pyro import poutine
 from torch import nn
@@ -180,7 +180,7 @@ estimates = {
     "bound_curve": lambda pair, x: bound_curve(pair, x, (1, 5), num_samples=20).log_likelihood.log_p,
     "annealing": lambda pair, x: annealed_importance_sampling(pair, x, 3, 4, steps=2).log_weights,
     "annealing from the guide": lambda pair, x: (
-        annealed_importance_sampling(pair, x, 3, 4, start="guide", steps=2).log_weights
+        annealed_importance_sampling(pair, x, 3, 2, start="guide", steps=1).log_weights
     ),
     "reconstructions": lambda pair, x: reconstructions(pair, x, num_samples=3),
     "posterior_means": lambda pair, x: posterior_means(pair, x),
@@ -190,15 +190,15 @@ estimates = {
 
 
 @pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning")
-@pytest.mark.parametrize("estimate", estimates.values(), ids=estimates)
-def test_every_estimate_is_that_of_the_broadcasting_style(estimate, x):
+@pytest.mark.parametrize("name", slow_but(lambda name: name != "annealing", estimates))
+def test_every_estimate_is_that_of_the_broadcasting_style(name, x):
     """The same random numbers, the same answer; compiled or not."""
     found = []
     for broadcasts in (True, False):
         pyro.clear_param_store()
         pyro.set_rng_seed(1)
         pair = Pairs(broadcasts)
-        found.append(estimate((pair.model, pair.guide), x))
+        found.append(estimates[name]((pair.model, pair.guide), x))
     torch.testing.assert_close(*(torch.as_tensor(value) for value in found), rtol=1e-7, atol=1e-9)
 
 
@@ -211,10 +211,11 @@ def weights_in_turn(pair, x, particles, seed=1):
 
 @pytest.mark.parametrize("particles", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_estimates_agree_whatever_the_way(particles, x):
-    """Means over many draws of the log mean weight: a z-test at level 1e-5 of two ways."""
-    pair = Pairs(broadcasts=False)
-    mapped = torch.stack([log_weights(pair, x, num_samples=particles).total for _ in range(300)])
-    in_turn = torch.stack([weights_in_turn(pair, x, particles, seed=k).total for k in range(300)])
+    """Means over many draws of the log weight, of 10 copies of the data: a z-test at level 1e-5 of two ways."""
+    pair, many = Pairs(broadcasts=False), x.repeat(10, 1)
+    mapped = torch.cat([log_weights(pair, many, num_samples=particles).total.unflatten(1, (10, -1)) for _ in range(30)], 1)
+    in_turn = [weights_in_turn(pair, many, particles, seed=k).total.unflatten(1, (10, -1)) for k in range(30)]
+    mapped, in_turn = mapped, torch.cat(in_turn, 1)
     difference = mapped.mean((0, 1)) - in_turn.mean((0, 1))
     error = ((mapped.var((0, 1)) + in_turn.var((0, 1))) / (300 * particles)).sqrt()
     assert (difference.abs() < 4.9 * error).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from checks import assert_says, refused, slow_but
-from strangers import little_memory, soon
+from strangers import little_memory, soon, taken_as_sealed
 
 from pyrovae import InputError, load
 from pyrovae.cli import main
@@ -68,9 +68,15 @@ def make(latent_dim) -> StandardNormal:
 pytestmark = pytest.mark.usefixtures("sealed_by_a_stranger")
 
 
+@pytest.fixture(scope="module")
+def _imported(_strangers_run):
+    """What a run needs is imported."""
+    with taken_as_sealed():
+        load(_strangers_run)
+
+
 @pytest.fixture
-def run(strangers_run):
-    load(strangers_run)  # imports what it needs
+def run(_imported, strangers_run):
     return strangers_run
 
 

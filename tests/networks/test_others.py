@@ -1,12 +1,14 @@
 """Networks that others wrote: what is recorded of them is what they do, and a training of them can be gone on with."""
 
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import pyro
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from checks import refused, warned
 from torch import Tensor
 
@@ -25,8 +27,12 @@ pytestmark = pytest.mark.filterwarnings(
 sgd = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
 
 
-TWINS = {"GRU", "GRU, float32", "LSTM, float32"}
-"""Cases that take long and are near to another, LSTM."""
+TWINS = {"GRU", "GRU, float32", "LSTM, float32", "complex numbers, float32", "weight_norm, old"}
+"""Cases that are near to another: LSTM, complex numbers, weight_norm."""
+IN_BACKWARD = {"LSTM", "weight_norm", "spectral_norm, old", "pruned", "tied", "checkpoint"}
+"""Cases whose recorded steps ``compiling/test_backward.py`` compares, without clipping and momentum."""
+OF_KINDS = {"tied", "spectral_norm", "torch.compile, aot_eager", "complex numbers", "autocast", "subclass of tensors"}
+"""Cases in each of which something else could go wrong when it is recorded."""
 
 
 def ready(case: Case) -> Case:
@@ -36,12 +42,18 @@ def ready(case: Case) -> Case:
     return case
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(case, marks=[pytest.mark.slow] * (case.needs != "torch" or name in TWINS), id=name)
-        for name, case in cases.items()
-    ]
-)
+def slow_but_cases(quick: Callable[[str], bool]) -> list[ParameterSet]:
+    """All cases; but for the quick ones of those that need torch alone they are slow."""
+    soon = {name for name, case in cases.items() if case.needs == "torch" and name not in TWINS and quick(name)}
+    return [pytest.param(case, marks=[pytest.mark.slow] * (name not in soon), id=name) for name, case in cases.items()]
+
+
+def with_cases(quick: Callable[[str], bool]) -> pytest.MarkDecorator:
+    """Cases of which fewer are quick than elsewhere."""
+    return pytest.mark.parametrize("case", slow_but_cases(quick), indirect=True)
+
+
+@pytest.fixture(params=slow_but_cases(lambda name: True))
 def case(request) -> Case:
     return ready(request.param)
 
@@ -99,6 +111,7 @@ def assert_recorded_training(case: Case) -> None:
     assert any(not torch.equal(value, before[name]) for name, value in found.items())
 
 
+@with_cases(lambda name: name not in IN_BACKWARD | {"torch.compile"})
 def test_a_recorded_training_is_an_eager_one(case, unfused):
     assert_recorded_training(case)
 
@@ -109,6 +122,7 @@ def test_a_fused_training_is_an_eager_one(name):
     assert_recorded_training(ready(cases[name]))
 
 
+@with_cases(lambda name: name in OF_KINDS)
 def test_a_recorded_gradient_is_an_eager_one(case, unfused):
     outcomes = []
     for compile in (False, True) if case.untrained is None else ():
@@ -134,6 +148,7 @@ def test_it_goes_on_to_the_bit(case, tmp_path):
         assert_same(found, expected, tolerance=0.0)
 
 
+@with_cases(lambda name: name in OF_KINDS | {"LSTM", "shared parameter", "torch.compile", "channels_last"})
 def test_log_likelihood(case, unfused):
     pair = pair_of(case)
     estimate = partial(pyrovae.log_likelihood, pair, num_samples=50)

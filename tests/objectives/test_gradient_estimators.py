@@ -47,8 +47,10 @@ left_out = {
     ("ThermodynamicELBO(3)", "resampled"),  # refused
     ("CUBO(2, 2)", "score_function"),  # without a baseline it takes too many draws to see anything
 }
+twins = {"IWAE(2)", "MIWAE(3, 2)"}
+"""With other numbers than those of bounds that are here too."""
 cases = [
-    pytest.param(make, particles, estimator, id=f"{name}-{estimator}")
+    pytest.param(*(make, particles, estimator), id=f"{name}-{estimator}", marks=[pytest.mark.slow] * (name in twins))
     for name, (make, particles) in bounds.items()
     for estimator in unbiased
     if (name, estimator) not in left_out

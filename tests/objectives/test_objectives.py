@@ -155,7 +155,7 @@ class TestBound:
         """In the mean over so many draws that a wrong sign of any term shows."""
         model, _ = pair
         x = model.data(1)
-        bound = measure(objective, *pair, x.expand(20_000, 3)).bound
+        bound = measure(objective, *pair, x.expand(8000, 3)).bound
         beyond = objective.sign * (model.log_p(x) - bound.mean())
         assert 4.42 * bound.std() / len(bound) ** 0.5 < beyond < 2.0
 

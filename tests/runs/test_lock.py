@@ -13,8 +13,11 @@ from checks import refused
 from pyrovae.runs.lock import Lock
 
 hold = """
-import sys, time
+import sys, time, types
 from pathlib import Path
+import pyrovae
+sys.modules["pyrovae.runs"] = package = types.ModuleType("pyrovae.runs")  # without what else is in it, which takes seconds
+package.__path__ = [str(Path(pyrovae.__file__).parent / "runs")]
 from pyrovae.runs.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 lock.acquire()

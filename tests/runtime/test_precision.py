@@ -50,7 +50,16 @@ def test_log_likelihood_in_bfloat16(compile, unfused):
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_training_in_bfloat16_keeps_parameters_in_float32(compile):
+def test_training_in_bfloat16_keeps_parameters_in_float32(compile, unfused):
+    assert_parameters_stay_in_float32(compile)
+
+
+@pytest.mark.slow
+def test_fused_training_in_bfloat16_keeps_parameters_in_float32():
+    assert_parameters_stay_in_float32(compile=True)
+
+
+def assert_parameters_stay_in_float32(compile):
     x = torch.rand(64, 6, 6).round()
     exact, rounded = pair(), pair()
     settings = {"epochs": 2, "batch_size": 16, "progress": False}

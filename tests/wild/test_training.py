@@ -48,7 +48,11 @@ def trained(row, objective, compile):
     return history.module.state_dict()
 
 
-@pytest.mark.parametrize("row", REPRESENTATIVES, ids=str)
+TWINS = (named["vae, convolutional"], named["cvae, labels joined"], dropout)
+"""Rows that are near to others here, or to pairs whose steps ``training/test_steps.py`` compares."""
+
+
+@pytest.mark.parametrize("row", slow_but(lambda row: row not in TWINS, REPRESENTATIVES), ids=str)
 def test_recorded_as_eager(row, unfused):
     assert_compiled_as_eager(row)
 

@@ -17,7 +17,6 @@ from annealed import (
     pair,
     require_unbiased,
     scalar,
-    starts,
     with_another_site,
 )
 from pyro.contrib.zuko import ZukoToPyro
@@ -104,7 +103,7 @@ class TestAnyLatent:
         x = torch.tensor([[1.0, 0.5], [-0.3, 1.5]])
         shape = (scale * (df - 1.0)).inverse()
         log_p = torch.from_numpy(scipy.stats.multivariate_t(np.zeros(2), shape.numpy(), df - 1.0).logpdf(x.numpy()))
-        require_unbiased(scalar(prior, proposal, precise), x, log_p, start)
+        require_unbiased(scalar(prior, proposal, precise), x, log_p, start, times=120)
 
     @pytest.mark.parametrize("support", [dist.constraints.real, dist.constraints.real_vector])
     def test_improper_priors(self, support):
@@ -122,16 +121,17 @@ class TestAnyLatent:
         log_x = torch.tensor([[0.5, 1.0], [0.0, 0.2]])
         require_unbiased(programs, log_x, log_x.sum(-1) + 1.0, "guide", temperatures=20)
 
-    @pytest.mark.parametrize("guide", ["auxiliary", "factor", "observed", "a point"])
-    def test_from_the_prior_no_density_of_the_guide_matters(self, guide):
-        """The same chains as with any guide that has the latents, forwards and backwards."""
+    @pytest.mark.parametrize(
+        ("run", "name"), [(annealed_importance_sampling, "log_weights"), (bidirectional, "reverse")], ids=["AIS", "both"]
+    )
+    def test_from_the_prior_no_density_of_the_guide_matters(self, run, name):
+        """The same chains as with any guide that has the latents."""
         model, plain = pair()
         x = model.data(4)
-        other = at_a_point if guide == "a point" else partial(with_another_site, guide)
-        for run in (annealed_importance_sampling, bidirectional):
-            expected, found = (run((model, each), x, 3, 6, steps=2) for each in (plain, other))
-            name = "log_weights" if run is annealed_importance_sampling else "reverse"
-            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        others = [at_a_point, *(partial(with_another_site, kind) for kind in ("auxiliary", "factor", "observed"))]
+        expected, *found = (run((model, guide), x, 3, 3, steps=2) for guide in (plain, *others))
+        for each in found:
+            np.testing.assert_array_equal(getattr(each, name), getattr(expected, name))
 
     @pytest.mark.parametrize("beside", ["factor", "observed"])
     def test_from_the_guide_only_the_density_of_its_draws_matters(self, beside):
@@ -141,7 +141,7 @@ class TestAnyLatent:
         expected, found = (run((model, partial(with_another_site, kind)), x).log_weights for kind in ("nothing", beside))
         np.testing.assert_array_equal(found, expected)
 
-    @starts
+    @one_start
     def test_supports_that_depend_on_the_data(self, start, unfused):
         """Each batch has its own, compiled or not: uniform between 0 and a number given beside x."""
 
@@ -159,8 +159,8 @@ class TestAnyLatent:
         log_p = ((normal.cdf(high - x) - normal.cdf(-x)) / high).log().numpy()
         data, run = (
             {"x": x, "high": high},
-            partial(annealed_importance_sampling, (model, guide), start=start, steps=2, max_rows=64),
+            partial(annealed_importance_sampling, (model, guide), start=start, steps=2),
         )
-        eager = run(data, 64, 20, compile=False)
-        np.testing.assert_allclose(eager.log_p, log_p, atol=0.15)
-        np.testing.assert_allclose(run(data, 64, 20, compile=True).log_weights, eager.log_weights, rtol=1e-6)
+        np.testing.assert_allclose(run(data, 64, 20, max_rows=128, compile=False).log_p, log_p, atol=0.15)
+        eager, recorded = (run(data, 32, 4, max_rows=64, compile=compile).log_weights for compile in (False, True))
+        np.testing.assert_allclose(recorded, eager, rtol=1e-6)

@@ -68,7 +68,7 @@ class TestBackwards:
         model, guide = pair()
         x = model.data(300)
         gaps = []
-        for temperatures in (5, 20, 80):
+        for temperatures in (3, 12, 48):
             found = bidirectional((model, guide), x, 4, temperatures, start=start, schedule="adaptive", steps=3)
             lower, upper = found.lower, found.upper
             gap = upper - lower
@@ -83,7 +83,7 @@ class TestBackwards:
         """:math:`E[w] = p(x)` and :math:`E[1 / w] = 1 / p(x)`."""
         model, guide = pair()
         seen = {}
-        found = bidirectional((Recorded(model, seen), guide), model.data(1000), 4, 30, start="guide", steps=5)
+        found = bidirectional((Recorded(model, seen), guide), model.data(1000), 4, 30, start="guide", steps=4)
         log_p = model.log_p(seen["x"]).numpy()
         assert_mean(torch.from_numpy(np.exp(found.forward - log_p)), 1.0, detects=0.2)
         assert_mean(torch.from_numpy(np.exp(log_p - found.reverse)), 1.0, detects=0.2)

@@ -15,10 +15,10 @@ class TestTuning:
     def test_pilot_chains_find_step_sizes(self):
         model, guide = pair(data_dim=13, latent_dim=10)
         path = path_of(model, guide, model.data(5), 50)
-        made = run_pilot_chains(path, 50, "sigmoid", Hamiltonian(10))
+        made = run_pilot_chains(path, 25, "sigmoid", Hamiltonian(10))
         state = path.begin(path.sample_initial())
         shares = []
-        for t in range(1, 50):
+        for t in range(1, 25):
             state, accepted, _ = made.kernel(path, state, made.betas[t], made.tuning(t))
             shares.append(accepted.double().mean())
         assert 0.5 < torch.stack(shares).mean() < 0.9

@@ -54,16 +54,23 @@ programs = {
 }
 
 
+soon = {
+    *("prior Mixture", "prior Autoregressive", "prior Flow", "prior Vamp"),
+    *("guide FullRankNormal", "guide Hierarchical", "guide VonMisesFisher"),
+    *("likelihood Bernoulli", "likelihood StudentT", "likelihood ZeroInflatedNegativeBinomial"),
+    *("likelihood DiscretizedLogisticMixture", "modules", "inner plate", "methods", "functions"),
+}
+"""Programs of kinds of their own; test_parts records one of each part, with its gradient."""
 fused = ("prior Mixture", "likelihood StudentT", "guide FullRankNormal", "functions")
 
 
-@pytest.mark.parametrize("make", programs.values(), ids=programs.keys())
-def test_the_same_estimates(make, unfused):
+@pytest.mark.parametrize("name", slow_but(lambda name: name in soon, programs))
+def test_the_same_estimates(name, unfused):
     """On 7 data in batches of at most 4, and 50 draws in pieces of at most 3: neither divides."""
-    assert_the_same_estimates(*make())
+    assert_the_same_estimates(*programs[name]())
 
 
-@pytest.mark.parametrize("name", slow_but(lambda name: name in ("prior Mixture", "functions"), fused))
+@pytest.mark.parametrize("name", slow_but(lambda name: name == "prior Mixture", fused))
 def test_the_same_estimates_fused(name):
     assert_the_same_estimates(*programs[name]())
 
