@@ -138,4 +138,19 @@ MUTATIONS = (
         "annealing/test_any_latent.py",
     ),
     mutation("torch.where(rows == columns, x, 0.0).sum(-1)", "0.0 * x.sum(-1)", "annealing/test_any_latent.py"),
+    # log p(x) to a tolerance
+    mutation("+ normals.log_det", "+ 0.0 * normals.log_det", "fitting/test_natural_gradient.py"),
+    mutation("density + self._normals.log_det", "density", "fitting/test_fitted_densities.py"),
+    mutation("~left & ~_met_once(mixtures, ends)", "~left", "fitting/test_modes.py"),
+    mutation(
+        "(elbos > elbos.amax(0) - NEGLIGIBLE) | torch.stack(self.converged)",
+        "torch.ones_like(elbos, dtype=torch.bool)",
+        "tolerance/test_controller.py",
+    ),
+    mutation(
+        "yield partial(climb, CHAINS, Climb.look_for_modes, self._answers.doubt), _met",
+        "pass",
+        "tolerance/test_controller.py",
+    ),
+    mutation("self._seeds.others(left, time)", "self._seeds", "tests/test_sklearn_estimator.py"),
 )
