@@ -125,7 +125,7 @@ def counts(proposals: np.ndarray) -> str:
 def annealed(settings: Settings, case: Case) -> None:
     """Print the table of annealing alone."""
     few = replace(case, x=case.x[: 2 if settings.quick else 8])
-    lengths = (8, 16) if settings.quick else (64, 1024 if case.name == from_run else 256)
+    lengths = (8, 16) if settings.quick else (64, 512)
     rows = [row for start in case.starts for row in annealed_rows(few, start, *lengths)]
     title = f"{case.name}: annealing alone, first {len(few.x)} data, {CHAINS} chains of {STEPS} leapfrog steps"
     header = ["", "T", "median standard error", "asked", "s", "ratio", "of processor time", "less the tolerance's"]
@@ -146,7 +146,8 @@ def anneal(case: Case, temperatures: int, start: Any) -> tuple[pyrovae.AnnealedL
     found: list[pyrovae.AnnealedLikelihood] = []
     options = {"start": start, "steps": STEPS, "progress": False}
     run = partial(pyrovae.annealed_importance_sampling, case.pair, case.x, CHAINS, temperatures, **options)
-    return found[0], timed(lambda: found.append(run()))
+    seconds = timed(lambda: found.append(run()))
+    return found[0], seconds
 
 
 def timed(work: Callable[[], object]) -> Seconds:
