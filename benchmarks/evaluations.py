@@ -119,7 +119,7 @@ def measured(settings: Settings, work: Work) -> tuple[dict[str, dict[str, Repeat
 
 def contenders(settings: Settings) -> dict[str, tuple[int, Callable[[Work], dict[str, Estimate]]]]:
     """The number of repeats of each, and what makes its estimates by size."""
-    draws, tolerances, temperatures = (100, 1_000, 5_000), (0.8, 0.4, 0.2), (16, 64, 256)
+    draws, tolerances, temperatures = (100, 1_000, 5_000), (0.8, 0.4, 0.2), (16, 64)
     if settings.quick:
         draws, tolerances, temperatures = (20, 100), (0.8, 0.4), (4, 8)
     many, some, few = (2, 2, 2) if settings.quick else (20, 10, 3)
