@@ -210,7 +210,8 @@ def extrapolated(evaluations: Array, errors: Array) -> str:
     """The evaluations that were needed if the error fell on as between two sizes."""
     (before, last), (error_before, error) = np.log(evaluations), np.log(errors)
     slope = (error - error_before) / (last - before)
-    return f"{np.exp(last + (np.log(ERROR) - error) / slope):,.0f}" if slope < -0.1 else "does not fall"
+    needed = last + (np.log(ERROR) - error) / slope if slope < 0 else np.inf
+    return f"{np.exp(needed):,.0f}" if needed < last + np.log(100) else "more than 100 times as many"
 
 
 def draw(found: dict[str, dict[str, Repeats]], exact: Array) -> None:
