@@ -119,7 +119,7 @@ def measured(settings: Settings, work: Work) -> tuple[dict[str, dict[str, Repeat
 
 def contenders(settings: Settings) -> dict[str, tuple[int, Callable[[Work], dict[str, Estimate]]]]:
     """The number of repeats of each, and what makes its estimates by size."""
-    draws, tolerances, temperatures = (100, 1_000, 5_000), (0.8, 0.4, 0.2), (16, 64, 256)
+    draws, tolerances, temperatures = (100, 1_000, 5_000), (0.8, 0.4, 0.2), (16, 64)
     if settings.quick:
         draws, tolerances, temperatures = (20, 100), (0.8, 0.4), (4, 8)
     many, some, few = (2, 2, 2) if settings.quick else (20, 10, 3)
@@ -210,7 +210,8 @@ def extrapolated(evaluations: Array, errors: Array) -> str:
     """The evaluations that were needed if the error fell on as between two sizes."""
     (before, last), (error_before, error) = np.log(evaluations), np.log(errors)
     slope = (error - error_before) / (last - before)
-    return f"{np.exp(last + (np.log(ERROR) - error) / slope):,.0f}" if slope < -0.1 else "does not fall"
+    needed = last + (np.log(ERROR) - error) / slope if slope < 0 else np.inf
+    return f"{np.exp(needed):,.0f}" if needed < last + np.log(100) else "more than 100 times as many"
 
 
 def draw(found: dict[str, dict[str, Repeats]], exact: Array) -> None:

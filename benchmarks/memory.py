@@ -40,7 +40,7 @@ def asked_for(*, quick: bool) -> list[tuple[int, dict[str, Any]]]:
     """Return numbers of images, and what of them is asked for."""
     if quick:
         return [(8, {"num_samples": 200}), (8, {"tolerance": 0.5})]
-    return [(1000, {"num_samples": 5000}), (1000, {"tolerance": 0.1}), (100, {"tolerance": 0.02})]
+    return [(200, {"num_samples": 5000}), (200, {"tolerance": 0.1}), (20, {"tolerance": 0.02})]
 
 
 def row(settings: Settings, number: int, asked: dict[str, Any]) -> list[str]:

@@ -41,52 +41,48 @@ def run(settings: Settings) -> None:
     with warnings.catch_warnings(category=ImportanceSamplingWarning, action="ignore"):  # columns of the tables
         for case in cases(settings):
             found = measured(settings, case)
-            annealed(settings, case)
+            if not settings.quick or case.name != from_run:
+                annealed(settings, case)
             if case.name == from_run:
                 referred(settings, case, found)
 
 
 def measured(settings: Settings, case: Case) -> dict[str, pyrovae.LogLikelihood]:
-    """Print the table of a pair, and return the last estimates."""
+    """Print the table of a pair, and return the estimates."""
     draws = 200 if settings.quick else 5000
-    found: dict[str, pyrovae.LogLikelihood] = {}
-    processor: dict[str, float] = {}
     estimates = {guide: partial(pyrovae.log_likelihood, case.pair, case.x, draws, progress=False)}
     estimates |= {named(tolerance): to_tolerance(case, tolerance) for tolerance in TOLERANCES}
-
-    def contender(name: str, times: int) -> None:
-        began = process_time()
-        found[name] = [estimates[name]() for _ in range(times)][-1]
-        processor[name] = process_time() - began
-
-    contenders = {name: partial(contender, name) for name in estimates}
+    runs = {name: Run(estimate) for name, estimate in estimates.items()}
     warm_up(case, draws)
-    times = interleaved(contenders, rounds=1, steps=1)
-    rows = [
-        [
-            name,
-            f"{times[name].median:.3g}",
-            f"{ratio(times[name], times[guide]):.2f}",
-            f"{processor[name] / processor[guide]:.2f}",
-            *cells(found[name]),
-        ]
-        for name in estimates
-    ]
-    header = [
-        "",
-        "s",
-        "of the guide's",
-        "of its processor time",
-        "met",
-        "evaluations",
-        "median",
-        "k-hat above",
-        "log p(x)",
-        "± draws",
-        "by",
-    ]
+    times = interleaved(runs, rounds=1, steps=1)
+    rows = []
+    for name, each in runs.items():
+        ratios = ratio(times[name], times[guide]), each.processor / runs[guide].processor
+        rows.append([name, f"{times[name].median:.3g}", *(f"{value:.2f}" for value in ratios), *cells(each.found)])
+    header = ["", "s", "of the guide's", "of its processor time"]
+    header += ["met", "evaluations", "median", "k-hat above", "log p(x)", "± draws", "by"]
     table(settings, f"{case.name}: {len(case.x):,} data, the guide by {draws:,} draws", header, rows)
-    return found
+    return {name: each.found for name, each in runs.items()}
+
+
+class Run:
+    """A contender that keeps its estimate, and the processor's time.
+
+    Args:
+        estimate: the call.
+    """
+
+    found: pyrovae.LogLikelihood
+    processor: float
+
+    def __init__(self, estimate: Callable[[], pyrovae.LogLikelihood]) -> None:
+        self._estimate = estimate
+
+    def __call__(self, times: int) -> None:
+        began = process_time()
+        for _ in range(times):
+            self.found = self._estimate()
+        self.processor = process_time() - began
 
 
 def warm_up(case: Case, draws: int) -> None:
