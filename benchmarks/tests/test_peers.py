@@ -49,15 +49,16 @@ def test_the_same_loss_with_convolutions(data, name):
 
 @pytest.mark.parametrize("peer", [numpyro_svi, pyro_svi, pythae_trainer])
 def test_the_same_log_likelihood(data, peer):
-    task = trained(mlp_task(20, 5, data))
-    torch.manual_seed(1)
+    """In the mean of ten data, whose estimates differ by 0.2 nats from seed to seed and may by 1.3, of some 430."""
+    torch.manual_seed(0)
+    task = trained(mlp_task(20, 5, data), 10)
     x = by_hand.binarize(data[:10].flatten(1))
     expected = by_hand.log_likelihood(task.encoder, task.decoder, x, 2000)
     try:
         estimate = peer.log_likelihood(task)(x, 2000, 0)
     except AbsentError as reason:
         pytest.skip(str(reason))
-    torch.testing.assert_close(estimate.double(), expected.double(), rtol=0.005, atol=0.0)
+    assert estimate.mean().item() == pytest.approx(expected.mean().item(), rel=0.003)
 
 
 def test_particles_make_more_of_a_difference_than_the_tolerance(data):
