@@ -128,7 +128,7 @@ two_layers = partial(
 )
 from_run = "MNIST, configs/mnist_iwae.yaml"
 recipes: dict[str, Recipe] = {
-    from_run: Recipe(mnist, vae, partial(pyrovae.IWAE, 5), epochs=20, number=1000),
+    from_run: Recipe(mnist, vae, partial(pyrovae.IWAE, 5), epochs=20, number=500),
     "Fashion-MNIST, binarised": Recipe(fashion, vae, partial(pyrovae.IWAE, 5), epochs=20),
     "MNIST, Vamp prior of 100": Recipe(mnist, partial(vae, prior=partial(priors.Vamp, components=100))),
     "MNIST, 2 layers, 50 and 20": Recipe(mnist, two_layers),

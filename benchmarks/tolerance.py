@@ -121,7 +121,7 @@ def counts(proposals: np.ndarray) -> str:
 def annealed(settings: Settings, case: Case) -> None:
     """Print the table of annealing alone."""
     few = replace(case, x=case.x[: 2 if settings.quick else 8])
-    lengths = (8, 16) if settings.quick else (64, 2048 if case.name == from_run else 512)
+    lengths = (8, 16) if settings.quick else (64, 512)
     rows = [row for start in case.starts for row in annealed_rows(few, start, *lengths)]
     title = f"{case.name}: annealing alone, first {len(few.x)} data, {CHAINS} chains of {STEPS} leapfrog steps"
     header = ["", "T", "median standard error", "asked", "s", "ratio", "of processor time", "less the tolerance's"]
