@@ -175,12 +175,28 @@ def with_numpyro(work: Work) -> Estimate:
     numpyro_svi.require()
     import jax
     import jax.numpy as jnp
+    from jax import random
+
+    place, log_p = numpyro_svi.device_of(work.x.device.type), _jitted(work)
+    with jax.default_device(place):
+        x, keys = jnp.asarray(work.x.cpu().numpy()), [random.key(0)]
+
+    def estimate() -> Tensor:
+        with jax.default_device(place), jax.default_matmul_precision("highest"):
+            keys[0], use = random.split(keys[0])
+            return torch.tensor(np.asarray(log_p(x, use)), dtype=torch.float64)
+
+    return estimate
+
+
+def _jitted(work: Work) -> Any:
+    """NumPyro's log p(x), a function of data and a key."""
+    import jax
     from jax import lax, random
     from jax.scipy.special import logsumexp
     from numpyro.handlers import seed, substitute
     from numpyro.infer.util import log_density
 
-    place = numpyro_svi.device_of(work.x.device.type)
     model, guide = numpyro_svi.programs(work.task)
     shape = work.samples // work.at_once, len(work.x), work.at_once
 
@@ -196,15 +212,7 @@ def with_numpyro(work: Work) -> Estimate:
         pieces = lax.map(lambda keys: logsumexp(log_weights(x, keys), 1), random.split(key, shape))
         return logsumexp(pieces, 0) - math.log(work.samples)
 
-    with jax.default_device(place):
-        x, keys = jnp.asarray(work.x.cpu().numpy()), [random.key(0)]
-
-    def estimate() -> Tensor:
-        with jax.default_device(place), jax.default_matmul_precision("highest"):
-            keys[0], use = random.split(keys[0])
-            return torch.tensor(np.asarray(log_p(x, use)), dtype=torch.float64)
-
-    return estimate
+    return log_p
 
 
 def multiplications(work: Work) -> Contender:

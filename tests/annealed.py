@@ -125,3 +125,24 @@ def require_unbiased(programs, x, log_p, start, temperatures=10, chains=8, times
     assert found.log_weights.std() > 0.01
     assert found.acceptance.mean() > 0.3
     return found
+
+
+class TwoModes:
+    """The sign of the first latent is not known from x, and the guide knows one of its modes alone."""
+
+    @staticmethod
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 0] ** 2, 0.3), obs=x)
+
+    @staticmethod
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            loc = torch.cat([x[:, None].clamp(min=0.01).sqrt(), torch.zeros(len(x), 2)], -1)
+            pyro.sample("z", dist.Normal(loc, torch.tensor([0.1, 1.0, 1.0])).to_event(1))
+
+    @staticmethod
+    def log_p(x):
+        joint = dist.Normal(0.0, 1.0).log_prob(LINE) + dist.Normal(LINE**2, 0.3).log_prob(x[:, None])
+        return joint.logsumexp(1) + math.log(LINE[1] - LINE[0])

@@ -20,11 +20,6 @@ class NormalMixtures(NamedTuple):
     parts: Sequence[Normals]
     log_shares: Tensor
 
-    @classmethod
-    def single(cls, normals: Normals) -> Self:
-        """Make mixtures of one part."""
-        return cls([normals], torch.zeros_like(normals.loc[None, :, 0]))
-
     def widened(self, factor: float | Tensor) -> Self:
         """Multiply the standard deviations in every direction by a number, or by one for each datum, ``(B,)``."""
         return self._replace(parts=[part.widened(factor) for part in self.parts])

@@ -21,7 +21,8 @@ def test_weights_have_the_mean_p_of_x(others):
     """A z-test at level 1e-5, with power 0.99 against 5%, of a latent with a constraint."""
     programs, x = Scales(), torch.tensor([[0.5, 2.0]]).expand(3000, 2)
     path = path_of(programs.model, programs.guide, x, 1, "guide" if "guide" in others else "prior")
-    fitted = NormalMixtures.single(fit_on(path, Normals.from_draws(path.sample("guide", 64))).normals)
+    fit = fit_on(path, Normals.from_draws(path.sample("guide", 64)))
+    fitted = NormalMixtures([fit.normals], torch.zeros(1, len(x)))
     log_weights = mixture_log_weights(path, fitted, others, 20).logsumexp(0) - torch.tensor(20.0).log()
     assert_mean((log_weights - programs.log_p(x[:1])).exp(), 1.0, detects=0.05)
 

@@ -1,10 +1,8 @@
 """Other modes of a posterior, and the doubt where they are not known to be all."""
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from annealed import path_of
+from annealed import TwoModes, path_of
 
 from pyrovae.evaluation.fitting.modes import fit_on, is_alone, with_other_modes
 from pyrovae.evaluation.fitting.normals import Normals
@@ -12,23 +10,9 @@ from pyrovae.evaluation.fitting.normals import Normals
 pytestmark = pytest.mark.usefixtures("float64")
 
 
-def square(x):
-    """The sign of z is not known from x."""
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z[..., 0] ** 2, 0.3), obs=x)
-
-
-def positive(x):
-    """A guide of the mode above zero."""
-    with pyro.plate("data", len(x)):
-        loc = torch.stack([x.clamp(min=0.01).sqrt(), torch.zeros_like(x)], -1)
-        pyro.sample("z", dist.Normal(loc, torch.tensor([0.1, 1.0])).to_event(1))
-
-
 @pytest.fixture
 def path():
-    return path_of(square, positive, torch.tensor([4.0, 6.0, 9.0]), 1)
+    return path_of(TwoModes.model, TwoModes.guide, torch.tensor([4.0, 6.0, 9.0]), 1)
 
 
 @pytest.fixture

@@ -40,8 +40,10 @@ class Answers:
     met: Rows
 
     @classmethod
-    def of(cls, estimate: LogLikelihood, proposal: str, evaluations: int, trusted: Rows, reached: Rows) -> Self:
-        """Make the answers of an estimate whose data have all cost so many evaluations."""
+    def of(
+        cls, estimate: LogLikelihood, proposal: str, evaluations: int | NDArray[np.int64], trusted: Rows, reached: Rows
+    ) -> Self:
+        """Make the answers of an estimate whose data have cost so many evaluations, together or each, ``(N,)``."""
         number = len(estimate.log_p)
         return cls(
             {name: getattr(estimate, name) for name in COLUMNS},

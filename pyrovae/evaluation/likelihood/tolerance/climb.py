@@ -77,17 +77,32 @@ class Climb:
         return torch.cat([draws[:FROM_GUIDE], *prior])
 
     def sample(self) -> Answers:
-        """Draw from the fitted mixtures, anew and more each time, while the k-hats allow it."""
-        fitted = self.fit()
-        number, failures = np.full(len(self.spent), FIRST_LOOK), np.zeros(len(self.spent), dtype=int)
-        while (left := self.complete & (number <= MOST_DRAWS) & (failures < len(WIDENINGS)) & self._left(number)).any():
-            self._look(fitted, np.where(left, number, 0), failures)
-            known = self.answers
-            failures += left & ~known.trusted
-            needed = np.maximum(2 * number, self.goal.draws(known.columns["standard_error"], known.draws))
-            needed = np.where(known.trusted, needed, SECOND_LOOK).clip(max=2 * MOST_DRAWS)
-            number = (np.ceil(needed / PIECE) * PIECE).astype(np.int64)
-        return self.answers
+        """Draw from the fitted mixtures, as often as the first draws of each say, which are then thrown away.
+
+        What is drawn later is kept, and more is added where it is not enough: draws that are made anew while their error
+        looks large lose their largest weights, and leave a mean that is too low.
+        """
+        fitted, number = self.fit(), len(self.spent)
+        wanted, failures, first = np.full(number, FIRST_LOOK), np.zeros(number, dtype=int), True
+        kept = [torch.empty(0, dtype=torch.float64, device=self.path.batch.x.device)] * number
+        while True:
+            more = wanted - np.array([len(weights) for weights in kept])
+            left = self.complete & (wanted <= MOST_DRAWS) & (failures < len(WIDENINGS)) & self._left(more)
+            if not left.any():
+                return self.answers
+            drawn = self._draw(fitted, np.where(left, more, 0), failures)
+            kept = [torch.cat(both) for both in zip(kept, drawn, strict=True)]
+            trusted = self._judge(kept, left, more, final=not first)
+            failures += ~trusted
+            kept = [weights if good and not first else weights[:0] for weights, good in zip(kept, trusted, strict=True)]
+            wanted, first = self._wanted(kept, trusted), False
+
+    def _wanted(self, kept: list[Tensor], trusted: NDArray[np.bool_]) -> Places:
+        """Compute how many draws each datum is expected to need, in whole pieces: half as many more than it has, or more."""
+        known, have = self.answers, np.array([len(weights) for weights in kept])
+        needed = self.goal.draws(known.columns["standard_error"], known.draws).clip(FIRST_LOOK, 2 * MOST_DRAWS)
+        needed = np.where(trusted, np.maximum(needed, 1.5 * have), SECOND_LOOK)
+        return (np.ceil(needed / PIECE) * PIECE).astype(np.int64)
 
     def anneal(self) -> Answers:
         """Anneal from fitted proposals, anew and at more temperatures each time."""
@@ -118,20 +133,33 @@ class Climb:
         """Return which data have not reached the goal, and can pay for another try."""
         return ~self.answers.met & (self.spent + self.answers.evaluations + cost <= self.goal.budget)
 
-    def _look(self, fitted: NormalMixtures, number: Places, failures: Places) -> None:
-        """Draw so many for each datum, and take the estimates of those with one number of draws together."""
-        device, dimensions = self.path.batch.x.device, self.path.latents.dimensions
-        wider = 1.0 + np.array([*WIDENINGS, 0.0])[failures] / dimensions**0.5
+    def _draw(self, fitted: NormalMixtures, number: Places, failures: Places) -> list[Tensor]:
+        """Draw so many log weights of each datum."""
+        wider = 1.0 + np.array([*WIDENINGS, 0.0])[failures] / self.path.latents.dimensions**0.5
+        counts = torch.from_numpy(number).to(self.path.batch.x.device)
         fitted = fitted.widened(torch.from_numpy(wider))
-        counts = torch.from_numpy(number).to(device)
-        weights = sampled_weights(self.path, fitted, self.parts, counts, self.max_rows, self.whole)
-        for count in np.unique(number[number > 0]):
-            places = np.flatnonzero(number == count)
-            estimate = LogLikelihood.from_log_weights(torch.stack([weights[place] for place in places], 1))
-            self._take(places, estimate, "fitted", count, estimate.trusted & self.complete[places])
+        return sampled_weights(self.path, fitted, self.parts, counts, self.max_rows, self.whole)
 
-    def _take(self, places: Places, estimate: LogLikelihood, proposal: str, cost: int, trusted: NDArray[np.bool_]) -> None:
-        reached = self.goal.reached(estimate.log_p, estimate.standard_error, estimate.num_samples)
+    def _judge(self, kept: list[Tensor], left: NDArray[np.bool_], cost: Places, final: bool) -> NDArray[np.bool_]:
+        """Take the estimates of some of the data, and return which of all are not known to be untrusted."""
+        counts, trusted = np.array([len(weights) for weights in kept]), np.ones_like(left)
+        for count in np.unique(counts[left]):
+            places = np.flatnonzero(left & (counts == count))
+            estimate = LogLikelihood.from_log_weights(torch.stack([kept[place] for place in places], 1))
+            trusted[places] = estimate.trusted
+            self._take(places, estimate, "fitted", cost[places], estimate.trusted, final)
+        return trusted
+
+    def _take(
+        self,
+        places: Places,
+        estimate: LogLikelihood,
+        proposal: str,
+        cost: Places | int,
+        trusted: NDArray[np.bool_],
+        final: bool = True,
+    ) -> None:
+        reached = final & self.goal.reached(estimate.log_p, estimate.standard_error, estimate.num_samples)
         self.answers.take(places, Answers.of(estimate, proposal, cost, trusted, reached))
 
 

@@ -1,7 +1,7 @@
 """The controller of log p(x) to a tolerance: each datum climbs through proposals until its interval is narrow enough.
 
-Every estimate is made of draws of its own: what was seen before chose the proposal and the number of draws, and is thrown
-away, so that the mean weight stays without bias.
+What chose a proposal, and the number of its draws, is thrown away, so that these do not decide which of their own weights
+count.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -141,6 +141,7 @@ class Controller:
         size = len(self._data) if ladder.whole else 1 if seeds.alone else ladder.data_at_once(draws)
 
         def work(index: int, batch: Batch) -> Answers:
+            """Take the rung with one batch, with noise of its own."""
             set_seed(seeds.batch_seed(index), self._settings.device)
             spent = self._answers.evaluations[order[index * size :][: len(batch)]]
             with computing_in(self._settings.precision):

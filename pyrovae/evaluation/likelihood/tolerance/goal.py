@@ -10,7 +10,7 @@ from pyrovae.errors import InputError, require_positive
 from pyrovae.evaluation.estimates import importance
 
 Array = NDArray[np.float64]
-MARGIN = 1.3
+MARGIN = 2.0
 """Factor by which more draws are taken than the error that was seen would need, as it is itself an estimate."""
 BUDGET = 500_000
 """Evaluations of the model that a datum may cost, if nothing else is said."""
