@@ -79,7 +79,7 @@ def sampled(settings: Settings) -> None:
     """Importance sampling, by dimension and proposal."""
     repeats, draws = (50, 200) if settings.quick else (1000, 5000)
     rows = []
-    for dimensions in (2, 10, 50):
+    for dimensions in (2, 50) if settings.quick else (2, 10, 50):
         for name, (shift, widen) in proposals(dimensions).items():
             torch.manual_seed(0)
             pair = LinearGaussian(dimensions, shift, widen)
@@ -95,7 +95,7 @@ def annealed(settings: Settings) -> None:
     """Annealing and its bounds, by dimension, where chains begin, and temperatures."""
     repeats, lengths = (20, (5, 10)) if settings.quick else (1000, (10, 40, 160))
     rows = []
-    for dimensions in (2, 10, 50):
+    for dimensions in (2,) if settings.quick else (2, 10, 50):
         for name in ("prior", "guide, shifted", "guide, far"):
             torch.manual_seed(0)
             pair = LinearGaussian(dimensions, *proposals(dimensions).get(name.rpartition(" ")[2], (0.0, 1.0)))
@@ -114,7 +114,7 @@ def annealed(settings: Settings) -> None:
 def to_tolerance(settings: Settings, tolerance: float = 0.1) -> None:
     """Estimates to a tolerance, by dimension and proposal."""
     rows = []
-    for dimensions in (2, 10, 50, 200):
+    for dimensions in (2, 10) if settings.quick else (2, 10, 50, 200):
         number = 20 if settings.quick else 500 if dimensions > 100 else 1000
         for name, moved in proposals(dimensions).items():
             torch.manual_seed(0)

@@ -84,7 +84,7 @@ Estimate = Callable[[int], tuple[Array, float]]
 def run(settings: Settings) -> None:
     """Two tables and a figure."""
     trained = case(settings, from_run)
-    work = Work(trained.pair, trained.x[: 4 if settings.quick else 20])
+    work = Work(trained.pair, trained.x[: 2 if settings.quick else 20])
     with warnings.catch_warnings(category=ImportanceSamplingWarning, action="ignore"):  # what the tables are about
         exact = repeated(settings, reference, fitted(work, 0.2 if settings.quick else 0.02), 1).log_p[0]
         found, absent = measured(settings, work)
@@ -121,7 +121,7 @@ def contenders(settings: Settings) -> dict[str, tuple[int, Callable[[Work], dict
     """The number of repeats of each, and what makes its estimates by size."""
     draws, tolerances, temperatures = (100, 1_000, 5_000), (0.8, 0.4, 0.2), (16, 64)
     if settings.quick:
-        draws, tolerances, temperatures = (20, 100), (0.8, 0.4), (4, 8)
+        draws, tolerances, temperatures = (20, 100), (0.8,), (4, 8)
     many, some, few = (2, 2, 2) if settings.quick else (20, 10, 3)
     return {
         "pyrovae, guide": (many, partial(guides, draws)),

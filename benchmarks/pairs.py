@@ -149,7 +149,7 @@ def case(settings: Settings, name: str) -> Case:
     """Train one pair, or read what is kept of it."""
     recipe = recipes[name]
     train, x = recipe.data(settings)
-    x = x[: 8 if settings.quick else recipe.number].to(settings.device)
+    x = x[: 4 if settings.quick else recipe.number].to(settings.device)
     if name == from_run and settings.run:
         return Case(name, pyrovae.load(settings.run).to(settings.device), x)
     torch.manual_seed(0)

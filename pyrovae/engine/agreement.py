@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyrovae.engine.call import Call
 from pyrovae.engine.sites import density_sites, with_values
-from pyrovae.engine.stacking import ranked
+from pyrovae.engine.stacking import crowded, ranked
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.runtime.equivalence import GRADIENT, difference
@@ -39,6 +39,8 @@ def disagreement(call: Call, ranks: Mapping[str, int], parameters: list[nn.Param
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     single = replace(call, plates=replace(call.plates, particles="in turn", reason=None))
     draws = ranked(draws, ranks, call.particles)
+    if name := crowded(draws):
+        return f"site {name!r} of the guide has more values than one run of it for each particle"
     with FixedRandomness(), torch.enable_grad():
         try:
             guide_trace = single.propose(draws)

@@ -61,6 +61,15 @@ def rows_of_runs(site: Site) -> Tensor:
     return value.reshape(len(value), *value.shape[value.dim() - site[RANK] :])
 
 
+def crowded(draws: Trace) -> str | None:
+    """Return the name of a site that has more values than one for each particle; None where there is none."""
+    for name in names_per_particle(draws):
+        site: Site = draws.nodes[name]
+        if site["value"].shape[1 : _rank(site) - site[RANK]].numel() > 1:
+            return name
+    return None
+
+
 def with_subsamples(draws: Trace | None, first: Trace | None) -> Trace | None:
     """Add to the draws the subsamples of the first particle, which all share."""
     if first is None:

@@ -75,6 +75,26 @@ class TestTheChoice:
     def test_one_written_for_a_single_run_is_mapped(self, x):
         assert ways(Pairs(broadcasts=False), x) == "mapped"
 
+    def test_values_that_particles_spread_out_are_not_together(self, x):
+        """A guide that moves a plate's dimension behind those of an event, and so takes the particles for another plate."""
+
+        def switches(probs):
+            with pyro.plate("switches", 2, dim=-2):
+                return pyro.sample("on", dist.Bernoulli(probs)).movedim(-2, -1)
+
+        def model(x):
+            with pyro.plate("data", len(x), dim=-1):
+                on = switches(torch.full((2, 1), 0.5))
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal((on * z).sum(-1), 1.0), obs=x[:, 0])
+
+        def guide(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(switches(x[:, :2].T.sigmoid()), 1.0).to_event(1))
+
+        assert ways((model, guide), x) == "mapped"
+        assert log_weights((model, guide), x, num_samples=3).total.shape == (3, B)
+
     @pytest.mark.parametrize("broadcasts", [True, False])
     def test_a_head_that_begins_at_zero_hides_nothing(self, broadcasts, x):
         """Whatever z is, the output is the same, and a softmax over the wrong axis of equal numbers is not seen."""

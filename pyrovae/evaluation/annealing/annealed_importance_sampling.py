@@ -51,8 +51,9 @@ def annealed_importance_sampling(
     has the whole result.
 
     Args:
-        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs, whose latents are continuous. From the prior,
-            only the names and shapes of the guide's sites matter.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs. Chains move the continuous latents; the
+            densities are summed over the outcomes of discrete ones, 128 a datum at most. From the prior, only the names and
+            shapes of the guide's sites matter.
         data: the data, as :func:`pyrovae.log_likelihood` takes them.
         num_chains: the number K of chains a datum.
         temperatures: the number T of temperatures after the first.
@@ -64,16 +65,16 @@ def annealed_importance_sampling(
         device: the device that each batch is moved to; by default it stays where it is.
         compile: whether to record the programs and fuse their operations; if None, where that saves time.
         progress: whether to show a progress bar over temperatures on stderr, once the call has taken two seconds.
-        max_rows: at most so many rows (chains times data) in one pass of the programs; if None, 4,096.
+        max_rows: at most so many rows (chains times data, and outcomes) in one pass of the programs; if None, 4,096.
 
     Returns:
         :class:`AnnealedLikelihood`: NumPy arrays, in nats; print it for a table.
 
     Raises:
-        InputError: for numbers below one; for latents that are discrete, lie on a sphere, or whose support depends on other
-            latents; from the prior, where that is improper; from the guide, where that has a ``Delta`` for a latent, or
-            sites beside the latents; where the programs fail at draws that chains begin with; and for a pair or data that
-            cannot be weighed.
+        InputError: for numbers below one; where all latents are discrete, or discrete ones have more outcomes; for latents
+            that lie on a sphere, or whose support depends on other latents; from the prior, where that is improper; from the
+            guide, where that has a ``Delta`` for a latent, or sites beside the latents; where the programs fail at draws
+            that chains begin with; and for a pair or data that cannot be weighed.
 
     References:
         | Annealed Importance Sampling (Neal, 2001); https://arxiv.org/abs/physics/9803008

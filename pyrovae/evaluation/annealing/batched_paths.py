@@ -46,9 +46,8 @@ def over_batches(
     model, guide = programs(pair)
     columns = as_data(data)
     device = home(columns, settings.device)
-    most = max(1, (settings.max_rows or MAX_ROWS) // settings.num_chains)
-    number = math.ceil(len(columns) / most)
-    batch_size = math.ceil(len(columns) / number)
+    with evaluating(model, guide), seeded(settings.seed, device):
+        batch_size = _batch_size(Pair(model, guide), columns, settings, device)
     total = directions * math.ceil(len(columns) / batch_size) * settings.temperatures
     compile = _is_worthwhile(settings, directions * len(columns)) if settings.compile is None else settings.compile
 
@@ -61,6 +60,18 @@ def over_batches(
     with evaluating(model, guide), seeded(settings.seed, device), progress as bar:
         batched = batches(columns, batch_size, device=device)
         return in_shards(_paths(Pair(model, guide), batched, batch_size, settings, compile), seeded_anneal)
+
+
+def _batch_size(pair: Pair, columns: Columns, settings: AnnealingSettings, device: torch.device) -> int:
+    """Compute how many data, with their chains at every outcome of discrete latents, are in a batch of about one size."""
+
+    def size(rows: int) -> int:
+        most = max(1, (settings.max_rows or MAX_ROWS) // rows)
+        return math.ceil(len(columns) / math.ceil(len(columns) / most))
+
+    first = next(batches(columns, size(settings.num_chains), device=device))
+    pair.meet(first)
+    return size(settings.num_chains * Path(pair, first, 1, settings.start).latents.outcomes.number)
 
 
 def _is_worthwhile(settings: AnnealingSettings, data: int) -> bool:

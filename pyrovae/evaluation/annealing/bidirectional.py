@@ -47,8 +47,7 @@ def bidirectional(
     The arguments that are not listed are those of :func:`annealed_importance_sampling`.
 
     Args:
-        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model observes what it is
-            called with, and its latents are continuous.
+        pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs; the model observes what it is called with.
         data: as many data as are to be drawn, and their contexts; their values do not matter.
         num_chains: the number K of chains a datum, each way.
 

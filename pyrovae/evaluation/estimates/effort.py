@@ -41,7 +41,8 @@ class Effort:
             one and the prior; a ``fitted`` normal distribution mixed with the guide and the prior; ``annealed`` chains
             that begin with one; or chains that were ``annealed from prior``.
         draws: how many draws, or chains, each estimate is made of, shape ``(N,)``.
-        evaluations: how often the model was evaluated for each datum in all, shape ``(N,)``; a gradient counts as three.
+        evaluations: how often the model was evaluated for each datum in all, shape ``(N,)``; a gradient counts as three,
+            and each outcome of discrete latents that are summed over as one.
         trusted: whether the diagnostics of each estimate hold, shape ``(N,)``: the k-hat, or for chains that half of them
             count.
         met: whether, beside that, the interval is within the tolerance, shape ``(N,)``.

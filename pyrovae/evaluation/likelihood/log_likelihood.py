@@ -72,8 +72,9 @@ def log_likelihood(
             and the mixture has none.
         tolerance: the largest distance from log p(x) to an end of its interval, in nats. Each datum then climbs from the
             guide to a normal proposal that is fitted to it, and to annealed chains, until its interval is narrow enough and
-            its diagnostics hold (:mod:`pyrovae.evaluation.likelihood.tolerance`), whatever ``num_samples`` is; ``proposal``
-            is left at its default. ``effort`` of the result says what was reached and what it took.
+            its diagnostics hold (:mod:`pyrovae.evaluation.likelihood.tolerance`), whatever ``num_samples`` is; discrete
+            latents beside continuous ones, of 128 outcomes a datum at most, are summed over. ``proposal`` is left at its
+            default. ``effort`` of the result says what was reached and what it took.
         level: the level of that interval.
         budget: the most evaluations of the model for one datum, at which the tolerance is given up; if null, 500,000.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,

@@ -5,6 +5,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.distributions import ImproperUniform, constraints
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from pyrovae.engine.call import Call
@@ -32,18 +33,22 @@ class EndDensities(nn.Module):
     def __init__(self, pair: Pair, initial: InitialDensity, weights: LogWeights, latents: UnconstrainedLatents) -> None:
         super().__init__()
         self.pair = pair
-        self._initial, self._example, self._latents = initial, weights.guide, latents
+        self._initial, self._example, self._latents, self._plates = initial, weights.guide, latents, weights.plates
 
     def forward(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
         weights, log_det = self.weigh(x, u, **given)
-        return self._initial.log_density(weights) + log_det, weights.log_joint + log_det
+        log_f0, log_f1 = self._densities(log_det, self._initial.log_density(weights), weights.log_joint)
+        return log_f0, log_f1
+
+    def _densities(self, log_det: Tensor, *terms: Tensor) -> list[Tensor]:
+        """Make densities of unconstrained latents, each of shape ``(K, B)``, of those of the values of all latents."""
+        return [self._latents.outcomes.summed(term + log_det) for term in terms]
 
     def weigh(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[LogWeights, Tensor]:
-        """Weigh the latents, and return the log determinant of the Jacobian too."""
-        values, log_det = self._latents.unpack(u)
-        draws = with_values(self._example, values)
+        """Weigh the latents, once for each outcome of discrete ones, and return the log determinant of the Jacobian too."""
+        draws, log_det = self._draws(u)
         with self.pair.opened() as (model, guide):
-            call = Call(model, guide, (x,), given, len(u), self.pair.plates)
+            call = Call(model, guide, (x,), given, len(log_det), self.pair.plates)
             model_trace = call.observe(draws)
             weights = call.compose(model_trace, self._initial.propose(call, draws))
         return weights.with_proposal_density(), log_det
@@ -52,15 +57,23 @@ class EndDensities(nn.Module):
     def values(self, batch: Batch, u: Tensor) -> list[Tensor]:
         r"""Evaluate :math:`\log f_0`, :math:`\log f_1` and the log prior at ``u``, each of shape ``(K, B)``."""
         weights, log_det = self.weigh(batch.x, u, **batch.given)
-        terms = self._initial.log_density(weights), weights.log_joint, weights.log_prior
-        return [term + log_det for term in terms]
+        return self._densities(log_det, self._initial.log_density(weights), weights.log_joint, weights.log_prior)
 
     def joint(self, batch: Batch, u: Tensor) -> list[Tensor]:
-        r"""Evaluate :math:`\log f_1` and its gradient at ``u``, of shapes ``(K, B)`` and ``(K, B, D)``."""
+        r"""Evaluate :math:`\log f_1` and its gradient, ``(K, B)`` and ``(K, B, D)``, at ``u``; the guide is not run."""
         with torch.enable_grad():
             u = u.detach().requires_grad_()
-            log_f1 = self(batch.x, u, **batch.given)[1]
+            draws, log_det = self._draws(u)
+            with self.pair.opened() as (model, guide):
+                call = Call(model, guide, (batch.x,), batch.given, len(log_det), self._plates)
+                log_joint = call.joint(call.observe(draws), draws, self._plates)
+            (log_f1,) = self._densities(log_det, log_joint)
             return [log_f1.detach(), *_gradient(log_f1, u)]
+
+    def _draws(self, u: Tensor) -> tuple[Trace, Tensor]:
+        """Make the draws that have these latents, once for each outcome of discrete ones, and the log determinant."""
+        values, log_det = self._latents.unpack(u)
+        return with_values(self._example, values), log_det
 
     def state(self, batch: Batch, u: Tensor) -> State:
         """Evaluate both densities and their gradients at ``u``."""

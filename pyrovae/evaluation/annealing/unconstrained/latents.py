@@ -1,4 +1,4 @@
-"""All latents of a pair in unconstrained space, as one array."""
+"""The continuous latents of a pair in unconstrained space, as one array; discrete ones are summed over."""
 
 from typing import Any
 
@@ -7,25 +7,37 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrovae.engine.sites import Site
 from pyrovae.engine.supports import base_distribution, stated_support
 from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
+from pyrovae.evaluation.annealing.unconstrained.outcomes import Outcomes
 from pyrovae.evaluation.annealing.unconstrained.site import UnconstrainedSite
 
 
 class UnconstrainedLatents:
-    """The latents of a pair as one array of unconstrained numbers, shape ``(K, B, D)``, and back.
+    """The continuous latents of a pair as one array of unconstrained numbers, shape ``(K, B, D)``, and back.
+
+    Attributes:
+        supports: the values that each can have, by name.
+        outcomes: those of the discrete latents, which come back as more particles: K for each outcome.
 
     Args:
         weights: of draws that show the shapes of the latents.
         proposed: the guide's trace, which has the supports of those latents for which the model states none.
 
     Raises:
-        InputError: for latents that are discrete, or whose support has no bijection to unconstrained space.
+        InputError: where no latent is continuous, or discrete ones have too many outcomes; and for latents whose support
+            has no bijection to unconstrained space.
     """
 
     def __init__(self, weights: LogWeights, proposed: Trace) -> None:
-        self.supports = {name: _support(name, weights.model, proposed) for name in weights.latent_terms}
+        supports = {name: _support(name, weights.model, proposed) for name in weights.latent_terms}
+        self.supports = {name: support for name, support in supports.items() if not support.is_discrete}
+        discrete = {name: weights.model.nodes[name] for name, support in supports.items() if support.is_discrete}
+        if discrete and not self.supports:
+            raise _all_discrete(discrete)
+        self.outcomes = Outcomes(discrete, weights.plates)
         self._sites = {name: _site(name, support, weights) for name, support in self.supports.items()}
 
     @property
@@ -43,11 +55,14 @@ class UnconstrainedLatents:
         return torch.cat([site.pack(values[name]) for name, site in self._sites.items()], -1)
 
     def unpack(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Map unconstrained numbers to values of the sites, with the log determinant of the Jacobian, shape ``(K, B)``."""
-        parts = u.split([site.size for site in self._sites.values()], -1)
+        """Map unconstrained numbers to values of the sites, with the log determinant of the Jacobian, shape ``(CK, B)``.
+
+        Each position comes with every outcome of the discrete latents.
+        """
+        parts = self.outcomes.repeated(u).split([site.size for site in self._sites.values()], -1)
         found = [site.unpack(part) for site, part in zip(self._sites.values(), parts, strict=True)]
         values, log_dets = zip(*found, strict=True)
-        return dict(zip(self._sites, values, strict=True)), torch.stack(log_dets).sum(0)
+        return dict(zip(self._sites, values, strict=True)) | self.outcomes.values(len(u)), torch.stack(log_dets).sum(0)
 
     def with_other_supports(self, other: "UnconstrainedLatents") -> list[str]:
         """The names of the latents whose support differs from that in ``other``."""
@@ -73,12 +88,14 @@ def _support(name: str, model: Trace, guide: Trace) -> Any:
             "of the guide, so that it is not known where chains may move; give one of them an attribute `support`, such as "
             "pyro.distributions.constraints.real_vector"
         )
-    if support.is_discrete:
-        raise InputError(
-            f"latent site {name!r} is discrete ({_family(prior)}), and Hamiltonian transitions move along gradients; sum it "
-            "out in the model, or take log_likelihood"
-        )
     return support
+
+
+def _all_discrete(sites: dict[str, Site]) -> InputError:
+    families = ", ".join(f"{name!r} ({_family(site['fn'])})" for name, site in sites.items())
+    return InputError(
+        f"all latents are discrete: {families}; Hamiltonian transitions move along gradients; take log_likelihood"
+    )
 
 
 def _site(name: str, support: Any, weights: LogWeights) -> UnconstrainedSite:

@@ -81,14 +81,14 @@ class Controller:
     def _rungs(self) -> Iterator[tuple[Callable[[Chosen, int], None], Callable[[Answers], Chosen]]]:
         """Yield each rung with the data that take it."""
         ladder, take = self._ladder, self._answers.take
-        if self._ladder.guide_error is None:
+        if ladder.guide_error is None and not ladder.sums:
             yield self._more_of_the_guide, _unmet
         if ladder.path is not None:
             climb = partial(self._climb, ladder.path)
             yield partial(climb, CHAINS, Climb.look_for_modes, self._answers.doubt), _met
             yield partial(climb, number_of_points(ladder.dimensions), Climb.sample, take), _unmet
             yield partial(climb, CHAINS, Climb.anneal, take), _unmet
-        elif self._ladder.guide_error is None:
+        elif ladder.guide_error is None:
             yield self._mixture, _unmet
         if ladder.prior_path is not None:
             yield partial(self._climb, ladder.prior_path, PRIOR_CHAINS, Climb.anneal_from_prior, take), _untrusted
@@ -129,7 +129,9 @@ class Controller:
         self._take(chosen, self._judged(found, proposal))
 
     def _judged(self, found: LogLikelihood, proposal: str) -> Answers:
-        trusted = found.trusted & ((proposal == "mixture") | ~(found.k_hat > LARGEST_K_HAT))
+        """Make answers; those of a guide that draws discrete latents are not trusted where these can be summed over."""
+        certain = (found.k_hat <= LARGEST_K_HAT) | np.isnan(found.k_hat)
+        trusted = found.trusted & ((proposal == "mixture") | (certain & (not self._ladder.sums)))
         reached = self._goal.reached(found.log_p, found.standard_error, found.num_samples)
         return Answers.of(found, proposal, found.num_samples, trusted, reached)
 
@@ -146,6 +148,7 @@ class Controller:
             spent = self._answers.evaluations[order[index * size :][: len(batch)]]
             with computing_in(self._settings.precision):
                 found = rung(ladder.climb(path, batch, self._goal, spent))
+            found.evaluations *= ladder.num_outcomes
             self._bar.update(int(found.met.sum()))
             return found
 

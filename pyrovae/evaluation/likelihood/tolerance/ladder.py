@@ -1,8 +1,12 @@
 """The proposals that a pair has, and the paths that lead to its posterior."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.proposal import require_proposal
@@ -15,8 +19,10 @@ from pyrovae.evaluation.likelihood.tolerance.goal import Goal
 from pyrovae.evaluation.likelihood.tolerance.sampled_weights import PIECE
 from pyrovae.runtime.batches import Batch, Columns, batches
 from pyrovae.runtime.memory import rows_in_cache, rows_that_fit
-from pyrovae.runtime.parameters import Program, keeps_places
+from pyrovae.runtime.parameters import Program, keeps_places, same_random_numbers
 
+DEAR = 10
+"""How many times the operations of the model a guide's density takes that is left out."""
 MOST_DIMENSIONS = 1000
 """Most unconstrained numbers of a datum's latents to which normal proposals, of as many squared, are fitted."""
 
@@ -28,10 +34,12 @@ class Ladder:
         guide_error: why the guide's draws cannot be weighed; None where they can.
         prior_path: the path from its prior to its posterior, where the prior can be drawn.
         path: the densities of its latents in unconstrained space; None where they have none, as
-            those of discrete latents, or too many for a fit.
-        parts: the guide and the prior, as far as they can be drawn and their densities are known.
+            where all are discrete, or too many for a fit.
+        parts: the guide and the prior, as far as they can be drawn and their densities are known; the prior alone where the
+            guide's density takes much longer than the model, as an inverse autoregressive flow's of foreign draws.
         whole: whether all data must go together, as an automatic guide has parameters for each.
-        max_rows: the most draws times data of one run of the programs.
+        num_outcomes: over how many outcomes of discrete latents the densities of such a path are summed.
+        max_rows: the most draws times data of one run of the programs, with these outcomes each.
         discrete_dimensions: how many observed numbers one datum has, where all are discrete; None otherwise.
 
     Raises:
@@ -51,6 +59,8 @@ class Ladder:
         except InputError as error:
             self.guide_error = error
         paths = _paths(pair, first)
+        if len(paths) == 2 and _is_dear(paths["guide"], paths["prior"]):
+            del paths["guide"]
         self.parts: tuple[Start, ...] = tuple(paths)
         path = next(iter(paths.values()), None)
         self.path = path if path is not None and path.latents.dimensions <= MOST_DIMENSIONS else None
@@ -60,6 +70,13 @@ class Ladder:
         self.max_rows = max_rows or rows_in_cache(device, first.x[0].numel())
         if max_rows is None and device.type == "cuda":
             self.max_rows = rows_that_fit(device, lambda: pair.weigh(4, first.x, **first.given).total.numel()) // 4
+        self.num_outcomes = 1 if path is None else path.latents.outcomes.number
+        self.max_rows = max(1, self.max_rows // self.num_outcomes)
+
+    @property
+    def sums(self) -> bool:
+        """Whether discrete latents are summed over, of which the guide's draws may miss what matters."""
+        return self.path is not None and self.num_outcomes > 1
 
     @property
     def dimensions(self) -> int:
@@ -67,7 +84,11 @@ class Ladder:
         return 0 if self.path is None else self.path.latents.dimensions
 
     def climb(self, path: Path, batch: Batch, goal: Goal, spent: NDArray[np.int64]) -> Climb:
-        """Make the climb of a batch, along one of the paths, whose data have each cost so many evaluations."""
+        """Make the climb of a batch, along one of the paths, whose data have each cost so many evaluations.
+
+        It counts an evaluation at every outcome of discrete latents as one.
+        """
+        goal, spent = replace(goal, budget=goal.budget // self.num_outcomes), -(-spent // self.num_outcomes)
         return Climb(path.with_batch(batch), self.parts, goal, spent, self.max_rows, self.whole)
 
     def data_at_once(self, draws: int) -> int:
@@ -84,3 +105,24 @@ def _paths(pair: Pair, batch: Batch) -> dict[Start, Path]:
         except InputError:  # that part is left out; without any the guide's own draws remain
             continue
     return found
+
+
+def _is_dear(from_guide: Path, from_prior: Path) -> bool:
+    """Return whether the guide's density at given latents takes many times the operations of the model."""
+    return _operations(from_guide) - _operations(from_prior) > DEAR * _operations(from_prior)
+
+
+def _operations(path: Path) -> int:
+    with _Counting() as counting, same_random_numbers(*path.batch.tensors):
+        path.values(path.sample("prior", 1))
+    return counting.calls
+
+
+class _Counting(TorchFunctionMode):
+    """Count the functions of torch that are called."""
+
+    calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
