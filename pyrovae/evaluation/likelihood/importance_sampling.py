@@ -45,7 +45,7 @@ class ImportanceSampling:
         """Estimate from draws of one kind; the noise of each batch has a seed of its own, whichever process draws it."""
         order = None if chosen is None else torch.from_numpy(chosen.nonzero()[0])
         number_of_data = len(data) if order is None else len(order)
-        compile = number_of_data * self.number >= WORTHWHILE if self.compile is None else self.compile
+        compile = self.is_worthwhile(number_of_data, self.number)
         limits = self.max_rows, self.max_weights
         draws = Draws(model, guide, data, self.number, self.device, compile, *limits, defensive, order)
 
@@ -64,6 +64,10 @@ class ImportanceSampling:
 
         xs = progress_bar(draws.batches(), total=draws.number_of_batches, progress=self.progress)
         return LogLikelihood.concatenate(in_shards(xs, work))
+
+    def is_worthwhile(self, data: int, draws: int) -> bool:
+        """Return whether to record and fuse what makes so many draws for each of some data."""
+        return data * draws >= WORTHWHILE if self.compile is None else self.compile
 
     def _rounding(self, draws: Draws, batch: Batch, index: int) -> tuple[float, float] | None:
         if index or self.precision == "highest":

@@ -1,12 +1,17 @@
 """The path of densities, on latents in unconstrained space."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from annealed import Scales, pair, path_of, starts
+from checks import warned
 from programs import LinearGaussian, WithPixelPlate, drawing
 
+from pyrovae.compiling.fallback import NotCompiledWarning
 from pyrovae.engine.log_weights import log_weights
 from pyrovae.engine.validation import find_plates
+from pyrovae.runtime.batches import as_batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -41,3 +46,44 @@ class TestLatents:
             (other.log_f1 - state.log_f1, state.gradient_1),
         ):
             torch.testing.assert_close(change, (gradient * moved).sum(-1), rtol=1e-3, atol=1e-9)
+
+
+class TestCompiled:
+    @pytest.mark.parametrize("structure", [LinearGaussian, WithPixelPlate])
+    @pytest.mark.usefixtures("unfused")
+    def test_what_is_recorded_is_the_same_for_batches_of_its_size(self, structure):
+        model, guide = pair(structure)
+        x = model.data(6)
+        path, u = path_of(model, guide, x[:3], 4), torch.randn(4, 3, path_of(model, guide, x[:3], 4).latents.dimensions)
+        path.compile_for({3})
+        for rows in (slice(0, 3), slice(3, 6), slice(4, 6)):
+            data, place = as_batch(x[rows]), u[:, : len(x[rows])]
+            fused, eager = path.with_batch(data), path_of(model, guide, x[rows], 4)
+            for found, expected in zip(fused.joint(place, place), eager.joint(place, place), strict=True):
+                torch.testing.assert_close(found, expected)
+            for found, expected in zip(fused.values(place), eager.values(place), strict=True):
+                torch.testing.assert_close(found, expected)
+        assert recorded_methods(path) == {"joint", "values"}
+
+    def test_a_program_that_cannot_be_recorded_is_warned_of_once(self):
+        model, guide = pair()
+
+        def reading(x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                if bool(z.sum() > 1e9):
+                    raise RuntimeError
+                pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True), 1.0).to_event(1), obs=x[:, :1])
+
+        path = path_of(reading, guide, model.data(3), 4)
+        path.compile_for({3})
+        u = torch.randn(4, 3, 2)
+        with warned("cannot be recorded", category=NotCompiledWarning) as found:
+            path.joint(u, u)
+            path.values(u)
+        assert len(found) == 1
+
+
+def recorded_methods(path):
+    """The methods that were recorded, by name."""
+    return {name for (name, *_), fused in path._compiled._fused.items() if fused is not None}

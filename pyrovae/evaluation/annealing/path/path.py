@@ -10,6 +10,7 @@ for any pair of programs, on latents in unconstrained space.
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 import torch
@@ -19,7 +20,7 @@ from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.sleep_phase import dream
 from pyrovae.errors import InputError
-from pyrovae.evaluation.annealing.path.compiled_densities import Fused, fused_densities
+from pyrovae.evaluation.annealing.path.compiled_densities import CompiledDensities, Fused, Name, fused_densities
 from pyrovae.evaluation.annealing.path.end_densities import EndDensities
 from pyrovae.evaluation.annealing.path.initial_density import INITIAL_DENSITIES, Start
 from pyrovae.evaluation.annealing.path.numerical_failures import NUMERICAL_ERRORS, FailuresAsNaN, bisected
@@ -43,6 +44,7 @@ class Path:
         self.batch, self.chains = batch, chains
         self._pair, self._initial = pair, INITIAL_DENSITIES[start]
         self._fused: Fused | None = None
+        self._compiled: CompiledDensities | None = None
         with torch.no_grad(), same_random_numbers(*batch.tensors), self._called(1) as call:
             guided = call.weigh(call.draw()).with_proposal_density()
             self._initial.require(guided)
@@ -128,11 +130,13 @@ class Path:
 
     def joint(self, u: Tensor, safe: Tensor) -> tuple[Tensor, Tensor]:
         r"""Evaluate :math:`\log f_1` and its gradient at ``u``, as :meth:`at` does."""
+        fused = self._fused_for("joint", u)
+        errors = (RuntimeError,) if fused else NUMERICAL_ERRORS
         try:
-            log_f1, gradient = self._densities.joint(self.batch, u)
+            log_f1, gradient = fused(*self.batch.tensors, u) if fused else self._densities.joint(self.batch, u)
         except InputError:
             raise
-        except NUMERICAL_ERRORS:
+        except errors:
             state = bisected(self._evaluate_eagerly, u, safe)
             return state.log_f1, state.gradient_1
         return log_f1, gradient
@@ -142,15 +146,22 @@ class Path:
 
         They are NaN where a matrix has no Cholesky factor or inverse, and all of them where the programs fail otherwise.
         """
-        for mode in (nullcontext(), FailuresAsNaN()):
+        eagerly = partial(self._densities.values, self.batch)
+        ways = [(nullcontext(), eagerly, NUMERICAL_ERRORS), (FailuresAsNaN(), eagerly, NUMERICAL_ERRORS)]
+        if fused := self._fused_for("values", u):
+            ways.insert(0, (nullcontext(), partial(fused, *self.batch.tensors), RuntimeError))
+        for mode, evaluate, errors in ways:
             try:
                 with mode:
-                    return self._densities.values(self.batch, u)
+                    return evaluate(u)
             except InputError:
                 raise
-            except NUMERICAL_ERRORS:
+            except errors:
                 continue
         return [torch.full_like(u[..., 0], torch.nan)] * 3
+
+    def _fused_for(self, name: Name, u: Tensor) -> Fused | None:
+        return None if self._compiled is None else self._compiled.get(name, self._densities, self.batch, u)
 
     @property
     def compiled(self) -> bool:
@@ -163,11 +174,18 @@ class Path:
             u = self.sample_initial()
         self._fused = fused_densities(self._densities, self._initial, self.batch, u)
 
+    def compile_for(self, sizes: set[int]) -> None:
+        """Record and fuse :meth:`joint` and :meth:`values` from now on, for batches of these sizes."""
+        self._compiled = self._compiled or CompiledDensities(self._initial)
+        self._compiled.sizes.update(sizes)
+
     def with_batch(self, batch: Batch) -> "Path":
         """The path of other data of the same shapes, which is recorded anew only where the supports of latents differ."""
         other = Path(self._pair, batch, self.chains, self._initial.name)
-        if self.compiled and other.latents.with_other_supports(self.latents):
+        differs = bool(other.latents.with_other_supports(self.latents))
+        if self.compiled and differs:
             other.compile()
         else:
             other._fused = self._fused
+        other._compiled = None if differs else self._compiled
         return other

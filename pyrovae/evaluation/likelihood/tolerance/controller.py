@@ -34,6 +34,8 @@ Rung = Callable[[Climb], Answers]
 Take = Callable[[NDArray[np.int64], Answers], None]
 FIRST_LOOK, MOST_DRAWS = 1_000, 16_000
 """Draws of the guide: at first, of which the bounds are made too; and at most, beyond which fitted proposals cost less."""
+EXPECTED = 5_000
+"""Evaluations of the model for a datum that climbs, about."""
 FIRST_OF_MIXTURE = 5_000
 """Draws of the defensive mixture, at first."""
 LARGEST_K_HAT = 0.3
@@ -141,6 +143,8 @@ class Controller:
         left = left | ladder.whole
         order, seeds = left.nonzero()[0], self._seeds.others(left, time)
         size = len(self._data) if ladder.whole else 1 if seeds.alone else ladder.data_at_once(draws)
+        if self._settings.is_worthwhile(len(order), EXPECTED):
+            ladder.compile(size)
 
         def work(index: int, batch: Batch) -> Answers:
             """Take the rung with one batch, with noise of its own."""

@@ -91,6 +91,11 @@ class Ladder:
         goal, spent = replace(goal, budget=goal.budget // self.num_outcomes), -(-spent // self.num_outcomes)
         return Climb(path.with_batch(batch), self.parts, goal, spent, self.max_rows, self.whole)
 
+    def compile(self, size: int) -> None:
+        """Record and fuse the densities for batches of so many data, and for pieces of as many data as fit."""
+        if self.path is not None:
+            self.path.compile_for({size, self.data_at_once(PIECE)})
+
     def data_at_once(self, draws: int) -> int:
         """Compute how many data, with so many draws each, one run of the programs takes."""
         return max(1, self.max_rows // max(PIECE, draws))

@@ -58,7 +58,7 @@ def test_stopping_leaves_the_mean_weight_without_bias():
     """A z-test at level 1e-5 of p-hat / p = 1, with power 0.99 against 1.5%."""
     model = LinearGaussian()
     guide, x = GaussianGuide(model, shift=0.8, widen=0.8), model.data(600)
-    found = to_tolerance((model, guide), x, tolerance=0.2)
+    found = to_tolerance((model, guide), x, tolerance=0.2, compile=False)
     assert set(found.effort.proposal) >= {"fitted"}
     assert_mean((torch.from_numpy(found.log_p) - model.log_p(x)).exp(), 1.0, detects=0.015)
 
@@ -166,6 +166,15 @@ def test_a_budget_that_is_too_small_is_kept_and_said():
     assert not found.effort.met.any()
     assert (found.effort.evaluations <= 20_000).all()
     assert "fitted" in str(found)
+
+
+def test_what_is_recorded_and_fused_is_the_same():
+    model = LinearGaussian()
+    guide, x = GaussianGuide(model, shift=1.0, widen=0.7), model.data(50)
+    eager, fused = (to_tolerance((model, guide), x, max_rows=1000, compile=compile) for compile in (False, True))
+    np.testing.assert_allclose(fused.log_p, eager.log_p, rtol=1e-7)
+    np.testing.assert_array_equal(fused.effort.evaluations, eager.effort.evaluations)
+    assert "fitted" in eager.effort.proposal
 
 
 def test_a_seed_decides_everything():
