@@ -65,7 +65,7 @@ class Recipe:
     make: Callable[[], tuple[Any, nn.Module]]
     objective: Callable[[], Objective] = pyrovae.ELBO
     epochs: int = 5
-    number: int = 100
+    number: int = 1000
     starts: tuple[Start, ...] = ("guide", "prior")
 
 
@@ -128,7 +128,7 @@ two_layers = partial(
 )
 from_run = "MNIST, configs/mnist_iwae.yaml"
 recipes: dict[str, Recipe] = {
-    from_run: Recipe(mnist, vae, partial(pyrovae.IWAE, 5), epochs=20, number=500),
+    from_run: Recipe(mnist, vae, partial(pyrovae.IWAE, 5), epochs=20),
     "Fashion-MNIST, binarised": Recipe(fashion, vae, partial(pyrovae.IWAE, 5), epochs=20),
     "MNIST, Vamp prior of 100": Recipe(mnist, partial(vae, prior=partial(priors.Vamp, components=100))),
     "MNIST, 2 layers, 50 and 20": Recipe(mnist, two_layers),

@@ -87,8 +87,9 @@ class Run:
 
 def warm_up(case: Case, draws: int) -> None:
     """Compile what is compiled later, and import what is imported where it is used."""
-    number = len(case.x) if draws * len(case.x) >= COMPILED else 2
-    pyrovae.log_likelihood(case.pair, case.x[:number], draws, progress=False)
+    compiled = draws * len(case.x) >= COMPILED
+    pyrovae.log_likelihood(case.pair, case.x[: None if compiled else 2], draws, progress=False)
+    pyrovae.log_likelihood(case.pair, case.x[:40], tolerance=TOLERANCES[0], compile=compiled, progress=False)
 
 
 def named(tolerance: float) -> str:

@@ -4,6 +4,7 @@ from pyrovae.evaluation.annealing.annealed_importance_sampling import annealed_i
 from pyrovae.evaluation.annealing.annealed_likelihood import AnnealedLikelihood
 from pyrovae.evaluation.annealing.bidirectional import bidirectional
 from pyrovae.evaluation.annealing.bidirectional_bounds import Bidirectional
+from pyrovae.evaluation.estimates.effort import Effort
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.k_hat_warning import ImportanceSamplingWarning
 from pyrovae.evaluation.gradients.gradient_statistics import gradient_statistics
@@ -33,6 +34,7 @@ __all__ = [
     "Bidirectional",
     "BoundCurve",
     "Comparison",
+    "Effort",
     "GradientStatistics",
     "GradientSummary",
     "ImportanceSamplingWarning",

@@ -82,7 +82,8 @@ def log_likelihood(
             at a time, which costs little where ``num_samples`` is large.
         device: where to put each batch; by default it stays where it is.
         compile: record the programs and fuse their operations, which takes seconds; if null, where there are two million
-            draws or more to win them back, counted as 5,000 a datum to a tolerance. Programs that cannot be recorded run eagerly, after a warning.
+            draws or more to win them back, which to a tolerance are taken to be 5,000 a datum. Programs that cannot be
+            recorded run eagerly, after a warning.
         precision: in what networks compute (:func:`pyrovae.runtime.precision.computing_in`); weights are float32 or more.
         progress: show a bar over data on stderr once the call has taken two seconds.
         max_rows: at most so many rows, draws times data, in one pass of the programs; if null, 4,096 on a CPU, fewer of
