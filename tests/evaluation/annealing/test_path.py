@@ -1,5 +1,7 @@
 """The path of densities, on latents in unconstrained space."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -64,6 +66,22 @@ class TestCompiled:
             for found, expected in zip(fused.values(place), eager.values(place), strict=True):
                 torch.testing.assert_close(found, expected)
         assert recorded_methods(path) == {"joint", "values"}
+
+    @pytest.mark.usefixtures("unfused")
+    def test_data_of_other_supports_do_not_take_what_is_recorded(self):
+        def program(x, high, observed):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Uniform(torch.zeros_like(high), high))
+                if observed:
+                    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        programs = partial(program, observed=True), partial(program, observed=False)
+        one, other = ({"x": torch.zeros(2), "high": torch.tensor(high)} for high in ([1.0, 2.0], [3.0, 5.0]))
+        path, u = path_of(*programs, one, 4), torch.randn(4, 2, 1)
+        path.compile_for({2})
+        path.joint(u, u)
+        expected = path_of(*programs, other, 4).joint(u, u)
+        torch.testing.assert_close(path.with_batch(as_batch(other)).joint(u, u), expected)
 
     def test_a_program_that_cannot_be_recorded_is_warned_of_once(self):
         model, guide = pair()
