@@ -79,7 +79,7 @@ def _mean(estimate: Tabulated) -> list[str]:
         f"  {'mean':<22}{estimate.mean:>12.4f}",
         f"  {'± from the data':<22}{estimate.data_error:>12.4f}",
         f"  {'± from the draws':<22}{estimate.monte_carlo_error:>12.4f}",
-        f"  {'bias-corrected':<22}{estimate.jackknife.mean():>12.4f}   (jackknife)",
+        _bias_corrected(estimate),
         f"  {'Pareto smoothed':<22}{estimate.smoothed.mean():>12.4f}",
         *_bits(estimate),
         *_rounding(estimate),
@@ -91,6 +91,14 @@ def method(estimate: Tabulated) -> str:
     if estimate.effort is None:
         return f"by {estimate.num_samples:,} draws"
     return f"to ±{estimate.effort.tolerance:g} at {100 * estimate.effort.level:g}%"
+
+
+def _bias_corrected(estimate: Tabulated) -> str:
+    """Write the mean of the jackknife, which some data do not have, as where one draw outweighs all others."""
+    unknown = int(np.isnan(estimate.jackknife).sum())
+    if unknown:
+        return f"  {'bias-corrected':<22}{'unknown':>12}   (no jackknife for {unknown:,} of the data)"
+    return f"  {'bias-corrected':<22}{estimate.jackknife.mean():>12.4f}   (jackknife)"
 
 
 def _bits(estimate: Tabulated) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 import torch
-from checks import refused
+from checks import assert_says, refused
 
 from pyrovae.evaluation import LogLikelihood
 from pyrovae.evaluation.estimates.effort import PROPOSALS, Effort
@@ -141,6 +141,14 @@ def test_table():
 def test_table_aligns_its_numbers():
     lines = [line for line in str(estimate()).splitlines() if line.startswith(("  mean", "  ±", "  ELBO", "  IWAE"))]
     assert {line.index(".") for line in lines} == {31}
+
+
+def test_table_says_of_how_many_data_a_draw_outweighs_all_others():
+    log_weights = torch.zeros(50, 3, dtype=torch.float64)
+    log_weights[0, 0] = 1000.0
+    text = str(LogLikelihood.from_log_weights(log_weights))
+    assert "nan" not in text.partition("Pareto smoothed")[0]
+    assert_says(text, "bias-corrected", "unknown", 1)
 
 
 def test_table_of_one_datum_and_few_draws():
