@@ -94,7 +94,7 @@ def fit_normals(gradient: Gradient, start: Normals) -> Fit:
 
 def _look(gradient: Gradient, normals: Normals) -> _Look:
     v = orthogonal_points(len(normals.loc), normals.loc)
-    log_density, slope = gradient(normals.coloured(v))
+    log_density, slope = (value.to(v.dtype) for value in gradient(normals.coloured(v)))
     white = normals.whitened_gradient(slope)
     defined = log_density.isfinite() & (white.abs() < torch.finfo(v.dtype).max ** 0.5).all(-1)  # products are finite
     white = torch.where(defined[..., None], white, -LIMITS[1] * v)

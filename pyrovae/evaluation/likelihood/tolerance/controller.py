@@ -35,8 +35,8 @@ Rung = Callable[[Climb], Answers]
 Take = Callable[[NDArray[np.int64], Answers], None]
 FIRST_LOOK, MOST_DRAWS = 1_000, 16_000
 """Draws of the guide: at first, of which the bounds are made too; and at most, beyond which fitted proposals cost less."""
-FIRST_OF_MIXTURE = 5_000
-"""Draws of the defensive mixture, at first."""
+OF_MIXTURE = 5_000, 20_000, 80_000
+"""Draws of the defensive mixture: at first, and where the k-hat is too large, as it is of tails that hold two values."""
 LARGEST_K_HAT = 0.3
 """Largest k-hat at which the guide's draws are taken: up to it, weights have a variance."""
 
@@ -83,7 +83,7 @@ class Controller:
     def _rungs(self) -> Iterator[tuple[Callable[[Chosen, int], None], Callable[[Answers], Chosen]]]:
         """Yield each rung with the data that take it."""
         ladder, take = self._ladder, self._answers.take
-        if ladder.guide_error is None and not ladder.sums:
+        if ladder.guide_error is None and ladder.guide_suffices:
             yield self._more_of_the_guide, _unmet
         if ladder.path is not None:
             climb = partial(self._climb, ladder.path)
@@ -114,8 +114,11 @@ class Controller:
         self._draw_needed(promising, MOST_DRAWS, time, "guide")
 
     def _mixture(self, left: Chosen, time: int) -> None:
-        """Draw from the defensive mixture, and then as often as its first draws say."""
-        self._draw(left, FIRST_OF_MIXTURE, time, "mixture")
+        """Draw from the defensive mixture until that is trusted, and then as often as these draws say."""
+        chosen = left
+        for number in OF_MIXTURE:
+            self._draw(chosen, number, time, "mixture")
+            chosen = left & ~self._answers.trusted
         self._draw_needed(left & ~self._answers.met & self._answers.trusted, self._goal.budget // 2, time, "mixture")
 
     def _draw_needed(self, chosen: Chosen, most: int, time: int, proposal: str) -> None:
@@ -139,9 +142,9 @@ class Controller:
         self._take(chosen, self._judged(found, proposal))
 
     def _judged(self, found: LogLikelihood, proposal: str) -> Answers:
-        """Make answers; those of a guide that draws discrete latents are not trusted where these can be summed over."""
+        """Make answers; those of a guide that draws discrete latents are not trusted where others can be had."""
         certain = (found.k_hat <= LARGEST_K_HAT) | np.isnan(found.k_hat)
-        trusted = found.trusted & ((proposal == "mixture") | (certain & (not self._ladder.sums)))
+        trusted = found.trusted & ((proposal == "mixture") | (certain & self._ladder.guide_suffices))
         reached = self._goal.reached(found.log_p, found.standard_error, found.num_samples)
         return Answers.of(found, proposal, found.num_samples, trusted, reached)
 

@@ -56,7 +56,7 @@ class Ladder:
         first = next(batches(data, len(data) if self.whole else min(len(data), 8), device=device))
         pair.meet(first)
         weights = pair.weigh(2, first.x, **first.given)
-        self.discrete_dimensions = weights.discrete_dimensions
+        self.discrete_dimensions, self._discrete_latents = weights.discrete_dimensions, weights.discrete_latents
         self.guide_error: InputError | None = None
         try:
             require_proposal(weights, "log p(x)")
@@ -79,9 +79,10 @@ class Ladder:
         self.max_rows = max(1, self.max_rows // self.num_outcomes)
 
     @property
-    def sums(self) -> bool:
-        """Whether discrete latents are summed over, of which the guide's draws may miss what matters."""
-        return self.path is not None and self.num_outcomes > 1
+    def guide_suffices(self) -> bool:
+        """Whether no other proposal must confirm the guide's: there is none, or no discrete latent of which its draws may miss
+        what matters."""
+        return not self._discrete_latents or (self.path is None and not self.has_mixture)
 
     @property
     def dimensions(self) -> int:
