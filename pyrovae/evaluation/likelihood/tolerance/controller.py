@@ -60,7 +60,7 @@ class Controller:
         self, model: Program, guide: Program, data: Columns, goal: Goal, settings: ImportanceSampling, seeds: Seeds
     ) -> None:
         self._programs, self._data, self._goal, self._seeds = (model, guide), data, goal, seeds
-        self._settings = replace(settings, number=min(FIRST_LOOK, goal.budget), progress=False)
+        self._settings = replace(settings, number=min(FIRST_LOOK, int(goal.budget)), progress=False)
         self._ladder = Ladder(model, guide, data, settings.device, settings.max_rows)
         self._answers = Answers.none(np.zeros(len(data), dtype=np.int64))
         self._bar = progress_bar(total=len(data), progress=settings.progress)

@@ -80,8 +80,7 @@ class Ladder:
 
     @property
     def guide_suffices(self) -> bool:
-        """Whether no other proposal must confirm the guide's: there is none, or no discrete latent of which its draws may miss
-        what matters."""
+        """Whether the guide's draws need none of another proposal, as they would where they may miss discrete values."""
         return not self._discrete_latents or (self.path is None and not self.has_mixture)
 
     @property
