@@ -14,9 +14,8 @@ from pyrovae.evaluation.likelihood.tolerance.goal import Goal
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]
-
-
 NAME = f"U{max(map(len, PROPOSALS))}"
+"""Type of the names of proposals in an array."""
 
 
 @dataclass

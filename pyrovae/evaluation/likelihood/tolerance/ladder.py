@@ -43,7 +43,7 @@ class Ladder:
         whole: whether all data must go together, as an automatic guide has parameters for each.
         num_outcomes: over how many outcomes of discrete latents the densities of such a path are summed.
         max_rows: the most draws times data of one run of the programs, with these outcomes each.
-        has_mixture: whether the guide can be mixed with a wider one and the prior.
+        has_mixture: whether the guide, mixed with a wider one and the prior, takes the place of such a path.
         discrete_dimensions: how many observed numbers one datum has, where all are discrete; None otherwise.
 
     Raises:
@@ -71,7 +71,7 @@ class Ladder:
         self.prior_path = paths.get("prior")
         if self.guide_error is not None and path is None:
             raise self.guide_error
-        self.has_mixture = self.guide_error is None and _can_be_mixed(pair, first)
+        self.has_mixture = self.path is None and self.guide_error is None and _can_be_mixed(pair, first)
         self.max_rows = max_rows or rows_in_cache(device, first.x[0].numel())
         if max_rows is None and device.type == "cuda":
             self.max_rows = rows_that_fit(device, lambda: pair.weigh(4, first.x, **first.given).total.numel()) // 4
@@ -128,6 +128,7 @@ def _try(path: Path) -> None:
 
 
 def _can_be_mixed(pair: Pair, batch: Batch) -> bool:
+    """Return whether there is a defensive mixture of the pair."""
     try:
         with same_random_numbers(*batch.tensors):
             DefensiveMixture(pair, batch)
