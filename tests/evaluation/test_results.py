@@ -18,8 +18,8 @@ pytestmark = [
     pytest.mark.usefixtures("float64"),
     pytest.mark.filterwarnings("ignore::pyrovae.evaluation.ImportanceSamplingWarning"),
 ]
-WITHOUT = {"ActiveUnits", "AggregatePosterior", "GradientSummary", "Interpolation", "LatentMap", "Traversal"}
-"""Results that are no estimates with an error: counts, draws, paths, places, and a summary of estimates."""
+WITHOUT = {"ActiveUnits", "AggregatePosterior", "Effort", "GradientSummary", "Interpolation", "LatentMap", "Traversal"}
+"""Results that are no estimates with an error: counts, draws, costs, paths, places, and a summary of estimates."""
 
 
 def pair(shift=0.1):

@@ -52,8 +52,8 @@ def annealed_importance_sampling(
 
     Args:
         pair: a ``VAE``, or the tuple ``(model, guide)`` of two Pyro programs. Chains move the continuous latents; the
-            densities are summed over the outcomes of discrete ones, 128 a datum at most. From the prior, only the names and
-            shapes of the guide's sites matter.
+            densities are summed over the outcomes of discrete ones, 128 a datum at most. Latents that are masked in both
+            programs count without their masks. From the prior, only the names and shapes of the guide's sites matter.
         data: the data, as :func:`pyrovae.log_likelihood` takes them.
         num_chains: the number K of chains a datum.
         temperatures: the number T of temperatures after the first.

@@ -84,8 +84,10 @@ class Effort:
         unmet, untrusted = (float((~rows).mean()) for rows in (self.met, self.trusted))
         if unmet <= TOLERATED_SHARE:
             return None
+        doubt = (
+            f", and the diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low" if untrusted else ""
+        )
         return (
-            f"the tolerance of {self.tolerance:g} nats is not met for {unmet:.1%} of the data, and the "
-            f"diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low; pass a larger budget, or a "
-            "larger tolerance"
+            f"the tolerance of {self.tolerance:g} nats is not met for {unmet:.1%} of the data{doubt}; pass a larger budget, "
+            "or a larger tolerance"
         )

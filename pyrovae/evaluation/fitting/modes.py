@@ -17,7 +17,7 @@ from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 from pyrovae.evaluation.fitting.normals import Normals
 
 FROM_GUIDE, FROM_PRIOR = 2, 10
-"""Ascents that begin at draws of the guide, and of the prior: all miss a mode of half their number once in a thousand."""
+"""Ascents that begin at draws of the guide, and of the prior: where half of these end is missed once in a thousand."""
 MAX_STEPS = 60
 """Most steps of an ascent."""
 SHORTEST = 1e-3
@@ -144,7 +144,7 @@ def _is_other(parts: Sequence[Normals], counts: Tensor, ends: Ends) -> Tensor:
     dimensions = ends.u.shape[-1]
     lowest = ends.log_density.nan_to_num(nan=-torch.inf).amax(0) - dimensions / 2.0 - NEGLIGIBLE
     distance = _distances(parts, ends.u).masked_fill(~counts[:, None], torch.inf).amin(0)
-    return (distance > math.sqrt(dimensions) + FAR) & ((ends.log_density > lowest) | ~ends.settled)
+    return ~(distance <= math.sqrt(dimensions) + FAR) & ((ends.log_density > lowest) | ~ends.settled)
 
 
 def _highest(among: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
@@ -176,7 +176,11 @@ def _distances(parts: Sequence[Normals], u: Tensor) -> Tensor:
 
 
 def _mixed(parts: list[Normals], elbos: Tensor) -> NormalMixtures:
-    """Mix the parts by their ELBOs, each with a share of about a tenth at least, but for those that hold next to nothing."""
+    """Mix the parts by their ELBOs, each with a share of about a tenth at least, but for those that hold next to nothing.
+
+    Where all do, the first alone is taken.
+    """
+    elbos = torch.cat([elbos[:1].masked_fill(elbos.amax(0) == -torch.inf, 0.0), elbos[1:]])
     best = elbos.amax(0)
     logits = elbos.maximum(best - math.log(10.0)).masked_fill(elbos < best - NEGLIGIBLE, -torch.inf)
     held = [0, *(place for place in range(1, len(parts)) if bool(logits[place].isfinite().any()))]

@@ -94,9 +94,10 @@ def fit_normals(gradient: Gradient, start: Normals) -> Fit:
 
 def _look(gradient: Gradient, normals: Normals) -> _Look:
     v = orthogonal_points(len(normals.loc), normals.loc)
-    log_density, slope = gradient(normals.coloured(v))
-    defined = log_density.isfinite() & slope.isfinite().all(-1)
-    white = torch.where(defined[..., None], normals.whitened_gradient(slope), -LIMITS[1] * v)
+    log_density, slope = (value.to(v.dtype) for value in gradient(normals.coloured(v)))
+    white = normals.whitened_gradient(slope)
+    defined = log_density.isfinite() & (white.abs() < torch.finfo(v.dtype).max ** 0.5).all(-1)  # products are finite
+    white = torch.where(defined[..., None], white, -LIMITS[1] * v)
     curvature = -torch.einsum("kbi,kbj->bij", white, v) / len(v)
     level = log_density + 0.5 * v.square().sum(-1)  # constant where the fit is exact; the mean of what is added is known
     pairs = torch.stack(level.where(defined, torch.nan).chunk(2)).nanmean(0)
@@ -114,4 +115,11 @@ def _stepped(normals: Normals, look: _Look, size: Tensor) -> Normals:
     step = step * (FARTHEST / step.norm(dim=1, keepdim=True)).clamp(max=1.0)
     root = normals.scale_tril @ (axes * factors[:, None].clamp(max=LIMITS[1]).rsqrt())
     loc = normals.loc + (normals.scale_tril @ step)[..., 0]
-    return Normals(loc, torch.linalg.cholesky(root @ root.mT))
+    return Normals(loc, _triangle(root))
+
+
+def _triangle(root: Tensor) -> Tensor:
+    """Compute the lower triangle L with L L' = R R' of a root R; its square has no Cholesky factor where R is stiff."""
+    upper = torch.linalg.qr(root.mT, mode="r")[1]
+    diagonal = upper.diagonal(dim1=-2, dim2=-1)
+    return upper.mT * torch.ones_like(diagonal).copysign(diagonal)[:, None]

@@ -65,7 +65,7 @@ def log_likelihood(
             or a mapping with more that the programs are given by name, as :func:`pyrovae.fit` takes.
         num_samples: the number of draws :math:`K` a datum.
         num_particles: the numbers of particles at which to estimate the importance-weighted bound from the same weights;
-            those above ``num_samples`` are left out.
+            those above ``num_samples``, or to a tolerance above 1,000, are left out.
         proposal: ``guide``; ``mixture``, of which a tenth is the guide with wider scales and a tenth the prior
             (:mod:`pyrovae.evaluation.likelihood.defensive`); or ``auto``: the mixture for those data that are not trusted
             under the guide (:attr:`~.estimate.LogLikelihood.trusted`), with draws of its own. The bounds are the guide's,
@@ -76,7 +76,8 @@ def log_likelihood(
             latents beside continuous ones, of 128 outcomes a datum at most, are summed over. ``proposal`` is left at its
             default. ``effort`` of the result says what was reached and what it took.
         level: the level of that interval.
-        budget: the most evaluations of the model for one datum, at which the tolerance is given up; if null, 500,000.
+        budget: the most evaluations of the model for one datum, at which the tolerance is given up; if null, 500,000. Draws
+            and chains that would exceed it are not made; a fit, and the search for modes that the guide missed, may.
         seed: where the noise starts; the caller's random generators stay as they were. A seed a datum, of shape ``(N,)``,
             alone decides the noise of that datum, whatever the others are and in whatever order: data are then taken one
             at a time, which costs little where ``num_samples`` is large.

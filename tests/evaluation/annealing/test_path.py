@@ -96,7 +96,7 @@ class TestCompiled:
         path = path_of(reading, guide, model.data(3), 4)
         path.compile_for({3})
         u = torch.randn(4, 3, 2)
-        with warned("cannot be recorded", category=NotCompiledWarning) as found:
+        with warned("recorded", category=NotCompiledWarning) as found:
             path.joint(u, u)
             path.values(u)
         assert len(found) == 1

@@ -8,12 +8,12 @@ from pyro.distributions import ImproperUniform, constraints
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.sites import with_values
 from pyrovae.engine.weights import LogWeights
 from pyrovae.evaluation.annealing.path.initial_density import InitialDensity
 from pyrovae.evaluation.annealing.path.state import State
+from pyrovae.evaluation.annealing.path.unmasked import called_unmasked
 from pyrovae.evaluation.annealing.unconstrained.latents import UnconstrainedLatents
 from pyrovae.runtime.batches import Batch
 
@@ -28,11 +28,19 @@ class EndDensities(nn.Module):
         initial: the density :math:`f_0`.
         weights: of draws that show the latent sites of the guide.
         latents: the map between the sites and unconstrained space.
+        absent: names of the latents whose masks are taken off.
     """
 
-    def __init__(self, pair: Pair, initial: InitialDensity, weights: LogWeights, latents: UnconstrainedLatents) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        initial: InitialDensity,
+        weights: LogWeights,
+        latents: UnconstrainedLatents,
+        absent: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
-        self.pair = pair
+        self.pair, self._absent = pair, absent
         self._initial, self._example, self._latents, self._plates = initial, weights.guide, latents, weights.plates
 
     def forward(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,8 +55,7 @@ class EndDensities(nn.Module):
     def weigh(self, x: Tensor, u: Tensor, **given: Tensor) -> tuple[LogWeights, Tensor]:
         """Weigh the latents, once for each outcome of discrete ones, and return the log determinant of the Jacobian too."""
         draws, log_det = self._draws(u)
-        with self.pair.opened() as (model, guide):
-            call = Call(model, guide, (x,), given, len(log_det), self.pair.plates)
+        with called_unmasked(self.pair, self._absent, x, given, len(log_det), self.pair.plates) as call:
             model_trace = call.observe(draws)
             weights = call.compose(model_trace, self._initial.propose(call, draws))
         return weights.with_proposal_density(), log_det
@@ -64,11 +71,16 @@ class EndDensities(nn.Module):
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             draws, log_det = self._draws(u)
-            with self.pair.opened() as (model, guide):
-                call = Call(model, guide, (batch.x,), batch.given, len(log_det), self._plates)
+            with called_unmasked(self.pair, self._absent, batch.x, batch.given, len(log_det), self._plates) as call:
                 log_joint = call.joint(call.observe(draws), draws, self._plates)
             (log_f1,) = self._densities(log_det, log_joint)
             return [log_f1.detach(), *_gradient(log_f1, u)]
+
+    def observe(self, batch: Batch, values: dict[str, Any]) -> Trace:
+        """Trace the model at values of the latents."""
+        number = len(next(iter(values.values())))
+        with called_unmasked(self.pair, self._absent, batch.x, batch.given, number, self._plates) as call:
+            return call.observe(with_values(self._example, values))
 
     def _draws(self, u: Tensor) -> tuple[Trace, Tensor]:
         """Make the draws that have these latents, once for each outcome of discrete ones, and the log determinant."""

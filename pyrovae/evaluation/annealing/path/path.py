@@ -7,24 +7,26 @@ r"""The geometric path from a density that can be sampled to the posterior.
 for any pair of programs, on latents in unconstrained space.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.engine.call import Call
 from pyrovae.engine.pair import Pair
 from pyrovae.engine.sleep_phase import dream
+from pyrovae.engine.weights import LogWeights
 from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path.compiled_densities import CompiledDensities, Fused, Name, fused_densities
 from pyrovae.evaluation.annealing.path.end_densities import EndDensities
 from pyrovae.evaluation.annealing.path.initial_density import INITIAL_DENSITIES, Start
 from pyrovae.evaluation.annealing.path.numerical_failures import NUMERICAL_ERRORS, FailuresAsNaN, bisected
 from pyrovae.evaluation.annealing.path.state import State
+from pyrovae.evaluation.annealing.path.unmasked import absent_latents, called_unmasked
 from pyrovae.evaluation.annealing.unconstrained.latents import UnconstrainedLatents
 from pyrovae.runtime.batches import Batch
 from pyrovae.runtime.parameters import same_random_numbers
@@ -45,21 +47,40 @@ class Path:
         self._pair, self._initial = pair, INITIAL_DENSITIES[start]
         self._fused: Fused | None = None
         self._compiled: CompiledDensities | None = None
-        with torch.no_grad(), same_random_numbers(*batch.tensors), self._called(1) as call:
-            guided = call.weigh(call.draw()).with_proposal_density()
+        self._absent: frozenset[str] = frozenset()
+        with torch.no_grad(), same_random_numbers(*batch.tensors):
+            guided = self._guided()
+            if names := absent_latents(guided):
+                self._absent = names
+                guided = self._guided()
             self._initial.require(guided)
-            with self._initial.requiring_defined():
+            with self._initial.requiring_defined(), self._called(1) as call:
                 weights, again = (self._initial.weigh(call, [*guided.latent_terms]) for _ in range(2))
-        weights.require_densities("annealed importance sampling")
-        self.latents = UnconstrainedLatents(weights, guided.guide)
-        self.latents.require_fixed_supports(UnconstrainedLatents(again, guided.guide), weights)
-        self._densities = EndDensities(pair, self._initial, weights, self.latents)
+            weights.require_densities("annealed importance sampling")
+            self.latents = UnconstrainedLatents(weights, guided.guide)
+            self.latents.require_fixed_supports(weights.model, again.model, guided.guide)
+            self._densities = EndDensities(pair, self._initial, weights, self.latents, self._absent)
+            self._require_supports_at_every_outcome(guided.guide)
+            self._dtype = self.latents.pack_trace(guided.guide).dtype  # the prior's may be another
 
-    @contextmanager
-    def _called(self, particles: int) -> Iterator[Call]:
+    def _called(self, particles: int) -> AbstractContextManager[Call]:
         """The pair called on the batch."""
-        with self._pair.opened() as (model, guide):
-            yield Call(model, guide, (self.batch.x,), self.batch.given, particles, self._pair.plates)
+        x, given = self.batch.x, self.batch.given
+        return called_unmasked(self._pair, self._absent, x, given, particles, self._pair.plates)
+
+    def _guided(self) -> LogWeights:
+        """Weigh a draw of the guide for each datum."""
+        with self._called(1) as call:
+            return call.weigh(call.draw()).with_proposal_density()
+
+    def _require_supports_at_every_outcome(self, guided: Trace) -> None:
+        """Raise an InputError for latents whose support depends on a discrete one, whatever was drawn."""
+        if self.latents.outcomes.number > 1:
+            values, _ = self.latents.unpack(self.latents.pack_trace(guided))
+            turned = {name: value.roll(1, 0) for name, value in values.items()}
+            with self._initial.requiring_defined():
+                one, other = (self._densities.observe(self.batch, each) for each in (values, turned))
+                self.latents.require_fixed_supports(one, other, guided)
 
     def sample_initial(self) -> Tensor:
         r"""Draw unconstrained latents from :math:`f_0`, shape ``(K, B, D)``.
@@ -78,7 +99,7 @@ class Path:
         density = INITIAL_DENSITIES[start]
         with torch.no_grad(), density.requiring_defined(), self._called(number) as call:
             trace = density.sample(call)
-        return self.latents.pack_trace(trace)
+        return self.latents.pack_trace(trace).to(self._dtype)
 
     def simulate(self) -> tuple["Path", Tensor]:
         """Draw data and latents from the model; return the path of the data, and the latents for each chain."""
@@ -182,7 +203,7 @@ class Path:
     def with_batch(self, batch: Batch) -> "Path":
         """The path of other data of the same shapes, which is recorded anew only where the supports of latents differ."""
         other = Path(self._pair, batch, self.chains, self._initial.name)
-        differs = bool(other.latents.with_other_supports(self.latents))
+        differs = not other.latents.has_supports_of(self.latents) or other._absent != self._absent
         if self.compiled and differs:
             other.compile()
         else:

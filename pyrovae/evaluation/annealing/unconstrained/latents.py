@@ -32,13 +32,13 @@ class UnconstrainedLatents:
     """
 
     def __init__(self, weights: LogWeights, proposed: Trace) -> None:
-        supports = {name: _support(name, weights.model, proposed) for name in weights.latent_terms}
-        self.supports = {name: support for name, support in supports.items() if not support.is_discrete}
-        discrete = {name: weights.model.nodes[name] for name, support in supports.items() if support.is_discrete}
-        if discrete and not self.supports:
+        self.supports = {name: _support(name, weights.model, proposed) for name in weights.latent_terms}
+        continuous = {name: support for name, support in self.supports.items() if not support.is_discrete}
+        discrete = {name: weights.model.nodes[name] for name in self.supports if name not in continuous}
+        if discrete and not continuous:
             raise _all_discrete(discrete)
         self.outcomes = Outcomes(discrete, weights.plates)
-        self._sites = {name: _site(name, support, weights) for name, support in self.supports.items()}
+        self._sites = {name: _site(name, support, weights) for name, support in continuous.items()}
 
     @property
     def dimensions(self) -> int:
@@ -64,18 +64,15 @@ class UnconstrainedLatents:
         values, log_dets = zip(*found, strict=True)
         return dict(zip(self._sites, values, strict=True)) | self.outcomes.values(len(u)), torch.stack(log_dets).sum(0)
 
-    def with_other_supports(self, other: "UnconstrainedLatents") -> list[str]:
-        """The names of the latents whose support differs from that in ``other``."""
-        return [name for name, support in self.supports.items() if not _is_same(support, other.supports[name])]
+    def has_supports_of(self, other: "UnconstrainedLatents") -> bool:
+        """Return whether every latent has the support that it has in ``other``."""
+        return all(_is_same(support, other.supports[name]) for name, support in self.supports.items())
 
-    def require_fixed_supports(self, other: "UnconstrainedLatents", weights: LogWeights) -> None:
-        """Raise an InputError for latents whose support differs from that at other draws."""
-        for name in self.with_other_supports(other):
-            raise InputError(
-                f"what latent site {name!r} can be ({_family(weights.model.nodes[name]['fn'])}) depends on other latents, "
-                "and chains need a support that stays; sample a latent of a fixed support, and shift and scale it by the "
-                "others: w ~ Uniform(0, 1), z = low + (high - low) * w"
-            )
+    def require_fixed_supports(self, one: Trace, other: Trace, proposed: Trace) -> None:
+        """Raise an InputError for latents whose support differs between traces of the model at other latents."""
+        for name in self.supports:
+            if not _is_same(*(_support(name, model, proposed) for model in (one, other))):
+                raise _moving_support(name, one.nodes[name])
 
 
 def _support(name: str, model: Trace, guide: Trace) -> Any:
@@ -95,6 +92,14 @@ def _all_discrete(sites: dict[str, Site]) -> InputError:
     families = ", ".join(f"{name!r} ({_family(site['fn'])})" for name, site in sites.items())
     return InputError(
         f"all latents are discrete: {families}; Hamiltonian transitions move along gradients; take log_likelihood"
+    )
+
+
+def _moving_support(name: str, site: Site) -> InputError:
+    return InputError(
+        f"what latent site {name!r} can be ({_family(site['fn'])}) depends on other latents, and chains need a support that "
+        "stays; sample a latent of a fixed support, and shift and scale it by the others: w ~ Uniform(0, 1), "
+        "z = low + (high - low) * w"
     )
 
 

@@ -14,9 +14,8 @@ from pyrovae.evaluation.likelihood.tolerance.goal import Goal
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.bool_]
-
-
 NAME = f"U{max(map(len, PROPOSALS))}"
+"""Type of the names of proposals in an array."""
 
 
 @dataclass
@@ -72,7 +71,9 @@ class Answers:
     def take(self, rows: NDArray[np.int64], found: "Answers") -> None:
         """Take other answers for some data, where they are no worse, and count what they cost."""
         self.evaluations[rows] += found.evaluations
-        better = found.met | (found.trusted & ~self.met[rows]) | (~self.trusted[rows] & np.isfinite(found.columns["log_p"]))
+        old, new = self.columns["log_p"][rows], found.columns["log_p"]
+        says_more = np.isfinite(new) | (np.isneginf(new) & ~np.isfinite(old))
+        better = found.met | (found.trusted & ~self.met[rows]) | (~self.trusted[rows] & says_more)
         chosen = rows[better]
         for name, column in self.columns.items():
             column[chosen] = found.columns[name][better]
@@ -85,11 +86,9 @@ class Answers:
         for name in ("trusted", "met"):
             getattr(self, name)[rows[~found.trusted]] = False
 
-    def estimate(self, goal: Goal, bounds: dict[int, Array], number: int, discrete_dimensions: int | None) -> LogLikelihood:
-        """Make the result of these answers, with the bounds of so many draws from the guide."""
+    def estimate(self, goal: Goal, **others: Any) -> LogLikelihood:
+        """Make the result of these answers, and of what else a ``LogLikelihood`` says."""
         fields = self.proposal, self.draws, self.evaluations, self.trusted, self.met
         effort = Effort(goal.tolerance, goal.level, *fields)
         columns: dict[str, Any] = self.columns
-        return LogLikelihood(
-            **columns, num_samples=number, bounds=bounds, discrete_dimensions=discrete_dimensions, effort=effort
-        )
+        return LogLikelihood(**columns, **others, effort=effort)

@@ -7,6 +7,7 @@ count.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +37,8 @@ FIRST_LOOK, MOST_DRAWS = 1_000, 16_000
 """Draws of the guide: at first, of which the bounds are made too; and at most, beyond which fitted proposals cost less."""
 EXPECTED = 5_000
 """Evaluations of the model for a datum that climbs, about."""
-FIRST_OF_MIXTURE = 5_000
-"""Draws of the defensive mixture, at first."""
+OF_MIXTURE = 5_000, 20_000, 80_000
+"""Draws of the defensive mixture: at first, and where the k-hat is too large, as it is of tails that hold two values."""
 LARGEST_K_HAT = 0.3
 """Largest k-hat at which the guide's draws are taken: up to it, weights have a variance."""
 
@@ -61,7 +62,7 @@ class Controller:
         self, model: Program, guide: Program, data: Columns, goal: Goal, settings: ImportanceSampling, seeds: Seeds
     ) -> None:
         self._programs, self._data, self._goal, self._seeds = (model, guide), data, goal, seeds
-        self._settings = replace(settings, number=FIRST_LOOK, progress=False)
+        self._settings = replace(settings, number=min(FIRST_LOOK, int(goal.budget)), progress=False)
         self._ladder = Ladder(model, guide, data, settings.device, settings.max_rows)
         self._answers = Answers.none(np.zeros(len(data), dtype=np.int64))
         self._bar = progress_bar(total=len(data), progress=settings.progress)
@@ -73,36 +74,41 @@ class Controller:
             InputError: for a datum at which the model's density is never a number.
         """
         with self._bar:
-            bounds = self._first_look([count for count in particles if count <= FIRST_LOOK])
+            of_guide = self._first_look([count for count in particles if count <= self._settings.number])
             for time, (rung, chosen) in enumerate(self._rungs(), 2):
                 if (left := chosen(self._answers)).any():
                     rung(left, time)
         self._require_numbers()
-        return self._answers.estimate(self._goal, bounds, FIRST_LOOK, self._ladder.discrete_dimensions)
+        said = {"num_samples": self._settings.number, "discrete_dimensions": self._ladder.discrete_dimensions}
+        return self._answers.estimate(self._goal, **said | of_guide)
 
     def _rungs(self) -> Iterator[tuple[Callable[[Chosen, int], None], Callable[[Answers], Chosen]]]:
         """Yield each rung with the data that take it."""
         ladder, take = self._ladder, self._answers.take
-        if ladder.guide_error is None and not ladder.sums:
+        if ladder.guide_error is None and ladder.guide_suffices:
             yield self._more_of_the_guide, _unmet
         if ladder.path is not None:
             climb = partial(self._climb, ladder.path)
             yield partial(climb, CHAINS, Climb.look_for_modes, self._answers.doubt), _met
-            yield partial(climb, number_of_points(ladder.dimensions), Climb.sample, take), _unmet
-            yield partial(climb, CHAINS, Climb.anneal, take), _unmet
-        elif ladder.guide_error is None:
+            yield partial(climb, number_of_points(ladder.dimensions), Climb.sample, take), self._worth_a_fit
+            yield partial(climb, CHAINS, Climb.anneal, take), self._worth_a_fit
+        elif ladder.has_mixture:
             yield self._mixture, _unmet
         if ladder.prior_path is not None:
             yield partial(self._climb, ladder.prior_path, PRIOR_CHAINS, Climb.anneal_from_prior, take), _untrusted
 
-    def _first_look(self, particles: Sequence[int]) -> dict[int, NDArray[np.float64]]:
-        """Draw from the guide, and return its bounds."""
+    def _first_look(self, particles: Sequence[int]) -> dict[str, Any]:
+        """Draw from the guide, and return its bounds, and how far networks are rounded."""
         if self._ladder.guide_error is not None:
-            return {}
+            return {"bounds": {}}
         found = self._settings.estimate(*self._programs, self._data, particles, self._seeds)
         everything = np.ones(len(self._data), dtype=bool)
         self._take(everything, self._judged(found, "guide"))
-        return found.bounds
+        return {"bounds": found.bounds, "rounding": found.rounding}
+
+    def _worth_a_fit(self, answers: Answers) -> Chosen:
+        """Return which data have not reached the goal, and can pay for the shortest fit."""
+        return ~answers.met & (answers.evaluations + self._ladder.shortest_fit <= self._goal.budget)
 
     def _more_of_the_guide(self, left: Chosen, time: int) -> None:
         """Draw more from the guide where its weights have a variance, and that costs less than a fitted proposal."""
@@ -110,8 +116,11 @@ class Controller:
         self._draw_needed(promising, MOST_DRAWS, time, "guide")
 
     def _mixture(self, left: Chosen, time: int) -> None:
-        """Draw from the defensive mixture, and then as often as its first draws say."""
-        self._draw(left, FIRST_OF_MIXTURE, time, "mixture")
+        """Draw from the defensive mixture until that is trusted, and then as often as these draws say."""
+        chosen = left
+        for number in OF_MIXTURE:
+            self._draw(chosen, number, time, "mixture")
+            chosen = left & ~self._answers.trusted
         self._draw_needed(left & ~self._answers.met & self._answers.trusted, self._goal.budget // 2, time, "mixture")
 
     def _draw_needed(self, chosen: Chosen, most: int, time: int, proposal: str) -> None:
@@ -123,6 +132,10 @@ class Controller:
                 self._draw(chosen & (steps == step), int(number), time, proposal)
 
     def _draw(self, chosen: Chosen, number: int, time: int, proposal: str) -> None:
+        """Draw for those of the chosen data that can pay for it."""
+        chosen = chosen & (self._answers.evaluations + number <= self._goal.budget)
+        if not chosen.any():
+            return
         settings, mixed = replace(self._settings, number=number), proposal == "mixture"
         seeds = self._seeds.others(chosen, time * 2**32 + number)
         found = settings.estimate(*self._programs, self._data, (), seeds, defensive=mixed, chosen=chosen)
@@ -131,9 +144,9 @@ class Controller:
         self._take(chosen, self._judged(found, proposal))
 
     def _judged(self, found: LogLikelihood, proposal: str) -> Answers:
-        """Make answers; those of a guide that draws discrete latents are not trusted where these can be summed over."""
+        """Make answers; those of a guide that draws discrete latents are not trusted where others can be had."""
         certain = (found.k_hat <= LARGEST_K_HAT) | np.isnan(found.k_hat)
-        trusted = found.trusted & ((proposal == "mixture") | (certain & (not self._ladder.sums)))
+        trusted = found.trusted & ((proposal == "mixture") | (certain & self._ladder.guide_suffices))
         reached = self._goal.reached(found.log_p, found.standard_error, found.num_samples)
         return Answers.of(found, proposal, found.num_samples, trusted, reached)
 
@@ -151,13 +164,26 @@ class Controller:
             set_seed(seeds.batch_seed(index), self._settings.device)
             spent = self._answers.evaluations[order[index * size :][: len(batch)]]
             with computing_in(self._settings.precision):
-                found = rung(ladder.climb(path, batch, self._goal, spent))
-            found.evaluations *= ladder.num_outcomes
+                found = self._taken(path, rung, batch, spent)
             self._bar.update(int(found.met.sum()))
             return found
 
         batched = batches(self._data, size, order=torch.from_numpy(order), device=self._settings.device)
         take(order, Answers.joined(in_shards(batched, work)))
+
+    def _taken(self, path: Path, rung: Rung, batch: Batch, spent: NDArray[np.int64]) -> Answers:
+        """Take a rung with a batch; where that is refused or fails, with its halves, down to single data."""
+        try:
+            climb = self._ladder.climb(path, batch, self._goal, spent)
+            found = rung(climb)
+        except (InputError, torch.linalg.LinAlgError):  # pyright: ignore[reportPrivateImportUsage]
+            if len(batch) == 1 or self._ladder.whole:
+                return Answers.none(np.zeros_like(spent))
+            half = len(batch) // 2
+            halves = (slice(None, half), slice(half, None))
+            return Answers.joined([self._taken(path, rung, batch.rows(part), spent[part]) for part in halves])
+        found.evaluations *= climb.path.latents.outcomes.number
+        return found
 
     def _take(self, chosen: Chosen, found: Answers) -> None:
         self._answers.take(chosen.nonzero()[0], found)
@@ -167,7 +193,7 @@ class Controller:
         missing = np.isnan(self._answers.columns["log_p"])
         if missing.any():
             raise InputError(
-                f"the log density of the model is NaN or infinite at every draw for {missing.sum()} of {len(missing)} data "
+                f"the log density of the model is NaN at every draw for {missing.sum()} of {len(missing)} data "
                 f"(the first is datum {missing.argmax()}); look at these data, and at the parameters of the model's "
                 "distributions there"
             )

@@ -13,7 +13,10 @@ from pyrovae.engine.proposal import require_proposal
 from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path.initial_density import Start
 from pyrovae.evaluation.annealing.path.path import Path
-from pyrovae.evaluation.likelihood.tolerance.annealed_tries import PRIOR_CHAINS
+from pyrovae.evaluation.fitting.natural_gradient import STEP_SIZES
+from pyrovae.evaluation.fitting.orthogonal_points import number_of_points
+from pyrovae.evaluation.likelihood.defensive import DefensiveMixture
+from pyrovae.evaluation.likelihood.tolerance.annealed_tries import GRADIENT, PRIOR_CHAINS
 from pyrovae.evaluation.likelihood.tolerance.climb import Climb
 from pyrovae.evaluation.likelihood.tolerance.goal import Goal
 from pyrovae.evaluation.likelihood.tolerance.sampled_weights import PIECE
@@ -40,6 +43,7 @@ class Ladder:
         whole: whether all data must go together, as an automatic guide has parameters for each.
         num_outcomes: over how many outcomes of discrete latents the densities of such a path are summed.
         max_rows: the most draws times data of one run of the programs, with these outcomes each.
+        has_mixture: whether the guide, mixed with a wider one and the prior, takes the place of such a path.
         discrete_dimensions: how many observed numbers one datum has, where all are discrete; None otherwise.
 
     Raises:
@@ -52,7 +56,7 @@ class Ladder:
         first = next(batches(data, len(data) if self.whole else min(len(data), 8), device=device))
         pair.meet(first)
         weights = pair.weigh(2, first.x, **first.given)
-        self.discrete_dimensions = weights.discrete_dimensions
+        self.discrete_dimensions, self._discrete_latents = weights.discrete_dimensions, weights.discrete_latents
         self.guide_error: InputError | None = None
         try:
             require_proposal(weights, "log p(x)")
@@ -67,6 +71,7 @@ class Ladder:
         self.prior_path = paths.get("prior")
         if self.guide_error is not None and path is None:
             raise self.guide_error
+        self.has_mixture = self.path is None and self.guide_error is None and _can_be_mixed(pair, first)
         self.max_rows = max_rows or rows_in_cache(device, first.x[0].numel())
         if max_rows is None and device.type == "cuda":
             self.max_rows = rows_that_fit(device, lambda: pair.weigh(4, first.x, **first.given).total.numel()) // 4
@@ -74,22 +79,29 @@ class Ladder:
         self.max_rows = max(1, self.max_rows // self.num_outcomes)
 
     @property
-    def sums(self) -> bool:
-        """Whether discrete latents are summed over, of which the guide's draws may miss what matters."""
-        return self.path is not None and self.num_outcomes > 1
+    def guide_suffices(self) -> bool:
+        """Whether the guide's draws need none of another proposal, as they would where they may miss discrete values."""
+        return not self._discrete_latents or (self.path is None and not self.has_mixture)
 
     @property
     def dimensions(self) -> int:
         """Count the unconstrained numbers of the latents of a datum."""
         return 0 if self.path is None else self.path.latents.dimensions
 
+    @property
+    def shortest_fit(self) -> int:
+        """Count the evaluations of a datum's fit that is at its end at once."""
+        return GRADIENT * self.num_outcomes * number_of_points(self.dimensions) * (1 + len(STEP_SIZES))
+
     def climb(self, path: Path, batch: Batch, goal: Goal, spent: NDArray[np.int64]) -> Climb:
         """Make the climb of a batch, along one of the paths, whose data have each cost so many evaluations.
 
         It counts an evaluation at every outcome of discrete latents as one.
         """
-        goal, spent = replace(goal, budget=goal.budget // self.num_outcomes), -(-spent // self.num_outcomes)
-        return Climb(path.with_batch(batch), self.parts, goal, spent, self.max_rows, self.whole)
+        path = path.with_batch(batch)
+        number = path.latents.outcomes.number
+        goal, spent = replace(goal, budget=max(1, goal.budget // number)), -(-spent // number)
+        return Climb(path, self.parts, goal, spent, self.max_rows, self.whole)
 
     def compile(self, size: int) -> None:
         """Record and fuse the densities for batches of so many data, and for pieces of as many data as fit."""
@@ -106,10 +118,28 @@ def _paths(pair: Pair, batch: Batch) -> dict[Start, Path]:
     found: dict[Start, Path] = {}
     for start in ("guide", "prior"):
         try:
-            found[start] = Path(pair, batch, PRIOR_CHAINS, start)
+            path = Path(pair, batch, PRIOR_CHAINS, start)
+            _try(path)
         except InputError:  # that part is left out; without any the guide's own draws remain
             continue
+        found[start] = path
     return found
+
+
+def _try(path: Path) -> None:
+    """Raise an InputError where the densities are not known at given latents, as of a flow without inverse."""
+    with same_random_numbers(*path.batch.tensors):
+        path.values(path.sample_initial()[:1])
+
+
+def _can_be_mixed(pair: Pair, batch: Batch) -> bool:
+    """Return whether there is a defensive mixture of the pair."""
+    try:
+        with same_random_numbers(*batch.tensors):
+            DefensiveMixture(pair, batch)
+    except InputError:
+        return False
+    return True
 
 
 def _is_dear(from_guide: Path, from_prior: Path) -> bool:
