@@ -152,7 +152,7 @@ MUTATIONS = (
         "pass",
         "tolerance/test_controller.py",
     ),
-    mutation("(certain & self._ladder.guide_suffices)", "certain", "annealing/test_discrete_latents.py"),
+    mutation("(certain & self._ladder.guide_suffices)", "certain", "tolerance/test_hard_pairs.py"),
     mutation(
         "unflatten(0, (self.number, -1)).logsumexp(0)", "unflatten(0, (self.number, -1)).mean(0)", "test_discrete_latents.py"
     ),
