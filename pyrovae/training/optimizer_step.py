@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from pyrovae.compiling.tape import Tape
+from pyrovae.compiling.tape import Tape, side_by_side
 from pyrovae.internals.torch_internals import has_step_hooks
 from pyrovae.training.batch_gradient import Gradients
 from pyrovae.training.ema import Averages
@@ -58,6 +58,7 @@ class Update:
         elif self._tape is not None and self._tape.fits(gradients):
             self._tape.play(gradients)
         elif self._taping:
+            _join_counts(self._optimizer)
             with Tape(gradients) as self._tape:
                 self._plain(gradients)
             self._taping = self._tape.complete
@@ -132,3 +133,13 @@ def _use_fused_kernels(optimizer: Optimizer) -> bool:
         if group.get("fused") and "capturable" in group:
             group["capturable"] = group["params"][0].is_cuda
     return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _join_counts(optimizer: Optimizer) -> None:
+    """Put the counts of steps that an optimiser keeps for its parameters side by side, where one addition moves all on."""
+    states = [state for state in optimizer.state.values() if isinstance(state.get("step"), Tensor)]
+    counts = [state["step"] for state in states]
+    alike = len({count.dtype for count in counts}) == 1 and not any(count.dim() for count in counts)
+    if alike and not side_by_side(counts):
+        for state, count in zip(states, torch.stack(counts).unbind(), strict=True):
+            state["step"] = count

@@ -167,3 +167,28 @@ def test_compiled_parts_are_recorded_as_they_were_written():
     with internals.compiled_parts_recorded_as_written():
         assert not torch._dynamo.config.error_on_nested_fx_trace
     assert torch._dynamo.config.error_on_nested_fx_trace
+
+
+@pytest.mark.parametrize("name", ["_foreach_add_.Scalar", "_foreach_lerp_.Scalar", "_fused_adam_.default"])
+def test_the_function_of_an_operator_calls_that_operator(name):
+    packet, overload = name.split(".")
+    operator = getattr(getattr(torch.ops.aten, packet), overload)
+    values = [[torch.ones(2)] for _ in range(6)]
+    adam = dict(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0, eps=1e-8, amsgrad=True, maximize=False)
+    arguments = {"_foreach_add_": (values[0], 1), "_foreach_lerp_": (values[0], values[1], 0.5), "_fused_adam_": values}
+    called = []
+
+    class Seeing(internals.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.append(func)
+            return func(*args, **(kwargs or {}))
+
+    function = internals.python_function_of(operator)
+    with Seeing():
+        function(*arguments[packet], **(adam if packet == "_fused_adam_" else {}))
+    assert function is not operator
+    assert called == [operator]
+
+
+def test_an_operator_without_a_function_is_its_own():
+    assert internals.python_function_of(torch.ops.aten.add_.Tensor) is torch.ops.aten.add_.Tensor
