@@ -15,6 +15,10 @@ from torch.utils import _python_dispatch, _pytree
 
 from pyrovae.internals import torch_internals as internals
 
+SGD = {"lr": 0.1, "weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False}
+SGD |= {"maximize": False, "is_first_step": False}
+ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "eps": 1e-8, "amsgrad": True, "maximize": False}
+
 
 @pytest.mark.parametrize(
     ("owner", "name"),
@@ -169,13 +173,17 @@ def test_compiled_parts_are_recorded_as_they_were_written():
     assert torch._dynamo.config.error_on_nested_fx_trace
 
 
-@pytest.mark.parametrize("name", ["_foreach_add_.Scalar", "_foreach_lerp_.Scalar", "_fused_adam_.default"])
-def test_the_function_of_an_operator_calls_that_operator(name):
-    packet, overload = name.split(".")
-    operator = getattr(getattr(torch.ops.aten, packet), overload)
-    values = [[torch.ones(2)] for _ in range(6)]
-    adam = dict(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0, eps=1e-8, amsgrad=True, maximize=False)
-    arguments = {"_foreach_add_": (values[0], 1), "_foreach_lerp_": (values[0], values[1], 0.5), "_fused_adam_": values}
+@pytest.mark.parametrize(
+    ("operator", "arguments", "settings"),
+    [
+        (torch.ops.aten._foreach_add_.Scalar, [1], {}),
+        (torch.ops.aten._foreach_lerp_.Scalar, [[torch.zeros(1)], 0.5], {}),
+        (torch.ops.aten._fused_adam_.default, [[torch.zeros(1)]] * 5, ADAM),
+        (torch.ops.aten._fused_sgd_.default, [[torch.zeros(1)], []], SGD),
+    ],
+    ids=str,
+)
+def test_the_function_of_an_operator_calls_that_operator(operator, arguments, settings):
     called = []
 
     class Seeing(internals.TorchDispatchMode):
@@ -185,7 +193,7 @@ def test_the_function_of_an_operator_calls_that_operator(name):
 
     function = internals.python_function_of(operator)
     with Seeing():
-        function(*arguments[packet], **(adam if packet == "_fused_adam_" else {}))
+        function([torch.zeros(1)], *arguments, **settings)
     assert function is not operator
     assert called == [operator]
 
