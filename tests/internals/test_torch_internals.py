@@ -191,9 +191,9 @@ def test_the_function_of_an_operator_calls_that_operator(operator, arguments, se
             called.append(func)
             return func(*args, **(kwargs or {}))
 
-    function = internals.python_function_of(operator)
+    function, values = internals.python_function_of(operator), [torch.zeros(1)]
     with Seeing():
-        function([torch.zeros(1)], *arguments, **settings)
+        function(values, *arguments, **settings)
     assert function is not operator
     assert called == [operator]
 
