@@ -6,11 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.compiling.adam_kernel import AdamKernel, adam_kernel
 from pyrovae.internals.torch_internals import TorchDispatchMode, python_function_of, schema_of
+
+Call = tuple[Callable[..., Any], list[Any], dict[str, Any], list[tuple[int, list[int]]]]
+"""A function, its arguments, and which of these are lists of given tensors, with the places of these."""
 
 
 class Tape(TorchDispatchMode):
     """Within it, in-place operations are noted as they run, to be run again on other tensors in the place of ``given``.
+
+    Adam's update is this library's kernel where that can be, then and again.
 
     Attributes:
         complete: whether there is nothing but operations that change tensors which stay, and give nothing back. Only then
@@ -22,15 +28,17 @@ class Tape(TorchDispatchMode):
         self.complete = True
         self._absent = [value is None for value in given]
         self._places = {id(value): place for place, value in enumerate(given) if value is not None}
-        self._calls: list[tuple[Callable[..., Any], list[Any], dict[str, Any], list[tuple[int, list[int]]]]] = []
+        self._calls: list[Call] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kernel = adam_kernel(func, args, kwargs)
         if func.namespace == "aten":
             schema = schema_of(func)
             self.complete &= schema.is_mutable and not schema.returns
             slots = [(i, self._slots(arg)) for i, arg in enumerate(args) if isinstance(arg, list) and self._slots(arg)]
-            self._calls.append((python_function_of(func), _joined(func, args), kwargs or {}, slots))
-        return func(*args, **(kwargs or {}))
+            again = python_function_of(func) if kernel is None else self._counting(kernel, args)
+            self._calls.append((again, list(args), kwargs or {}, slots))
+        return (kernel or func)(*args, **(kwargs or {}))
 
     def fits(self, given: Sequence[Tensor | None]) -> bool:
         """Whether the operations can be run on these: they are complete, and the same of them are missing."""
@@ -43,23 +51,17 @@ class Tape(TorchDispatchMode):
                 args[position] = [given[place] for place in places]
             func(*args, **kwargs)
 
+    def _counting(self, kernel: AdamKernel, args: Sequence[Any]) -> Callable[..., None]:
+        """Let the kernel count the steps too, where that was the operation before it, and is noted as one."""
+        func, (counts, *others), *_ = self._calls[-1]
+        if func is not torch._foreach_add_ or others != [1] or [*map(id, counts)] != [*map(id, args[5])]:
+            return kernel
+        self._calls.pop()
+        return kernel.count_and_update
+
     def _slots(self, arg: list[Any]) -> list[int]:
         """The places of the given tensors of which a list consists."""
         places = [self._places.get(id(value)) for value in arg]
         given = [place for place in places if place is not None]
         self.complete &= len(given) in (0, len(places))
         return given
-
-
-def side_by_side(values: Sequence[Tensor]) -> bool:
-    """Whether these are scalars of one type that follow each other in memory."""
-    first = values[0]
-    places = ((value.dim(), value.dtype, value.data_ptr()) for value in values)
-    return all(place == (0, first.dtype, first.data_ptr() + i * first.itemsize) for i, place in enumerate(places))
-
-
-def _joined(func: Any, args: Sequence[Any]) -> list[Any]:
-    """The arguments of an operation, with scalars that all become larger by one number as one tensor: ten times as fast."""
-    if func is torch.ops.aten._foreach_add_.Scalar and side_by_side(args[0]):
-        return [[args[0][0].as_strided((len(args[0]),), (1,))], *args[1:]]
-    return list(args)

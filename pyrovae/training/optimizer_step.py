@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from pyrovae.compiling.tape import Tape, side_by_side
+from pyrovae.compiling.tape import Tape
 from pyrovae.internals.torch_internals import has_step_hooks
 from pyrovae.training.batch_gradient import Gradients
 from pyrovae.training.ema import Averages
@@ -55,13 +55,16 @@ class Update:
     def _move(self, gradients: Gradients) -> None:
         if self.seconds_to_first is None:
             self._first(gradients)
-        elif self._tape is not None and self._tape.fits(gradients):
+        else:
+            self._again(gradients)
+
+    def _again(self, gradients: Gradients) -> None:
+        """Play the tape, or make one: its kernels, and so the rounding, are the same."""
+        if self._tape is not None and self._tape.fits(gradients):
             self._tape.play(gradients)
         elif self._taping:
-            _join_counts(self._optimizer)
             with Tape(gradients) as self._tape:
                 self._plain(gradients)
-            self._taping = self._tape.complete
         else:
             self._plain(gradients)
 
@@ -95,7 +98,7 @@ class Update:
 
     def _first(self, gradients: Gradients) -> None:
         watched = MovedParameters(self._module)
-        self._plain(gradients)
+        self._again(gradients)
         self.seconds_to_first = perf_counter() - self._began
         failed = self._failed is not None and bool(self._failed)
         if not failed and any(group["lr"] for group in self._optimizer.param_groups):
@@ -133,13 +136,3 @@ def _use_fused_kernels(optimizer: Optimizer) -> bool:
         if group.get("fused") and "capturable" in group:
             group["capturable"] = group["params"][0].is_cuda
     return all(group.get("fused") for group in optimizer.param_groups)
-
-
-def _join_counts(optimizer: Optimizer) -> None:
-    """Put the counts of steps that an optimiser keeps for its parameters side by side, where one addition moves all on."""
-    states = [state for state in optimizer.state.values() if isinstance(state.get("step"), Tensor)]
-    counts = [state["step"] for state in states]
-    alike = len({count.dtype for count in counts}) == 1 and not any(count.dim() for count in counts)
-    if alike and not side_by_side(counts):
-        for state, count in zip(states, torch.stack(counts).unbind(), strict=True):
-            state["step"] = count

@@ -72,14 +72,14 @@ def assert_same(one: Optimizer, other: Optimizer) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=name)
-def test_fifty_updates_are_torchs_of_which_two_run_its_python(optimizer, float64):
+def test_fifty_updates_are_torchs_of_which_the_first_two_at_most_run_its_python(optimizer, float64):
     own, update = updated(optimizer)
     theirs = torchs(optimizer)
     with mock.patch.object(own, "step", wraps=own.step) as python:
         for i in range(50):
             update(gradients(i))
             step(theirs, gradients(i))
-    assert python.call_count == 2
+    assert python.call_count <= 2
     assert_same(own, theirs)
 
 
