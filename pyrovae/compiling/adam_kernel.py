@@ -1,7 +1,7 @@
 r"""Adam's update of all parameters in one pass over memory, on a CPU.
 
 .. math::
-    m \leftarrow m + (1 - \beta_1) (g - m), \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
+    m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
     \theta \leftarrow \kappa \theta - \frac{\eta c_t}{1 - \beta_1^t} \frac{m}{\sqrt v + \epsilon c_t}, \qquad
     c_t = \sqrt{1 - \beta_2^t}
 
@@ -54,11 +54,11 @@ static void update(const Update& all, int64_t k, double t, int64_t from, int64_t
     T* __restrict__ v = static_cast<T*>(all.squares[k]);
     const double correction = std::sqrt(1 - std::pow(all.beta2, t));
     const T rate = all.lr * correction / (1 - std::pow(all.beta1, t)), eps = all.eps * correction;
-    const T beta2 = all.beta2, rest1 = 1 - all.beta1, rest2 = 1 - all.beta2;
+    const T beta1 = all.beta1, beta2 = all.beta2, rest1 = 1 - all.beta1, rest2 = 1 - all.beta2;
     const T decay = all.decay, kept = all.kept, sign = all.sign;
     for (int64_t i = from; i < to; i++) {
         const T gradient = sign * g[i] + decay * p[i];
-        const T mean = flushed(m[i] + rest1 * (gradient - m[i]));
+        const T mean = flushed(beta1 * m[i] + rest1 * gradient);
         const T square = flushed(beta2 * v[i] + rest2 * gradient * gradient);
         m[i] = mean;
         v[i] = square;

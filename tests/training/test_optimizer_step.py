@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from pyrovae.compiling import adam_kernel
+from pyrovae.compiling.adam_kernel import AdamKernel
 from pyrovae.training.ema import Averages, by_name
 from pyrovae.training.optimizer_step import Update
 
@@ -171,3 +173,86 @@ def test_eager_runs_and_those_with_hooks_run_the_python_of_every_step(hooked, fl
             update(gradients(i))
     assert python.call_count == 4
     assert len(calls) == (4 if hooked else 0)
+
+
+class Wide(nn.Module):
+    """So many numbers that two threads share them, the border being within the second parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.values = nn.ParameterList(torch.randn(size, generator=generator) for size in (101, 50_021, 13))
+
+    def gradients(self, step: int) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        return [torch.randn(value.shape, generator=generator) for value in self.values]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_threads_share_the_kernels_work(threads, dtype):
+    one, other = Wide().to(dtype), Wide().to(dtype)
+    own, theirs = Adam(one.parameters(), lr=1e-2), Adam(other.parameters(), lr=1e-2, foreach=False, fused=False)
+    update = Update(one, own, None, compile=True)
+    with mock.patch.object(AdamKernel, "count_and_update", autospec=True, side_effect=AdamKernel.count_and_update) as kernel:
+        for i in range(5):
+            given = [value.to(dtype) for value in one.gradients(i)]
+            update(given)
+            step(theirs, [value.clone() for value in given])
+    assert kernel.call_count == 3
+    torch.testing.assert_close(values(own), values(theirs), rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-6)
+    assert all(float(state["step"]) == 5 for state in own.state.values())
+
+
+def test_no_moment_stays_denormal_in_any_thread(threads):
+    module = Wide()
+    own = Adam(module.parameters(), lr=1e-2)
+    update = Update(module, own, None, compile=True)
+    update(module.gradients(0))
+    for state in own.state.values():
+        state["exp_avg"].fill_(1e-37)
+        state["exp_avg_sq"].fill_(1e-37)
+    for _ in range(40):
+        update([torch.zeros_like(value) for value in module.values])
+    assert not any(state["exp_avg"].any() for state in own.state.values())
+
+
+def test_without_a_compiler_the_update_is_torchs_fused_one(monkeypatch):
+    monkeypatch.setattr(adam_kernel, "load_cpp", mock.Mock(side_effect=RuntimeError))
+    adam_kernel.library.cache_clear()
+    one, other = Wide(), Wide()
+    own, theirs = Adam(one.parameters(), lr=1e-2), Adam(other.parameters(), lr=1e-2, fused=True)
+    update = Update(one, own, None, compile=True)
+    try:
+        for i in range(5):
+            update(one.gradients(i))
+            step(theirs, one.gradients(i))
+    finally:
+        adam_kernel.library.cache_clear()
+    assert all(torch.equal(value, same) for value, same in zip(values(own), values(theirs), strict=True))
+
+
+@pytest.mark.parametrize(
+    "optimizer", [partial(Adam, lr=1e-2), partial(AdamW, lr=1e-2), partial(Adam, amsgrad=True)], ids=name
+)
+def test_a_run_that_goes_on_from_a_state_is_the_same_to_the_last_bit(optimizer):
+    def run(interrupted: bool) -> list[Tensor]:
+        own, update = updated(optimizer)
+        for i in range(9):
+            if interrupted and i == 4:
+                before, weights = own, [value.detach().clone() for value in values(own)]
+                own, update = updated(optimizer)
+                own.load_state_dict(deepcopy(before.state_dict()))
+                for value, weight in zip(values(own), weights, strict=True):
+                    value.detach().copy_(weight)
+            update(gradients(i))
+        return values(own)
+
+    assert all(torch.equal(one, other) for one, other in zip(run(False), run(True), strict=True))
