@@ -20,9 +20,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.compiling.inductor_internals import load_cpp
+from pyrovae.internals.torch_internals import fused_adam, fused_adamw
 
 SOURCE = """
 #include <omp.h>
@@ -36,6 +37,7 @@ SOURCE = """
 struct Update {
     void **parameters, **gradients, **means, **squares, **counts;
     const int64_t* sizes;
+    const float* failed;
     int64_t number, threads, steps, wide_counts;
     double lr, beta1, beta2, eps, decay, kept, sign;
 };
@@ -75,6 +77,7 @@ static void update_all(const Update& all) {
         counts[k] = all.wide_counts ? counted<double>(all.counts[k], all.steps) : counted<float>(all.counts[k], all.steps);
         total += all.sizes[k];
     }
+    if (all.failed && *all.failed) return;
     #pragma omp parallel num_threads(all.threads) if (all.threads > 1 && total > 32768)
     {
         const int64_t share = (total / omp_get_num_threads() / line + 1) * line;
@@ -100,6 +103,7 @@ class _Update(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.POINTER(ctypes.c_void_p)) for name in POINTERS),
         ("sizes", ctypes.POINTER(ctypes.c_int64)),
+        ("failed", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("number", "threads", "steps", "wide_counts")),
         *((name, ctypes.c_double) for name in ("lr", "beta1", "beta2", "eps", "decay", "kept", "sign")),
     )
@@ -119,9 +123,11 @@ class AdamKernel:
     def __init__(self, *tensors: Sequence[Tensor], decoupled: bool, **settings: Any) -> None:
         parameters, *_, counts = self._held = [[value.detach() for value in each] for each in tensors]
         self._function = getattr(library(), FUNCTIONS[parameters[0].dtype])
+        self._failed = settings.get("found_inf")  # a float, as torch has it
         decay, lr = settings["weight_decay"], settings["lr"]
         self._update = _Update(
             sizes=(ctypes.c_int64 * len(parameters))(*(value.numel() for value in parameters)),
+            failed=None if self._failed is None else self._failed.data_ptr(),
             number=len(parameters),
             wide_counts=counts[0].dtype == torch.float64,
             decay=0.0 if decoupled else decay,
@@ -151,15 +157,14 @@ class AdamKernel:
 
 def adam_kernel(operator: Any, arguments: Sequence[Any], settings: dict[str, Any]) -> AdamKernel | None:
     """Return what computes the same as torch's operator for these arguments; None where there is nothing."""
-    if operator not in (torch.ops.aten._fused_adam_.default, torch.ops.aten._fused_adamw_.default):
+    if operator not in (fused_adam, fused_adamw):
         return None
     parameters, gradients, means, squares, _, counts = arguments
-    known = _alike(parameters, gradients, means, squares) and _alike(counts) and parameters[0].dtype in FUNCTIONS
-    other = settings["amsgrad"] or any(settings.get(name) is not None for name in ("grad_scale", "found_inf"))
-    if not known or other or counts[0].dtype not in FUNCTIONS or library() is None:
+    known = _plain(parameters, gradients, means, squares) and _plain(counts) and library() is not None
+    scaled = settings.get("grad_scale") is not None or isinstance(settings["lr"], Tensor)
+    if not known or scaled or settings["amsgrad"]:
         return None
-    decoupled = operator is torch.ops.aten._fused_adamw_.default
-    return AdamKernel(parameters, means, squares, counts, decoupled=decoupled, **settings)
+    return AdamKernel(parameters, means, squares, counts, decoupled=operator is fused_adamw, **settings)
 
 
 @cache
@@ -171,10 +176,11 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _alike(*lists: Sequence[Tensor]) -> bool:
-    """Whether all tensors are of one type, on a CPU."""
-    kinds = {(value.dtype, value.device.type) for values in lists for value in values}
-    return len(kinds) == 1 and kinds.pop()[1] == "cpu"
+def _plain(*lists: Sequence[Tensor]) -> bool:
+    """Whether these are plain tensors on a CPU, all of one type that the kernel has."""
+    values = [value for each in lists for value in each]
+    alone = all(type(value) in (Tensor, nn.Parameter) and value.device.type == "cpu" for value in values)
+    return alone and len({value.dtype for value in values}) == 1 and values[0].dtype in FUNCTIONS
 
 
 def _pointers(values: Sequence[Tensor]) -> Any:

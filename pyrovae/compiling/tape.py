@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyrovae.compiling.adam_kernel import AdamKernel, adam_kernel
-from pyrovae.internals.torch_internals import TorchDispatchMode, python_function_of, schema_of
+from pyrovae.internals.torch_internals import TorchDispatchMode, add_to_each, python_function_of, schema_of
 
 Call = tuple[Callable[..., Any], list[Any], dict[str, Any], list[tuple[int, list[int]]]]
 """A function, its arguments, and which of these are lists of given tensors, with the places of these."""
@@ -53,11 +52,11 @@ class Tape(TorchDispatchMode):
 
     def _counting(self, kernel: AdamKernel, args: Sequence[Any]) -> Callable[..., None]:
         """Let the kernel count the steps too, where that was the operation before it, and is noted as one."""
-        func, (counts, *others), *_ = self._calls[-1]
-        if func is not torch._foreach_add_ or others != [1] or [*map(id, counts)] != [*map(id, args[5])]:
-            return kernel
-        self._calls.pop()
-        return kernel.count_and_update
+        func, before, *_ = self._calls[-1] if self._calls else (None, [])
+        if func is python_function_of(add_to_each) and before[1] == 1 and [*map(id, before[0])] == [*map(id, args[5])]:
+            self._calls.pop()
+            return kernel.count_and_update
+        return kernel
 
     def _slots(self, arg: list[Any]) -> list[int]:
         """The places of the given tensors of which a list consists."""

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.compiling import adam_kernel
 from pyrovae.compiling.adam_kernel import AdamKernel
+from pyrovae.training.batch_gradient import Gradients
 from pyrovae.training.ema import Averages, by_name
 from pyrovae.training.optimizer_step import Update
 
@@ -57,7 +58,7 @@ def torchs(optimizer: partial) -> Optimizer:
     return optimizer(Weights().parameters(), foreach=False, fused=False)
 
 
-def step(optimizer: Optimizer, gradients: list[Tensor | None]) -> None:
+def step(optimizer: Optimizer, gradients: Gradients) -> None:
     for parameter, gradient in zip(values(optimizer), gradients, strict=True):
         parameter.grad = gradient
     optimizer.step()
