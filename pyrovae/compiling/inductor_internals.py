@@ -6,6 +6,7 @@ where they are needed, since that takes two seconds.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ctypes import CDLL
 from typing import Any
 from unittest import mock
 
@@ -21,6 +22,17 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor], options: dict[st
     """Compile a graph of operators to fused kernels."""
     compiled: Any = torch._inductor.compile(graph, [*inputs], options=options)
     return compiled
+
+
+def load_cpp(source: str) -> CDLL:
+    """Compile C++ for this processor, with loops vectorised, unless that was done before; load it.
+
+    Raises:
+        RuntimeError: where there is no compiler, or it refuses.
+    """
+    from torch._inductor.codecache import CppCodeCache
+
+    return CppCodeCache.load(source, extra_flags=("-ftree-loop-vectorize", "-fno-math-errno"))
 
 
 def compiled_modules() -> list[Any]:

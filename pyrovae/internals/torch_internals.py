@@ -28,6 +28,13 @@ standard_gamma: Any = torch._standard_gamma  # pyright: ignore[reportPrivateImpo
 sample_dirichlet: Any = torch._sample_dirichlet  # pyright: ignore[reportPrivateImportUsage]
 """Function that draws from a Dirichlet distribution, given its concentration."""
 
+add_to_each: Any = torch.ops.aten._foreach_add_.Scalar
+"""Operator that adds one number to each of several tensors."""
+fused_adam: Any = torch.ops.aten._fused_adam_.default
+"""Operator of Adam's update of several parameters."""
+fused_adamw: Any = torch.ops.aten._fused_adamw_.default
+"""The same with a decoupled decay."""
+
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
     """The dictionary in which a module keeps its own parameters, where they can be replaced by any tensors."""
@@ -67,6 +74,11 @@ def version(tensor: Tensor) -> int:
 def schema_of(operator: Any) -> Any:
     """The schema of an operator, which says what it writes to and what shares memory; None for any other function."""
     return getattr(operator, "_schema", None)
+
+
+def python_function_of(operator: Any) -> Callable[..., Any]:
+    """The function of ``torch`` that calls an operator in half the time; the operator itself where there is none."""
+    return getattr(torch, schema_of(operator).name.removeprefix("aten::"), operator)
 
 
 def held_by_transform(transform: Transform) -> Iterator[Any]:

@@ -55,12 +55,16 @@ class Update:
     def _move(self, gradients: Gradients) -> None:
         if self.seconds_to_first is None:
             self._first(gradients)
-        elif self._tape is not None and self._tape.fits(gradients):
+        else:
+            self._again(gradients)
+
+    def _again(self, gradients: Gradients) -> None:
+        """Play the tape, or make one: its kernels, and so the rounding, are the same."""
+        if self._tape is not None and self._tape.fits(gradients):
             self._tape.play(gradients)
         elif self._taping:
             with Tape(gradients) as self._tape:
                 self._plain(gradients)
-            self._taping = self._tape.complete
         else:
             self._plain(gradients)
 
@@ -94,7 +98,7 @@ class Update:
 
     def _first(self, gradients: Gradients) -> None:
         watched = MovedParameters(self._module)
-        self._plain(gradients)
+        self._again(gradients)
         self.seconds_to_first = perf_counter() - self._began
         failed = self._failed is not None and bool(self._failed)
         if not failed and any(group["lr"] for group in self._optimizer.param_groups):

@@ -1,9 +1,9 @@
 """The steps of a training run, epoch by epoch: over data in memory, or over batches that are read.
 
 Eagerly a step is what it looks like. Compiled, all of it up to the update is one fused graph, and the update is torch's
-own fused optimiser. On CUDA both are captured in a CUDA graph, and nothing waits for the device before an epoch is over.
-The random numbers are the same whichever way a step runs. Compiled are steps on batches of one size; the last of an epoch
-may be short, and eager.
+own fused optimiser, but for Adam's on a CPU (:mod:`~pyrovae.compiling.adam_kernel`). On CUDA both are captured in a CUDA
+graph, and nothing waits for the device before an epoch is over. The random numbers are the same whichever way a step runs.
+Compiled are steps on batches of one size; the last of an epoch may be short, and eager.
 
 **Where to read on.** A step is one batch (:mod:`~pyrovae.training.single_steps`; replayed on CUDA,
 :mod:`~pyrovae.training.captured_steps`), or is made of parts (:mod:`~pyrovae.training.accumulated_steps`). Either takes a

@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -32,3 +33,10 @@ def test_a_product_by_onednn_is_lowered_for_inputs():
     with torch.no_grad(), internals.onednn_product_of_inputs():
         [found] = internals.compile_graph(graph, [left, right], {})(left, right)
     torch.testing.assert_close(found, left @ right)
+
+
+def test_cpp_is_compiled_and_a_refusal_is_a_runtime_error():
+    library = internals.load_cpp('extern "C" int twice(int number) { return 2 * number; }')
+    assert library.twice(21) == 42
+    with pytest.raises(RuntimeError):
+        internals.load_cpp("this is no C++")

@@ -15,6 +15,10 @@ from torch.utils import _python_dispatch, _pytree
 
 from pyrovae.internals import torch_internals as internals
 
+SGD = {"lr": 0.1, "weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False}
+SGD |= {"maximize": False, "is_first_step": False}
+ADAM = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "eps": 1e-8, "amsgrad": True, "maximize": False}
+
 
 @pytest.mark.parametrize(
     ("owner", "name"),
@@ -167,3 +171,32 @@ def test_compiled_parts_are_recorded_as_they_were_written():
     with internals.compiled_parts_recorded_as_written():
         assert not torch._dynamo.config.error_on_nested_fx_trace
     assert torch._dynamo.config.error_on_nested_fx_trace
+
+
+@pytest.mark.parametrize(
+    ("operator", "arguments", "settings"),
+    [
+        (torch.ops.aten._foreach_add_.Scalar, [1], {}),
+        (torch.ops.aten._foreach_lerp_.Scalar, [[torch.zeros(1)], 0.5], {}),
+        (torch.ops.aten._fused_adam_.default, [[torch.zeros(1)]] * 5, ADAM),
+        (torch.ops.aten._fused_sgd_.default, [[torch.zeros(1)], []], SGD),
+    ],
+    ids=str,
+)
+def test_the_function_of_an_operator_calls_that_operator(operator, arguments, settings):
+    called = []
+
+    class Seeing(internals.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.append(func)
+            return func(*args, **(kwargs or {}))
+
+    function, values = internals.python_function_of(operator), [torch.zeros(1)]
+    with Seeing():
+        function(values, *arguments, **settings)
+    assert function is not operator
+    assert called == [operator]
+
+
+def test_an_operator_without_a_function_is_its_own():
+    assert internals.python_function_of(torch.ops.aten.add_.Tensor) is torch.ops.aten.add_.Tensor
