@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pyrovae.compiling.inductor_internals import load_cpp
 from pyrovae.internals.torch_internals import fused_adam, fused_adamw
+from pyrovae.runtime.parameters import is_dense
 
 SOURCE = """
 #include <omp.h>
@@ -112,7 +113,8 @@ class _Update(ctypes.Structure):
 class AdamKernel:
     """The update of these parameters, moments and counts of steps with these settings, by any gradients.
 
-    It is called in the place of torch's operator ``_fused_adam_`` or ``_fused_adamw_``, with its arguments.
+    It is called in the place of torch's operator ``_fused_adam_`` or ``_fused_adamw_``, with its arguments; gradients have the
+    strides of their parameters.
 
     Args:
         tensors: those of the operator that stay: parameters, moments, squares and counts.
@@ -160,9 +162,11 @@ def adam_kernel(operator: Any, arguments: Sequence[Any], settings: dict[str, Any
     if operator not in (fused_adam, fused_adamw):
         return None
     parameters, gradients, means, squares, _, counts = arguments
-    known = _plain(parameters, gradients, means, squares) and _plain(counts) and library() is not None
+    known = (
+        _plain(parameters, gradients, means, squares) and _plain(counts) and _aligned(parameters, gradients, means, squares)
+    )
     scaled = settings.get("grad_scale") is not None or isinstance(settings["lr"], Tensor)
-    if not known or scaled or settings["amsgrad"]:
+    if not known or scaled or settings["amsgrad"] or library() is None:
         return None
     return AdamKernel(parameters, means, squares, counts, decoupled=operator is fused_adamw, **settings)
 
@@ -181,6 +185,12 @@ def _plain(*lists: Sequence[Tensor]) -> bool:
     values = [value for each in lists for value in each]
     alone = all(type(value) in (Tensor, nn.Parameter) and value.device.type == "cpu" for value in values)
     return alone and len({value.dtype for value in values}) == 1 and values[0].dtype in FUNCTIONS
+
+
+def _aligned(parameters: Sequence[Tensor], *lists: Sequence[Tensor]) -> bool:
+    """Whether the numbers of these lie side by side, in one order."""
+    alike = all(value.stride() == own.stride() for each in lists for value, own in zip(each, parameters, strict=True))
+    return alike and all(map(is_dense, parameters))
 
 
 def _pointers(values: Sequence[Tensor]) -> Any:

@@ -197,3 +197,8 @@ def same_random_numbers(*owners: Any) -> Iterator[None]:
     """Restore random generators on leaving: the CPU's, and those of the CUDA devices among or of ``owners``."""
     with torch.random.fork_rng([device for device in devices(*owners) if device.type == "cuda"]):
         yield
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether the numbers of a tensor lie side by side in memory, in whatever order, and each is there once."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) == tensor.numel()

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pyrovae.compiling.tape import Tape
 from pyrovae.internals.torch_internals import has_step_hooks
+from pyrovae.runtime.parameters import is_dense
 from pyrovae.training.batch_gradient import Gradients
 from pyrovae.training.ema import Averages
 from pyrovae.training.unmoved_parameters import MovedParameters
@@ -132,7 +133,12 @@ def _use_fused_kernels(optimizer: Optimizer) -> bool:
     """
     for group in optimizer.param_groups:
         if type(optimizer) in (Adam, AdamW, SGD) and not group["foreach"] and group["fused"] is None:
-            group["fused"] = not group["differentiable"] and all(value.is_floating_point() for value in group["params"])
+            group["fused"] = not group["differentiable"] and all(map(_has_fused_kernel, group["params"]))
         if group.get("fused") and "capturable" in group:
             group["capturable"] = group["params"][0].is_cuda
     return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _has_fused_kernel(parameter: Tensor) -> bool:
+    """Whether torch's fused kernels update a parameter rightly: they take its numbers to lie side by side."""
+    return parameter.is_floating_point() and is_dense(parameter)

@@ -257,3 +257,20 @@ def test_a_run_that_goes_on_from_a_state_is_the_same_to_the_last_bit(optimizer):
         return values(own)
 
     assert all(torch.equal(one, other) for one, other in zip(run(False), run(True), strict=True))
+
+
+@pytest.mark.parametrize("view", [lambda base: base[:, ::2], lambda base: base[:, :1], lambda base: base.T])
+@pytest.mark.parametrize("optimizer", [partial(Adam, lr=0.1), partial(SGD, lr=0.1, momentum=0.9)], ids=name)
+def test_parameters_that_are_views_of_other_memory(optimizer, view, float64):
+    """Torch's fused kernels take the numbers of a parameter to lie side by side, and move others where they do not."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(6, 4, generator=generator)
+    found, expected = (nn.ParameterList([nn.Parameter(view(base.clone()))]) for _ in range(2))
+    made, own = optimizer(found.parameters()), optimizer(expected.parameters(), foreach=False, fused=False)
+    update = Update(found, made, None, compile=True)
+    for _ in range(5):
+        gradient = torch.empty_like(found[0]).copy_(torch.randn(found[0].shape, generator=generator))
+        expected[0].grad = gradient.clone()
+        own.step()
+        update([gradient])
+    torch.testing.assert_close(found[0], expected[0])
