@@ -77,8 +77,8 @@ class Path:
             values, _ = self.latents.unpack(self.latents.pack_trace(guided))
             turned = {name: value.roll(1, 0) for name, value in values.items()}
             with self._initial.requiring_defined():
-                traces = (self._densities.observe(self.batch, each) for each in (values, turned))
-                self.latents.require_fixed_supports(*traces, guided)
+                one, other = (self._densities.observe(self.batch, each) for each in (values, turned))
+                self.latents.require_fixed_supports(one, other, guided)
 
     def sample_initial(self) -> Tensor:
         r"""Draw unconstrained latents from :math:`f_0`, shape ``(K, B, D)``.
