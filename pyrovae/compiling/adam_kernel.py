@@ -113,8 +113,8 @@ class _Update(ctypes.Structure):
 class AdamKernel:
     """The update of these parameters, moments and counts of steps with these settings, by any gradients.
 
-    It is called in the place of torch's operator ``_fused_adam_`` or ``_fused_adamw_``, with its arguments; gradients have the
-    strides of their parameters.
+    It is called in the place of torch's operator ``_fused_adam_`` or ``_fused_adamw_``, with its arguments. Gradients have
+    the strides of their parameters.
 
     Args:
         tensors: those of the operator that stay: parameters, moments, squares and counts.
@@ -162,9 +162,8 @@ def adam_kernel(operator: Any, arguments: Sequence[Any], settings: dict[str, Any
     if operator not in (fused_adam, fused_adamw):
         return None
     parameters, gradients, means, squares, _, counts = arguments
-    known = (
-        _plain(parameters, gradients, means, squares) and _plain(counts) and _aligned(parameters, gradients, means, squares)
-    )
+    values = parameters, gradients, means, squares
+    known = _plain(*values) and _plain(counts) and _aligned(*values)
     scaled = settings.get("grad_scale") is not None or isinstance(settings["lr"], Tensor)
     if not known or scaled or settings["amsgrad"] or library() is None:
         return None

@@ -84,10 +84,7 @@ class Effort:
         unmet, untrusted = (float((~rows).mean()) for rows in (self.met, self.trusted))
         if unmet <= TOLERATED_SHARE:
             return None
-        doubt = (
-            f", and the diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low" if untrusted else ""
-        )
-        return (
-            f"the tolerance of {self.tolerance:g} nats is not met for {unmet:.1%} of the data{doubt}; pass a larger budget, "
-            "or a larger tolerance"
-        )
+        said = f"the tolerance of {self.tolerance:g} nats is not met for {unmet:.1%} of the data"
+        if untrusted:
+            said += f", and the diagnostics do not hold for {untrusted:.1%}, whose log p(x) is probably too low"
+        return f"{said}; pass a larger budget, or a larger tolerance"

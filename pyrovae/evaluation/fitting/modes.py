@@ -17,7 +17,7 @@ from pyrovae.evaluation.fitting.normal_mixtures import NormalMixtures
 from pyrovae.evaluation.fitting.normals import Normals
 
 FROM_GUIDE, FROM_PRIOR = 2, 10
-"""Ascents that begin at draws of the guide, and of the prior: where half of these end is missed once in a thousand."""
+"""Ascents from draws of the guide, and of the prior: a mode at which half of the latter end is missed once in a thousand."""
 MAX_STEPS = 60
 """Most steps of an ascent."""
 SHORTEST = 1e-3

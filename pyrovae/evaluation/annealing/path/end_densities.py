@@ -76,11 +76,15 @@ class EndDensities(nn.Module):
             (log_f1,) = self._densities(log_det, log_joint)
             return [log_f1.detach(), *_gradient(log_f1, u)]
 
-    def observe(self, batch: Batch, values: dict[str, Any]) -> Trace:
-        """Trace the model at values of the latents."""
-        number = len(next(iter(values.values())))
+    def require_fixed_supports(self, batch: Batch, draws: Trace) -> None:
+        """Raise an InputError for latents whose support depends on a discrete one, whatever that is in the draws."""
+        if (number := self._latents.outcomes.number) == 1:
+            return
+        values, _ = self._latents.unpack(self._latents.pack_trace(draws))
+        turned = {name: value.roll(1, 0) for name, value in values.items()}
         with called_unmasked(self.pair, self._absent, batch.x, batch.given, number, self._plates) as call:
-            return call.observe(with_values(self._example, values))
+            one, other = (call.observe(with_values(self._example, each)) for each in (values, turned))
+        self._latents.require_fixed_supports(one, other, draws)
 
     def _draws(self, u: Tensor) -> tuple[Trace, Tensor]:
         """Make the draws that have these latents, once for each outcome of discrete ones, and the log determinant."""

@@ -13,7 +13,6 @@ from functools import partial
 from typing import NoReturn
 
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from pyrovae.engine.call import Call
@@ -47,12 +46,10 @@ class Path:
         self._pair, self._initial = pair, INITIAL_DENSITIES[start]
         self._fused: Fused | None = None
         self._compiled: CompiledDensities | None = None
-        self._absent: frozenset[str] = frozenset()
+        self._absent: frozenset[str] = frozenset()  # until a draw shows them
         with torch.no_grad(), same_random_numbers(*batch.tensors):
-            guided = self._guided()
-            if names := absent_latents(guided):
-                self._absent = names
-                guided = self._guided()
+            self._absent = absent_latents(guided := self._guided())
+            guided = self._guided() if self._absent else guided
             self._initial.require(guided)
             with self._initial.requiring_defined(), self._called(1) as call:
                 weights, again = (self._initial.weigh(call, [*guided.latent_terms]) for _ in range(2))
@@ -60,27 +57,18 @@ class Path:
             self.latents = UnconstrainedLatents(weights, guided.guide)
             self.latents.require_fixed_supports(weights.model, again.model, guided.guide)
             self._densities = EndDensities(pair, self._initial, weights, self.latents, self._absent)
-            self._require_supports_at_every_outcome(guided.guide)
+            with self._initial.requiring_defined():
+                self._densities.require_fixed_supports(batch, guided.guide)
             self._dtype = self.latents.pack_trace(guided.guide).dtype  # the prior's may be another
 
     def _called(self, particles: int) -> AbstractContextManager[Call]:
         """The pair called on the batch."""
-        x, given = self.batch.x, self.batch.given
-        return called_unmasked(self._pair, self._absent, x, given, particles, self._pair.plates)
+        return called_unmasked(self._pair, self._absent, self.batch.x, self.batch.given, particles, self._pair.plates)
 
     def _guided(self) -> LogWeights:
         """Weigh a draw of the guide for each datum."""
         with self._called(1) as call:
             return call.weigh(call.draw()).with_proposal_density()
-
-    def _require_supports_at_every_outcome(self, guided: Trace) -> None:
-        """Raise an InputError for latents whose support depends on a discrete one, whatever was drawn."""
-        if self.latents.outcomes.number > 1:
-            values, _ = self.latents.unpack(self.latents.pack_trace(guided))
-            turned = {name: value.roll(1, 0) for name, value in values.items()}
-            with self._initial.requiring_defined():
-                one, other = (self._densities.observe(self.batch, each) for each in (values, turned))
-                self.latents.require_fixed_supports(one, other, guided)
 
     def sample_initial(self) -> Tensor:
         r"""Draw unconstrained latents from :math:`f_0`, shape ``(K, B, D)``.

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrovae.errors import InputError
 from pyrovae.evaluation.estimates.effort import PROPOSALS, Effort
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
 from pyrovae.evaluation.estimates.netcdf import COLUMNS
@@ -85,6 +86,16 @@ class Answers:
         self.evaluations[rows] += found.evaluations
         for name in ("trusted", "met"):
             getattr(self, name)[rows[~found.trusted]] = False
+
+    def require_numbers(self) -> None:
+        """Raise an InputError for data at which the model's density is never a number."""
+        missing = np.isnan(self.columns["log_p"])
+        if missing.any():
+            raise InputError(
+                f"the log density of the model is NaN at every draw for {missing.sum()} of {len(missing)} data "
+                f"(the first is datum {missing.argmax()}); look at these data, and at the parameters of the model's "
+                "distributions there"
+            )
 
     def estimate(self, goal: Goal, **others: Any) -> LogLikelihood:
         """Make the result of these answers, and of what else a ``LogLikelihood`` says."""

@@ -78,7 +78,7 @@ class Controller:
             for time, (rung, chosen) in enumerate(self._rungs(), 2):
                 if (left := chosen(self._answers)).any():
                     rung(left, time)
-        self._require_numbers()
+        self._answers.require_numbers()
         said = {"num_samples": self._settings.number, "discrete_dimensions": self._ladder.discrete_dimensions}
         return self._answers.estimate(self._goal, **said | of_guide)
 
@@ -188,15 +188,6 @@ class Controller:
     def _take(self, chosen: Chosen, found: Answers) -> None:
         self._answers.take(chosen.nonzero()[0], found)
         self._bar.update(int(found.met.sum()))
-
-    def _require_numbers(self) -> None:
-        missing = np.isnan(self._answers.columns["log_p"])
-        if missing.any():
-            raise InputError(
-                f"the log density of the model is NaN at every draw for {missing.sum()} of {len(missing)} data "
-                f"(the first is datum {missing.argmax()}); look at these data, and at the parameters of the model's "
-                "distributions there"
-            )
 
 
 def _met(answers: Answers) -> Chosen:
