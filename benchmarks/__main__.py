@@ -75,9 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", action="store_true", help="tables as Markdown")
     parser.add_argument("--keep", help="a folder in which results of hours are kept, to go on from")
     parser.add_argument("--run", help="the folder of a trained run of configs/mnist_iwae.yaml, to measure")
-    parser.add_argument(
-        "--build", action="append", dest="builds", default=[], help="another checkout, timed in step and together"
-    )
+    parser.add_argument("--build", action="append", dest="builds", default=[], help="another checkout (step, together)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="the number, of torch and of jax")
     parser.add_argument("--beside", type=int, default=0, help="the number of other processes that compute meanwhile")
     parser.add_argument("--load", choices=kinds, default="products", help="theirs: products on all cores, or Python loops")
