@@ -3,13 +3,15 @@
     python -m benchmarks --quick              every measurement, small: minutes
     python -m benchmarks step --root data     one, on MNIST
     python -m benchmarks --device cuda --markdown
-    python -m benchmarks step --threads 1     on so many threads, of torch and of jax
+    python -m benchmarks step --threads 1     on so many threads, torch and jax
     python -m benchmarks step --beside 1      while another process computes products on all cores
     python -m benchmarks step --beside 2 --load loops
     python -m benchmarks step --build ../before --build .
 
 A build is another checkout of this library, in a process of its own beside the contenders of this one; a change is the ratio
-of two builds. A measurement is a file of this folder with a function ``run(settings)``, and its name in ``measurements`` below.
+of two builds.
+
+A measurement is a file of this folder with a function ``run(settings)``, and its name in ``measurements`` below.
 """
 
 import argparse
@@ -79,9 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", help="a folder in which results of hours are kept, to go on from")
     parser.add_argument("--run", help="the folder of a trained run of configs/mnist_iwae.yaml, to measure")
     parser.add_argument("--build", action="append", dest="builds", default=[], help="another checkout (step, together)")
-    parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="the number of threads, of torch and of jax"
-    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="the number that torch and jax use")
     parser.add_argument("--beside", type=int, default=0, help="the number of other processes that compute meanwhile")
     parser.add_argument("--load", choices=kinds, default="products", help="theirs: products on all cores, or Python loops")
     return parser
