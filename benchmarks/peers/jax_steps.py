@@ -18,8 +18,8 @@ from benchmarks.task import Task
 Update = Callable[[Any, Any], tuple[Any, Any]]
 """From a state and a binary batch, shape ``(B, *event_shape)``, to the state after a step and the mean loss of a datum."""
 
-unroll = 1
-"""Number of steps in one turn of the loop."""
+unroll = 2
+"""Number of steps in one turn of the loop: of 1, 2 and 4 the fastest on a processor with AVX-512."""
 
 
 def stepper(task: Task, start: Callable[[Any], Any], update: Update) -> Stepper:
