@@ -43,7 +43,7 @@ def loss_of(task: Task) -> Callable[[Any, Any, Any], Any]:
         z = loc + scale * noise
         log_p_z = -0.5 * (z**2).sum(-1)
         log_q_z = (-0.5 * noise**2 - jnp.log(scale)).sum(-1)
-        logits = decode(weights[1], z)
+        logits = decode(weights[1], z.reshape(-1, latent_dim)).reshape(*noise.shape[:2], *x.shape[1:])
         log_p_x = (x * logits - jax.nn.softplus(logits)).reshape(*noise.shape[:2], -1).sum(-1)
         return -(jax.nn.logsumexp(log_p_x + log_p_z - log_q_z, 0) - math.log(len(noise))).mean()
 
