@@ -1,16 +1,26 @@
 """Contenders at once."""
 
-from time import sleep
+from threading import Barrier
 
-from benchmarks.measure import elapsed
-from benchmarks.together import ways
+from benchmarks.together import at_once, in_turn
 
 
-def test_contenders_that_wait_take_half_as_long_at_once():
-    def sleeps(steps: int) -> float:
-        sleep(0.05 * steps)
+def test_contenders_at_once_meet():
+    barrier = Barrier(2, timeout=60)
+
+    def meets(steps: int) -> float:
+        barrier.wait()
         return float(steps)
 
-    times = {name: elapsed(lambda work=work: work(4)) for name, work in ways([sleeps, sleeps]).items()}
-    assert times["in turn"] >= 0.4
-    assert times["at once"] < 0.35
+    assert at_once([meets, meets], 4) == [4, 4]
+
+
+def test_contenders_in_turn_end_before_the_next_begins():
+    calls = []
+
+    def noted(name: str, steps: int) -> float:
+        calls.append(name)
+        return float(steps)
+
+    assert in_turn([lambda steps: noted("one", steps), lambda steps: noted("other", steps)], 4) == [4, 4]
+    assert calls == ["one", "other"]
