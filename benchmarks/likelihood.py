@@ -22,6 +22,7 @@ from torch.utils.benchmark import Measurement
 import pyrovae
 from benchmarks.measure import AbsentError, Contender, Settings, compare, interleaved, measurement, ours
 from benchmarks.peers import by_hand, numpyro_svi
+from benchmarks.peers.jax_steps import device_of, require
 from benchmarks.peers.ours import pair
 from benchmarks.task import Task, mlp_task, pixels
 from pyrovae.evaluation.estimates.estimate import LogLikelihood
@@ -172,12 +173,12 @@ def with_numpyro(work: Work) -> Estimate:
     Raises:
         AbsentError: where NumPyro, or jax on the device, is missing.
     """
-    numpyro_svi.require()
+    require("numpyro")
     import jax
     import jax.numpy as jnp
     from jax import random
 
-    place, log_p = numpyro_svi.device_of(work.x.device.type), _jitted(work)
+    place, log_p = device_of(work.x.device.type), _jitted(work)
     with jax.default_device(place):
         x, keys = jnp.asarray(work.x.cpu().numpy()), [random.key(0)]
 

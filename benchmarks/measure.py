@@ -48,6 +48,7 @@ class Settings:
         markdown: print tables as Markdown.
         keep: a folder for what takes hours, to go on from; nothing is kept if None.
         run: the folder of a trained run that is measured; one is trained if None.
+        builds: other checkouts of this library, as contenders.
     """
 
     device: torch.device
@@ -56,6 +57,7 @@ class Settings:
     markdown: bool = False
     keep: str | None = None
     run: str | None = None
+    builds: Sequence[str] = ()
 
     @property
     def rounds(self) -> int:
@@ -89,8 +91,14 @@ def interleaved(
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            times[name].append(elapsed(lambda name=name: contenders[name](blocks[name])))
+            times[name].append(seconds_of(contenders[name], blocks[name]))
     return {name: measurement(name, times[name], blocks[name]) for name in contenders}
+
+
+def seconds_of(contender: Contender, steps: int) -> float:
+    """The seconds of a block of steps, by the contender's own clock where it has one, in another process."""
+    clock = getattr(contender, "seconds", None)
+    return clock(steps) if clock else elapsed(lambda: contender(steps))
 
 
 def elapsed(work: Callable[[], Any]) -> float:
@@ -103,7 +111,7 @@ def elapsed(work: Callable[[], Any]) -> float:
 def warmed(run: Contender, seconds: float, pilot: int = 5) -> int:
     """How many steps take about so long, done once."""
     run(pilot)
-    steps = max(1, round(seconds * pilot / elapsed(lambda: run(pilot))))
+    steps = max(1, round(seconds * pilot / seconds_of(run, pilot)))
     run(steps)
     return steps
 

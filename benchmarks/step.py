@@ -2,13 +2,16 @@
 
 784-200-200-50 and back with tanh, Bernoulli, at several batch sizes B and particles K; and a convolutional model. All
 contenders start from the same weights and take the same rows, and their mean loss over the first steps must be the same.
+Builds (``--build PATH``) have each a process of their own and are best compared with each other, this one's path among them.
 """
 
 import statistics
 from collections.abc import Mapping
+from functools import partial
 
 from benchmarks.measure import AbsentError, Settings, compare, interleaved, ours
-from benchmarks.peers import Peer, Stepper, by_hand, numpyro_svi, pyro_svi
+from benchmarks.peers import Peer, Stepper, by_hand, jax_by_hand, numpyro_svi, pyro_svi
+from benchmarks.peers.build import Build
 from benchmarks.peers.ours import recorded
 from benchmarks.roofline import floor
 from benchmarks.task import Task, conv_task, mlp_task, pixels
@@ -18,6 +21,7 @@ peers: dict[str, Peer] = {
     "by hand, compiled": by_hand.compiled,
     "by hand, CUDA graph": by_hand.cuda_graph,
     "by hand, eager": by_hand.eager,
+    "jax by hand": jax_by_hand.jitted,
     "NumPyro": numpyro_svi.svi,
     "Pyro SVI": pyro_svi.svi,
 }
@@ -52,7 +56,8 @@ def built(task: Task, settings: Settings) -> tuple[dict[str, Stepper], dict[str,
     """The contenders, and why the others are absent."""
     contenders: dict[str, Stepper] = {}
     absent: dict[str, str] = {}
-    for name, build in peers.items():
+    builds = {f"{ours}, {path}": partial(Build, path) for path in settings.builds}
+    for name, build in (peers | builds).items():
         if build is by_hand.cuda_graph and settings.device.type != "cuda":
             continue
         try:

@@ -1,50 +1,34 @@
-"""NumPyro: ``SVI.update`` in a ``lax.scan`` over the steps, all of it jitted; with convolutions, each step jitted.
+"""NumPyro: ``SVI.update``, as :mod:`benchmarks.peers.jax_steps` runs it."""
 
-Random numbers are jax's own threefry, faster on a processor than its alternatives; products are in float32 proper on a
-graphics card too, as torch has them.
-"""
-
-import os
-from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import AbsentError
 from benchmarks.peers import Estimator, Stepper
+from benchmarks.peers.jax_steps import require, stepper
 from benchmarks.task import Task, latent_dim
 
 
 def svi(task: Task) -> Stepper:
-    """``Trace_ELBO``, and with more than one particle ``RenyiELBO(alpha=0)``."""
-    require()
+    """``Trace_ELBO``, and with more than one particle ``RenyiELBO(alpha=0)``; both sum over the batch."""
+    require("numpyro")
     import jax
-    import jax.numpy as jnp
 
-    device, order, inference = device_of(task.data.device.type), task.order(), _inference(task)
-    with jax.default_device(device), jax.default_matmul_precision("highest"):
-        data = jnp.asarray(task.data.cpu().numpy())
-        state = inference.init(jax.random.key(0), data[: task.batch_size]), jax.random.key(1)
-    looped = task.convolutional and device.platform == "cpu"
-    walk = (_looped if looped else _scanned)(_step(inference))
+    inference = _inference(task)
 
-    def run(steps: int) -> float:
-        nonlocal state
-        rows = order.take(steps * task.batch_size).reshape(steps, task.batch_size).cpu().numpy().astype(np.int32)
-        with jax.default_device(device), jax.default_matmul_precision("highest"):
-            *state, total = walk((*state, jnp.zeros(())), rows, data)
-            return total.item() / (steps * task.batch_size)
+    def update(state: Any, x: Any) -> tuple[Any, Any]:
+        state, loss = inference.update(state, x)
+        return state, loss / task.batch_size
 
-    return run
+    return stepper(task, lambda x: inference.init(jax.random.key(0), x), update)
 
 
 def log_likelihood(task: Task) -> Estimator:
     """Minus the loss of ``RenyiELBO(alpha=0)`` of one datum at a time, as it sums over a batch: its particles are draws."""
-    require()
+    require("numpyro")
     import jax
     import jax.numpy as jnp
     from numpyro.infer import RenyiELBO
@@ -61,61 +45,6 @@ def log_likelihood(task: Task) -> Estimator:
         return torch.tensor(np.asarray(log_p(jnp.asarray(x.numpy()), keys, draws)))
 
     return estimate
-
-
-def _step(inference: Any) -> Callable[..., Any]:
-    """From state, key and sum of losses to those after one more step."""
-    import jax
-    import jax.numpy as jnp
-
-    def step(carry: Any, some: Any, data: Any) -> Any:
-        state, key, total = carry
-        key, use = jax.random.split(key)
-        x = jax.random.bernoulli(use, data[some]).astype(jnp.float32)
-        state, loss = inference.update(state, x)
-        return state, key, total + loss
-
-    return step
-
-
-def _scanned(step: Callable[..., Any]) -> Callable[..., Any]:
-    """All steps in one call."""
-    import jax
-
-    @jax.jit
-    def walk(carry: Any, rows: Any, data: Any) -> Any:
-        return jax.lax.scan(lambda carry, some: (step(carry, some, data), None), carry, rows)[0]
-
-    return walk
-
-
-def _looped(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A call for each step, which nothing waits for: convolutions within a scan are slow on a processor."""
-    import jax
-
-    jitted = jax.jit(step)
-
-    def walk(carry: Any, rows: Any, data: Any) -> Any:
-        for some in rows:
-            carry = jitted(carry, some, data)
-        return carry
-
-    return walk
-
-
-def require() -> None:
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave torch its memory
-    if find_spec("numpyro") is None:
-        raise AbsentError("not installed")
-
-
-def device_of(kind: str) -> Any:
-    import jax
-
-    try:
-        return jax.devices("gpu" if kind == "cuda" else kind)[0]
-    except RuntimeError as error:
-        raise AbsentError(f"jax has no {kind} here") from error
 
 
 def _inference(task: Task) -> Any:

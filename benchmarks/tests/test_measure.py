@@ -30,6 +30,17 @@ def test_a_block_lasts_about_as_long_as_asked():
     assert 5 <= times["one"].number_per_run <= 25
 
 
+def test_a_contender_in_another_process_is_timed_by_its_own_clock():
+    class Elsewhere:
+        def __call__(self, steps: int) -> float:
+            return 0.0
+
+        def seconds(self, steps: int) -> float:
+            return 0.25 * steps
+
+    assert interleaved({"one": Elsewhere()}, rounds=2, steps=4)["one"].times == [0.25, 0.25]
+
+
 @pytest.mark.parametrize("markdown", [False, True])
 def test_the_table_shows_the_ratio_to_ours_and_who_is_absent(capsys, markdown):
     times = {"pyrovae": measurement("pyrovae", [0.001]), "peer": measurement("peer", [0.002])}

@@ -1,15 +1,19 @@
 """Every contender computes the same: from the same trained weights their mean losses are equal up to Monte Carlo error."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from benchmarks.measure import AbsentError
-from benchmarks.peers import by_hand, numpyro_svi, ours, pyro_svi, pythae_trainer
+from benchmarks.networks import copied
+from benchmarks.peers import by_hand, jax_by_hand, numpyro_svi, ours, pyro_svi, pythae_trainer
 from benchmarks.step import agreed, peers
-from benchmarks.task import Task, conv_task, made_up, mlp_task
+from benchmarks.task import Task, conv_task, latent_dim, made_up, mlp_task
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def loss_of(name: str, task: Task, steps: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "particles"), [*product(["pyrovae", "NumPyro", "Pyro SVI"], [1, 5]), ("by hand, compiled", 5)]
+    ("name", "particles"), [*product(["pyrovae", "jax by hand", "NumPyro", "Pyro SVI"], [1, 5]), ("by hand, compiled", 5)]
 )
 def test_the_same_loss_with_linear_layers(data, name, particles):
     task = trained(mlp_task(20, particles, data))
@@ -40,11 +44,41 @@ def test_the_same_loss_with_linear_layers(data, name, particles):
     assert loss_of(name, task, 200) == pytest.approx(expected, rel=0.005)
 
 
-@pytest.mark.parametrize("name", ["NumPyro", "Pyro SVI"])
+@pytest.mark.parametrize("name", ["jax by hand", "NumPyro", "Pyro SVI"])
 def test_the_same_loss_with_convolutions(data, name):
     task = trained(conv_task(20, 1, data), 20)
     expected = by_hand.eager(task)(50)
     assert loss_of(name, task, 50) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("task", [partial(mlp_task, 20, 1), partial(mlp_task, 20, 5), partial(conv_task, 4, 2)])
+def test_jax_by_hand_has_the_loss_and_gradient_of_torch_by_hand_at_the_same_noise(data, task):
+    jax = pytest.importorskip("jax")
+    from benchmarks.peers.jax_networks import networks
+
+    task, (noise_seed, data_seed) = task(data), (0, 1)
+    torch.manual_seed(data_seed)
+    x = by_hand.binarize(task.data[: task.batch_size])
+    torch.manual_seed(noise_seed)
+    noise = torch.randn(task.particles, task.batch_size, latent_dim)
+    weights = [layers for _, layers in networks(task)]
+    found, gradient = jax.value_and_grad(jax_by_hand.loss_of(task))(weights, x.numpy(), noise.numpy())
+    torch.manual_seed(noise_seed)
+    encoder, decoder = task.networks()
+    expected = -by_hand.bound(by_hand.log_weights(encoder, decoder, x, task.particles)).mean()
+    expected.backward()
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+    slopes = [layers for _, layers in networks(replace(task, encoder=slope(encoder), decoder=slope(decoder)))]
+    for one, other in zip(jax.tree.leaves(slopes), jax.tree.leaves(gradient), strict=True):
+        torch.testing.assert_close(torch.tensor(np.asarray(other)), torch.tensor(one), rtol=1e-3, atol=1e-4)
+
+
+def slope(network: nn.Module) -> nn.Module:
+    """A network whose weights are the gradient of another's."""
+    found = copied(network)
+    for weight, value in zip(found.parameters(), network.parameters(), strict=True):
+        weight.data.copy_(value.grad)
+    return found
 
 
 @pytest.mark.parametrize("peer", [numpyro_svi, pyro_svi, pythae_trainer])
