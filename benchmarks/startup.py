@@ -44,10 +44,11 @@ def by_name(rounds: list[dict[str, Times]]) -> list[tuple[str, list[Times]]]:
 def one_round(settings: Settings) -> dict[str, Times]:
     """Each of them once."""
     with TemporaryDirectory() as cache:
-        times = {"compiled, empty cache": started(settings, cache, compile=True)}
-        if not settings.quick:
-            times["compiled, cached"] = started(settings, cache, compile=True)
-        return times | {"eager": started(settings, cache, compile=False)}
+        eager = {"eager": started(settings, cache, compile=False)}
+        if settings.quick:
+            return eager
+        names = "compiled, empty cache", "compiled, cached"
+        return {name: started(settings, cache, compile=True) for name in names} | eager
 
 
 def started(settings: Settings, cache: str, *, compile: bool) -> Times:

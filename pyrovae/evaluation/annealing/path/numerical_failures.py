@@ -6,7 +6,7 @@ which, NaN takes the place of the error; where it cannot, the batch is bisected 
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,26 @@ from pyrovae.evaluation.annealing.path.state import State
 
 NUMERICAL_ERRORS = torch.linalg.LinAlgError, ValueError, ArithmeticError  # pyright: ignore[reportPrivateImportUsage]
 """What programs raise for numbers that they cannot handle: a matrix has no Cholesky factor, a scale is not positive."""
+
+
+Found = TypeVar("Found")
+
+
+def evaluated(evaluate: Callable[[], Found], otherwise: Callable[[], Found], *, fused: bool = False) -> Found:
+    """Evaluate the programs; where they raise a numerical error, otherwise.
+
+    What is fused raises one type of error for all failures.
+    """
+    try:
+        return evaluate()
+    except InputError:
+        raise
+    except NUMERICAL_ERRORS:
+        return otherwise()
+    except RuntimeError:
+        if not fused:
+            raise
+        return otherwise()
 
 
 class FailuresAsNaN(TorchFunctionMode):

@@ -7,7 +7,8 @@ r"""The geometric path from a density that can be sampled to the posterior.
 for any pair of programs, on latents in unconstrained space.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import NoReturn
@@ -23,7 +24,7 @@ from pyrovae.errors import InputError
 from pyrovae.evaluation.annealing.path.compiled_densities import CompiledDensities, Fused, Name, fused_densities
 from pyrovae.evaluation.annealing.path.end_densities import EndDensities
 from pyrovae.evaluation.annealing.path.initial_density import INITIAL_DENSITIES, Start
-from pyrovae.evaluation.annealing.path.numerical_failures import NUMERICAL_ERRORS, FailuresAsNaN, bisected
+from pyrovae.evaluation.annealing.path.numerical_failures import FailuresAsNaN, bisected, evaluated
 from pyrovae.evaluation.annealing.path.state import State
 from pyrovae.evaluation.annealing.path.unmasked import absent_latents, called_unmasked
 from pyrovae.evaluation.annealing.unconstrained.latents import UnconstrainedLatents
@@ -71,11 +72,7 @@ class Path:
             return call.weigh(call.draw()).with_proposal_density()
 
     def sample_initial(self) -> Tensor:
-        r"""Draw unconstrained latents from :math:`f_0`, shape ``(K, B, D)``.
-
-        Raises:
-            InputError: where the programs fail there.
-        """
+        r"""Draw unconstrained latents from :math:`f_0`, shape ``(K, B, D)``, as :meth:`sample` does."""
         return self.sample(self._initial.name, self.chains)
 
     def sample(self, start: Start, number: int) -> Tensor:
@@ -118,16 +115,8 @@ class Path:
 
     def at(self, u: Tensor, safe: Tensor) -> State:
         """Evaluate the path at ``u``, with NaN where the programs fail, which they do not at the positions ``safe``."""
-        try:
-            return self._evaluate(u)
-        except InputError:
-            raise
-        except NUMERICAL_ERRORS:
-            return bisected(self._evaluate_eagerly, u, safe)
-        except RuntimeError:  # what is fused raises one type of error for all failures
-            if self._fused is None:
-                raise
-            return bisected(self._evaluate_eagerly, u, safe)
+        singly = partial(bisected, self._evaluate_eagerly, u, safe)
+        return evaluated(partial(self._evaluate, u), singly, fused=self._fused is not None)
 
     def _evaluate(self, u: Tensor) -> State:
         if self._fused is not None:
@@ -139,15 +128,13 @@ class Path:
 
     def joint(self, u: Tensor, safe: Tensor) -> tuple[Tensor, Tensor]:
         r"""Evaluate :math:`\log f_1` and its gradient at ``u``, as :meth:`at` does."""
-        fused = self._fused_for("joint", u)
-        errors = (RuntimeError,) if fused else NUMERICAL_ERRORS
-        try:
-            log_f1, gradient = fused(*self.batch.tensors, u) if fused else self._densities.joint(self.batch, u)
-        except InputError:
-            raise
-        except errors:
+        evaluate, fused = self._method("joint", u)
+
+        def singly() -> list[Tensor]:
             state = bisected(self._evaluate_eagerly, u, safe)
-            return state.log_f1, state.gradient_1
+            return [state.log_f1, state.gradient_1]
+
+        log_f1, gradient = evaluated(evaluate, singly, fused=fused)
         return log_f1, gradient
 
     def values(self, u: Tensor) -> list[Tensor]:
@@ -155,22 +142,20 @@ class Path:
 
         They are NaN where a matrix has no Cholesky factor or inverse, and all of them where the programs fail otherwise.
         """
-        eagerly = partial(self._densities.values, self.batch)
-        ways = [(nullcontext(), eagerly, NUMERICAL_ERRORS), (FailuresAsNaN(), eagerly, NUMERICAL_ERRORS)]
-        if fused := self._fused_for("values", u):
-            ways.insert(0, (nullcontext(), partial(fused, *self.batch.tensors), RuntimeError))
-        for mode, evaluate, errors in ways:
-            try:
-                with mode:
-                    return evaluate(u)
-            except InputError:
-                raise
-            except errors:
-                continue
-        return [torch.full_like(u[..., 0], torch.nan)] * 3
+        evaluate, fused = self._method("values", u)
 
-    def _fused_for(self, name: Name, u: Tensor) -> Fused | None:
-        return None if self._compiled is None else self._compiled.get(name, self._densities, self.batch, u)
+        def leniently() -> list[Tensor]:
+            with FailuresAsNaN():
+                eagerly = partial(self._densities.values, self.batch, u)
+                return evaluated(eagerly, lambda: [torch.full_like(u[..., 0], torch.nan)] * 3)
+
+        return evaluated(evaluate, leniently, fused=fused)
+
+    def _method(self, name: Name, u: Tensor) -> tuple[Callable[[], list[Tensor]], bool]:
+        """Return a method of the densities at ``u``, and whether it is fused."""
+        if self._compiled and (fused := self._compiled.get(name, self._densities, self.batch, u)):
+            return partial(fused, *self.batch.tensors, u), True
+        return partial(getattr(self._densities, name), self.batch, u), False
 
     @property
     def compiled(self) -> bool:
@@ -192,9 +177,8 @@ class Path:
         """The path of other data of the same shapes, which is recorded anew only where the supports of latents differ."""
         other = Path(self._pair, batch, self.chains, self._initial.name)
         differs = not other.latents.has_supports_of(self.latents) or other._absent != self._absent
-        if self.compiled and differs:
+        if not differs:
+            other._fused, other._compiled = self._fused, self._compiled
+        elif self.compiled:
             other.compile()
-        else:
-            other._fused = self._fused
-        other._compiled = None if differs else self._compiled
         return other
