@@ -28,7 +28,7 @@ chains = 16
 def run(settings: Settings) -> None:
     """One table."""
     train, test = pixels(settings)
-    epochs, images = (1, 8) if settings.quick else (50, 100)
+    epochs, images = (1, 2) if settings.quick else (50, 100)
     vae, x = trained(train[:500] if settings.quick else train, epochs), dynamic(test[:images]).fixed_draw()
     estimates: dict[str, Any] = {}
     seconds: dict[str, float] = {}
