@@ -37,7 +37,7 @@ class EndDensities(nn.Module):
         initial: InitialDensity,
         weights: LogWeights,
         latents: UnconstrainedLatents,
-        absent: frozenset[str] = frozenset(),
+        absent: frozenset[str],
     ) -> None:
         super().__init__()
         self.pair, self._absent = pair, absent

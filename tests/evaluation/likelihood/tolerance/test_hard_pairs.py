@@ -5,6 +5,7 @@ Errors are compared with twice the tolerance, four standard errors or more: none
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import pyro
@@ -39,6 +40,12 @@ def marginal(x, variance=1.0):
     return dist.Normal(torch.zeros((), dtype=torch.float64), math.hypot(NOISE, variance**0.5)).log_prob(x)
 
 
+def sum_of_normals(x, dimensions, noise):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(dimensions), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.sum(-1), noise), obs=x)
+
+
 def normal_model(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -70,16 +77,11 @@ def test_either_program_may_compute_in_another_precision(default, given, form, r
 def test_stiff_posteriors_in_float32(scale):
     """Three latents whose sum alone is known, very closely."""
 
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z.sum(-1), scale), obs=x)
-
     def guide(x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x[:, None].expand(-1, 3) / 3.0, 0.5).to_event(1))
 
-    found = to_tolerance((model, guide), X.float())
+    found = to_tolerance((partial(sum_of_normals, dimensions=3, noise=scale), guide), X.float())
     assert_close(found, dist.Normal(torch.zeros(()), 3.0**0.5).log_prob(X), share_met=0.8)
 
 
@@ -88,17 +90,12 @@ class TestGuides:
     def test_a_flow_without_an_inverse_is_left_out(self):
         flow = Planar(2)
 
-        def model(x):
-            with pyro.plate("data", len(x)):
-                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-                pyro.sample("x", dist.Normal(z.sum(-1), NOISE), obs=x)
-
         def guide(x):
             with pyro.plate("data", len(x)):
                 base = dist.Normal(0.2 * x[:, None].expand(-1, 2), 1.0).to_event(1)
                 pyro.sample("z", dist.TransformedDistribution(base, [flow]))
 
-        found = to_tolerance((model, guide), X)
+        found = to_tolerance((partial(sum_of_normals, dimensions=2, noise=NOISE), guide), X)
         assert "fitted" in found.effort.proposal
         assert_close(found, marginal(X, 2.0))
 
